@@ -1,0 +1,158 @@
+"""Errors written for people: each names the layer, what it expected, what it got, and the remedy."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def shape_text(shape: tuple[Any, ...]) -> str:
+    """A shape as it is written in errors: `(…, 5)` for `(..., 5)`."""
+    inner = ", ".join("…" if size is ... else str(size) for size in shape)
+    return f"({inner},)" if len(shape) == 1 and shape[0] is not ... else f"({inner})"
+
+
+def array(who: Any, x: Any, name: str = "x") -> Any:
+    """x as a jax array (a ShapeDtypeStruct stays one); refuses lists and other things that are no array."""
+    if isinstance(x, jax.ShapeDtypeStruct | jax.Array):
+        return x
+    if not (hasattr(x, "shape") and hasattr(x, "dtype")):
+        raise TypeError(f"{who}: {name} must be an array, got {type(x).__name__}; convert it with jnp.asarray.")
+    return jnp.asarray(x)
+
+
+def floats(who: Any, x: Any, name: str = "x") -> Any:
+    """x as an array of floating-point numbers."""
+    x = array(who, x, name)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"{who}: {name} must be floating point, got {x.dtype}; convert it with {name}.astype(float)"
+            + (" or look it up with fn.embedding." if jnp.issubdtype(x.dtype, jnp.integer) else ".")
+        )
+    return x
+
+
+def integers(who: Any, x: Any, name: str = "x") -> Any:
+    """x as an array of integers."""
+    x = array(who, x, name)
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        raise TypeError(f"{who}: {name} must hold integers, got {x.dtype}; convert it with {name}.astype(int).")
+    return x
+
+
+def rank(who: Any, x: Any, least: int, name: str = "x") -> None:
+    """Refuses an x with fewer than `least` axes."""
+    if x.ndim < least:
+        raise ValueError(
+            f"{who}: {name} must have at least {least} ax{'is' if least == 1 else 'es'}, got shape {shape_text(x.shape)}."
+        )
+
+
+def width(who: Any, x: Any, size: int, name: str = "x") -> None:
+    """Refuses an x whose last axis is not `size` long."""
+    if x.ndim == 0 or x.shape[-1] != size:
+        raise ValueError(
+            f"{who}: {name} must have shape (…, {size}), got {shape_text(x.shape)}; "
+            "give that input, or call init again with this one."
+        )
+
+
+def same_shape(who: Any, name: str, got: Any, expected: Any, remedy: str) -> None:
+    """Refuses a value whose shape is not the expected one."""
+    if tuple(got) != tuple(expected):
+        raise ValueError(f"{who}: {name} must have shape {shape_text(expected)}, got {shape_text(got)}; {remedy}")
+
+
+def node(who: Any, params: Any, kind: type) -> None:
+    """Refuses params that another layer's `init` made."""
+    if not isinstance(params, kind):
+        fields = ", ".join(getattr(kind, "_fields", ()))
+        raise TypeError(
+            f"{who}: params must be {kind.__name__}({fields}), got {type(params).__name__}; "
+            "pass what this layer's own init gave."
+        )
+
+
+def positive(who: str, **sizes: Any) -> None:
+    """Refuses sizes that are not whole numbers of at least 1."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not hasattr(size, "__index__") or operator.index(size) < 1:
+            raise ValueError(f"{who}: {name} must be a whole number of at least 1, got {size!r}.")
+
+
+def fraction(who: str, name: str, value: float) -> None:
+    """Refuses a value outside [0, 1]."""
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{who}: {name} must lie between 0 and 1, got {value!r}.")
+
+
+def choice(who: str, name: str, value: Any, options: tuple[Any, ...]) -> None:
+    """Refuses a value that is not one of the options."""
+    if value not in options:
+        raise ValueError(f"{who}: {name} must be one of {', '.join(map(repr, options))}, got {value!r}.")
+
+
+def key(who: Any, key: Any) -> None:
+    """Refuses a missing random key where training draws one."""
+    if key is None:
+        raise ValueError(f"{who}: train=True needs a key, got key=None; pass key=jax.random.key(…), a new one each step.")
+
+
+def static_bool(who: Any, train: Any) -> None:
+    """Refuses a traced `train`, which decides what is computed and so must be known before tracing."""
+    if not isinstance(train, bool):
+        raise TypeError(
+            f"{who}: train must be a Python bool, got {type(train).__name__}; "
+            "under jit mark it with static_argnames='train'."
+        )
+
+
+def no_carry(who: Any, carry: Any) -> None:
+    """Refuses a carry where the layer hands nothing on in time."""
+    if carry is not None:
+        raise TypeError(f"{who}: has no carry, got one of {type(carry).__name__}; leave carry (or dcarry) out.")
+
+
+def pair(who: Any, function: str, expected: str, got: Any) -> Any:
+    """Refuses anything but a tuple of two from a user's own function."""
+    if not isinstance(got, tuple) or len(got) != 2:
+        what = f"a tuple of {len(got)}" if isinstance(got, tuple) else type(got).__name__
+        raise TypeError(f"{who}: {function} must return {expected}, got {what}.")
+    return got
+
+
+def layers(who: str, children: tuple[Any, ...], kind: type) -> None:
+    """Refuses children that are no layers: a factory that was not called, most often."""
+    for i, child in enumerate(children):
+        if not isinstance(child, kind):
+            name = getattr(child, "__name__", type(child).__name__)
+            remedy = f"call it: fn.{name}(…)" if callable(child) else "make it one with fn.layer"
+            raise TypeError(f"{who}: layer {i} must be a Layer, got {name}; {remedy}.")
+
+
+def count(who: Any, name: str, got: Any, expected: int) -> None:
+    """Refuses a tuple of params or carries that has not one entry for each child."""
+    if not isinstance(got, tuple) or len(got) != expected:
+        what = f"{len(got)}" if isinstance(got, tuple) else type(got).__name__
+        raise TypeError(
+            f"{who}: {name} must be a tuple of {expected}, one for each layer, got {what}; "
+            "pass what this network's own init gave."
+        )
+
+
+def gradient(who: Any, name: str, got: Any, value: Any) -> None:
+    """Refuses a gradient by hand that has not the structure and the shapes of what it is the gradient of."""
+    found = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(got)}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(value):
+        where = f"{name}{jax.tree_util.keystr(path)}"
+        partner = found.pop(jax.tree_util.keystr(path), None)
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            continue
+        if partner is None:
+            raise ValueError(f"{who}: backward must give {where} an array of shape {shape_text(leaf.shape)}, got none.")
+        same_shape(who, where, jnp.shape(partner), leaf.shape, "a gradient has the shape of what it is the gradient of.")
+    if found:
+        raise ValueError(f"{who}: backward gave {name}{next(iter(found))}, which is not there in {name[1:]}.")

@@ -1,0 +1,119 @@
+"""What every combinator does for its children: keys, masks, and sums over the paths of a gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnnets import checks, observe
+from fnnets.contract import Layer, keep_stats
+
+
+def child_key(key: Any, i: Any) -> Any:
+    """Child i's key. By `fold_in`, so that appending a layer changes no earlier draw."""
+    return None if key is None else jax.random.fold_in(key, i)
+
+
+def apply_child(
+    parent: Any, i: int, layer: Layer, params: Any, x: Any, *, key: Any, train: bool, mask: Any
+) -> Any:
+    """Child i's output, recorded where someone asks."""
+    with observe.child(parent, i, layer):
+        y = layer.apply(params, x, key=child_key(key, i), train=train, mask=mask)
+        observe.record(y)
+    return y
+
+
+def forward_child(
+    parent: Any, i: int, layer: Layer, params: Any, x: Any, carry: Any, *, key: Any, train: bool, mask: Any
+) -> Any:
+    """Child i's (y, carry, saved)."""
+    with observe.child(parent, i, layer):
+        return layer.forward(params, x, carry, key=child_key(key, i), train=train, mask=mask)
+
+
+def backward_child(parent: Any, i: int, layer: Layer, params: Any, saved: Any, dy: Any, dcarry: Any) -> Any:
+    """Child i's (dparams, dx, dcarry)."""
+    with observe.child(parent, i, layer):
+        return layer.backward(params, saved, dy, dcarry)
+
+
+def one_each(who: Any, carry: Any, n: int) -> list[Any]:
+    """The carries of n children, in a list to be written to; None stands for one None each."""
+    if carry is None:
+        return [None] * n
+    checks.count(who, "carry", carry, n)
+    return list(carry)
+
+
+def all_or_none(carries: list[Any]) -> Any:
+    """The children's carries as one: None where no child has any."""
+    return None if all(carry is None for carry in carries) else tuple(carries)
+
+
+def mask_shape(x: Any) -> tuple[int, ...]:
+    """The shape of a mask for x: without the features, which integers (ids) have not."""
+    return x.shape if jnp.issubdtype(x.dtype, jnp.integer) else x.shape[:-1]
+
+
+def zero_padding(who: Any, x: Any, mask: Any) -> Any:
+    """x with 0 wherever the mask is False, so that what stands there (NaN too) reaches no product."""
+    if mask is None:
+        return x
+    if jax.tree.structure(x) != jax.tree.structure(mask):
+        raise ValueError(
+            f"{who}: mask must have the structure of x, {jax.tree.structure(x)}, got {jax.tree.structure(mask)}; "
+            "give each input its own mask."
+        )
+
+    def clean(x: Any, mask: Any) -> Any:
+        checks.same_shape(who, "mask", mask.shape, mask_shape(x), "one bool for each step of x.")
+        return hide(x, mask)
+
+    return jax.tree.map(clean, x, mask)
+
+
+def hide(x: Any, mask: Any) -> Any:
+    """x where the mask (with as many axes, or fewer) is True, 0 elsewhere."""
+    return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, jnp.zeros((), x.dtype))
+
+
+def hide_gradient(dx: Any, mask: Any) -> Any:
+    """dx behind `zero_padding`: what stood in the padding was not used. None (integers) stays None."""
+    if mask is None or dx is None:
+        return dx
+    masks, structure = jax.tree.flatten(mask)
+    parts = structure.flatten_up_to(dx)
+    return structure.unflatten(
+        [None if dx is None else hide(dx, m) for dx, m in zip(parts, masks, strict=True)]
+    )
+
+
+def fitting_mask(who: Any, x: Any, mask: Any) -> Any:
+    """The mask for the next child: itself while it fits x, None once its time axis is reduced away."""
+    if mask is None:
+        return None
+    if jax.tree.structure(x) != jax.tree.structure(mask):
+        return None  # several inputs were merged into one
+    for leaf, part in zip(jax.tree.leaves(x), jax.tree.leaves(mask), strict=True):
+        if mask_shape(leaf) == part.shape:
+            continue
+        if leaf.shape[:-1] == part.shape[:-1]:
+            return None
+        raise ValueError(
+            f"{who}: mask of shape {checks.shape_text(part.shape)} does not fit an input of shape "
+            f"{checks.shape_text(leaf.shape)}; a layer in between changed the time axis, so split the network there."
+        )
+    return mask
+
+
+def add(first: Any, second: Any) -> Any:
+    """The sum of two gradients of one input; None stays None."""
+    return jax.tree.map(jnp.add, first, second)
+
+
+def any_stats(children: tuple[Layer, ...]) -> bool:
+    """Whether a child has moving statistics."""
+    return any(child.update_stats is not keep_stats for child in children)

@@ -1,0 +1,95 @@
+"""The residual (skip) connection."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from fnnets import checks, observe
+from fnnets.combinators import _children as c
+from fnnets.contract import Layer, describe, keep_stats, named
+
+
+class ResidualSaved(NamedTuple):
+    """What `residual` keeps for its backward."""
+
+    body: Any
+    mask: Any
+
+
+def residual(body: Layer) -> Layer:
+    """A residual block: the input is added to what the body makes of it.
+
+    Formula: y = x + f(params, x).
+
+    Derivation: ∂y/∂x = 1 + ∂f/∂x, so with (dparams, dx_f) from the body's own backward at dy,
+
+        dx = dy + dx_f
+
+    The 1 is why gradients reach the first layers of a deep network.
+
+    Args:
+      body: a layer or network that keeps the shape of its input.
+
+    Returns:
+      A `Layer`; params are a tuple of one, the body's. Mask, key and carry go to the body.
+
+    Raises:
+      ValueError: the body changes the shape (broadcasting would hide it); `fn.branch(body, fn.dense(n),
+        merge="sum")` is the block with a projection.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> net = fn.residual(fn.serial(fn.dense(2), fn.relu()))
+      >>> x = jnp.ones((4, 2))
+      >>> net.apply(net.init(jax.random.key(0), x), x).shape
+      (4, 2)
+
+    References:
+      He, Zhang, Ren & Sun, Deep residual learning for image recognition (2016), eq. 1.
+    """
+    checks.layers("residual", (body,), Layer)
+    info = describe(residual, children=(body,))
+
+    def shapes(x: Any, y: Any) -> None:
+        checks.same_shape(
+            info,
+            "the body's output",
+            y.shape,
+            x.shape,
+            "where shapes change use fn.branch(body, projection, merge='sum').",
+        )
+
+    def init(key: Any, x: Any) -> tuple[Any, ...]:
+        with observe.child(info, 0, body):
+            return (body.init(c.child_key(key, 0), x),)
+
+    def apply(params: Any, x: Any, *, key: Any = None, train: bool = False, mask: Any = None) -> Any:
+        checks.count(info, "params", params, 1)
+        x = c.zero_padding(info, checks.floats(info, x), mask)
+        y = c.apply_child(info, 0, body, params[0], x, key=key, train=train, mask=mask)
+        shapes(x, y)
+        return x.astype(y.dtype) + y
+
+    def forward(
+        params: Any, x: Any, carry: Any = None, *, key: Any = None, train: bool = False, mask: Any = None
+    ) -> tuple[Any, Any, ResidualSaved]:
+        checks.count(info, "params", params, 1)
+        x = c.zero_padding(info, checks.floats(info, x), mask)
+        y, carry, saved = c.forward_child(
+            info, 0, body, params[0], x, carry, key=key, train=train, mask=mask
+        )
+        shapes(x, y)
+        return x.astype(y.dtype) + y, carry, ResidualSaved(saved, mask)
+
+    def backward(
+        params: Any, saved: ResidualSaved, dy: Any, dcarry: Any = None
+    ) -> tuple[Any, Any, Any]:
+        dbody, dx, dcarry = c.backward_child(info, 0, body, params[0], saved.body, dy, dcarry)
+        return (dbody,), c.hide_gradient(dy.astype(dx.dtype) + dx, saved.mask), dcarry
+
+    def update_stats(params: Any, saved: ResidualSaved) -> Any:
+        return (body.update_stats(params[0], saved.body),)
+
+    return named(
+        Layer(init, apply, forward, backward, update_stats if c.any_stats((body,)) else keep_stats, info)
+    )
