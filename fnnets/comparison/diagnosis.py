@@ -56,12 +56,14 @@ def diagnose(path: str, hand: np.ndarray, true: np.ndarray, context: Context) ->
     if hand.shape != true.shape:
         return _of_shape(hand, true, context)
     searches = (
-        lambda: _whole(hand, true, context.sizes),
+        lambda: _whole(hand, true, context.sizes, only_named=True),
         lambda: _transposed(hand, true),
         lambda: _blocks(path, hand, true, context),
         lambda: _identity(hand, context.dy),
         lambda: _one_only(path, hand, context),
         lambda: _altered(path, hand, true, context),
+        # An odd factor comes late: a single number is always a multiple of another.
+        lambda: _whole(hand, true, context.sizes),
         lambda: _region(hand, true, context.sizes),
     )
     return next((cause for search in searches if (cause := search()) is not None), UNKNOWN)
@@ -82,7 +84,9 @@ def _of_shape(hand: np.ndarray, true: np.ndarray, context: Context) -> Cause:
     return Cause("shape", f"has shape {hand.shape} where {true.shape} is due")
 
 
-def _whole(hand: np.ndarray, true: np.ndarray, sizes: dict[str, float]) -> Cause | None:
+def _whole(
+    hand: np.ndarray, true: np.ndarray, sizes: dict[str, float], *, only_named: bool = False
+) -> Cause | None:
     """The whole leaf is zero, or a multiple of the true one."""
     if not hand.any() and true.any():
         return Cause("zero", "is zero")
@@ -93,10 +97,12 @@ def _whole(hand: np.ndarray, true: np.ndarray, sizes: dict[str, float]) -> Cause
         return None
     if abs(factor + 1) < CLOSE:
         return Cause("sign", "has the wrong sign")
-    return Cause("factor", _factor(factor, sizes))
+    text, named = _factor(factor, sizes)
+    return Cause("factor", text) if named or not only_named else None
 
 
-def _factor(factor: float, sizes: dict[str, float]) -> str:
+def _factor(factor: float, sizes: dict[str, float]) -> tuple[str, bool]:
+    """A factor in words, and whether it is one that has a name."""
     sign, size = ("the wrong sign and " if factor < 0 else ""), abs(factor)
     found = []
     for name, n in sizes.items():
@@ -115,9 +121,9 @@ def _factor(factor: float, sizes: dict[str, float]) -> str:
             else []
         )
     plain = {2.0: "2", 0.5: "½", 3.0: "3", 1 / 3: "⅓", 4.0: "4", 0.25: "¼", math.pi: "π"}
-    number = next((text for value, text in plain.items() if abs(size / value - 1) < CLOSE), f"{size:.6g}")
+    number = next((text for value, text in plain.items() if abs(size / value - 1) < CLOSE), None)
     names = f" ({' or '.join(found)})" if found else ""
-    return f"has {sign}a constant factor of {number}{names}"
+    return f"has {sign}a constant factor of {number or f'{size:.6g}'}{names}", bool(number or found)
 
 
 def _transposed(hand: np.ndarray, true: np.ndarray) -> Cause | None:

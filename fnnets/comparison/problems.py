@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -49,7 +50,7 @@ def of_layer(
     point, others = trees.split(trees.in_float64({"params": params, "x": x, "carry": carry}))
     given = trees.in_float64({"key": key, "mask": mask, "target": target, "loss_mask": loss_mask})
     fixed = {"others": others, **given}
-    plain, by_hand = _functions(layer, train, loss, carry is not None)
+    plain, by_hand = functions(layer, train, loss, carry is not None)
     outputs = jax.eval_shape(plain, point, fixed)
     if loss is not None:
         dy = jnp.ones(())
@@ -66,7 +67,7 @@ def of_layer(
 
 
 @functools.lru_cache(maxsize=256)
-def _functions(layer: Layer, train: bool, loss: Any, with_carry: bool) -> Functions:
+def functions(layer: Layer, train: bool, loss: Any = None, with_carry: bool = False) -> Functions:
     """The plain equations and the derivation, as functions of (point, fixed): made once, compiled once."""
 
     def plain(point: Any, fixed: Any) -> Any:
@@ -241,8 +242,10 @@ def _context(
             return inside + alternatives.of_equations(plain, point, fixed, dy)
 
     array = hasattr(x, "shape") and hasattr(dy, "shape")
-    shared = _shared_axes(x.shape, dy.shape) if array and sliced else 0
-    names = tuple(AXES[k] if k < len(AXES) and x.ndim <= 3 else f"axis {k}" for k in range(shared))
+    leading = (x.shape[:-1] if trees.is_float(x) else x.shape) if array else ()
+    shared = _shared_axes(leading, dy.shape[:-1]) if array and sliced else 0
+    few = len(leading) <= len(AXES)
+    names = tuple(AXES[k] if few else f"axis {k}" for k in range(shared))
 
     @functools.cache
     def parts() -> list[dict[str, np.ndarray]]:
@@ -260,9 +263,9 @@ def _context(
 
 
 def _shared_axes(x: tuple[int, ...], y: tuple[int, ...]) -> int:
-    """The number of leading axes that x and y have in common, their features left out."""
+    """The number of leading axes that two shapes have in common."""
     shared = 0
-    for a, b in zip(x[:-1], y[:-1], strict=False):
+    for a, b in zip(x, y, strict=False):
         if a != b:
             break
         shared += 1
@@ -270,16 +273,17 @@ def _shared_axes(x: tuple[int, ...], y: tuple[int, ...]) -> int:
 
 
 def _sizes(x: Any, dy: Any, names: tuple[str, ...]) -> dict[str, float]:
-    """The numbers that gradients are wrongly scaled by: the lengths of axes."""
+    """The numbers that gradients are wrongly scaled by: the lengths of axes, and their products."""
     sizes: dict[str, float] = {}
-    if hasattr(x, "shape") and x.ndim:
-        axes = [*names, *(f"axis {k} of x" for k in range(len(names), x.ndim - 1)), "the features of x"]
-        sizes |= {f"{name} ({n})": float(n) for name, n in zip(axes, x.shape, strict=True)}
-        sizes[f"all of x ({x.size})"] = float(x.size)
-        if names:
-            sizes[f"all examples ({x.size // x.shape[-1]})"] = float(x.size // max(1, x.shape[-1]))
-    if hasattr(dy, "shape") and dy.ndim:
-        sizes[f"the features of y ({dy.shape[-1]})"] = float(dy.shape[-1])
+    for name, shape in (("x", jnp.shape(x)), ("y", jnp.shape(dy))) if hasattr(x, "shape") else ():
+        for k, n in enumerate(shape):
+            axis = names[k] if k < len(names) else f"axis {k} of {name}"
+            sizes[f"{axis} ({n})"] = float(n)
+    if len(names) > 1:
+        examples = math.prod(x.shape[: len(names)])
+        sizes[f"{' and '.join(names)} ({examples})"] = float(examples)
+    if hasattr(dy, "size"):
+        sizes[f"all of y ({dy.size})"] = float(dy.size)
     return sizes
 
 

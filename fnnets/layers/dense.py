@@ -93,6 +93,8 @@ def dense(
         rows = math.prod(batch)
         dw = x.reshape(rows, width).astype(params.w.dtype).T @ dy.reshape(rows, features)
         db = None if params.b is None else dy.sum(range(dy.ndim - 1))
+        # dw before dx: it is the last to read x, whose memory is then free for dx.
+        dw, dy = jax.lax.optimization_barrier((dw, dy))
         dx = (dy @ params.w.T).astype(x.dtype)
         return Dense(dw, db), dx
 

@@ -75,7 +75,7 @@ def embedding(
     def apply(params: Embedding, x: Any) -> jax.Array:
         checks.node(info, params, Embedding)
         x = checks.integers(info, x)
-        return params.w.at[rows(x)].get(mode="fill", fill_value=jnp.nan)
+        return jnp.asarray(params.w).at[rows(x)].get(mode="fill", fill_value=jnp.nan)
 
     def forward(params: Embedding, x: Any) -> tuple[jax.Array, jax.Array]:
         return apply(params, x), jnp.asarray(x)

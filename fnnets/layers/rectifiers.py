@@ -22,10 +22,10 @@ def relu() -> Layer:
 
     Formula: y = max(x, 0).
 
-    Derivation: dy/dx is 1 for x > 0, else 0 (0 at 0, as in `jax.nn.relu`); x > 0 exactly where
-    y > 0, so y, which the next layer keeps anyway, is all that is saved:
+    Derivation: dy/dx is 1 for x > 0, else 0 (0 at 0, as in `jax.nn.relu`); where x > 0, one bool for each
+    number, is all that is saved:
 
-        dx = dy where y > 0, else 0
+        dx = dy where x > 0, else 0
 
     Units whose x is negative for every example get no gradient: they can die.
 
@@ -42,11 +42,10 @@ def relu() -> Layer:
     """
 
     def forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        y = jax.nn.relu(x)
-        return y, y
+        return jax.nn.relu(x), x > 0
 
-    def backward(y: jax.Array, dy: jax.Array) -> jax.Array:
-        return jnp.where(y > 0, dy, jnp.zeros((), dy.dtype))
+    def backward(positive: jax.Array, dy: jax.Array) -> jax.Array:
+        return jnp.where(positive, dy, jnp.zeros((), dy.dtype))
 
     return pointwise(describe(relu), jax.nn.relu, forward, backward)
 

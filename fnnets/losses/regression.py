@@ -163,19 +163,21 @@ def mae() -> Loss:
     References:
       Koenker & Bassett, Regression quantiles, Econometrica 46 (1978), with θ = ½ (but for a factor).
 
-    Differences: the number of PyTorch's `L1Loss` and Keras' MAE, and PyTorch's slope of 0 at the kink.
+    Differences: the number of PyTorch's `L1Loss` and Keras' MAE, and PyTorch's slope of 0 at the kink, where
+    `jnp.abs` has 1.
     """
 
-    def forward(y: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def equation(y: jax.Array, t: jax.Array) -> jax.Array:
         r = y - t
-        return jnp.abs(r), r
+        return r * jnp.sign(r)  # |r|; jnp.abs has a slope of 1 at 0
 
-    def backward(r: jax.Array, de: jax.Array) -> jax.Array:
-        return de * jnp.sign(r)
+    def forward(y: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jnp.abs(y - t), jnp.sign(y - t)
 
-    return loss(
-        describe(mae), lambda y, t: jnp.abs(y - t), forward, backward, features="mean", examples="mean"
-    )
+    def backward(slope: jax.Array, de: jax.Array) -> jax.Array:
+        return de * slope
+
+    return loss(describe(mae), equation, forward, backward, features="mean", examples="mean")
 
 
 def huber(delta: float = 1.0) -> Loss:
@@ -258,11 +260,11 @@ def hinge() -> Loss:
 
     def equation(y: jax.Array, t: jax.Array) -> jax.Array:
         short = 1 - t * y
-        return jnp.where(short > 0, short, 0)
+        return jnp.where(short <= 0, 0, short)
 
     def forward(y: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
         e = equation(y, t)
-        return e, jnp.where(e > 0, -t, 0)
+        return e, jnp.where(e == 0, 0, -t)
 
     def backward(slope: jax.Array, de: jax.Array) -> jax.Array:
         return de * slope
