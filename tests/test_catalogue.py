@@ -1,0 +1,191 @@
+"""Every row of the catalogue × every property that a layer must have."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnnets as fn
+from fnnets import catalogue
+from fnnets.comparison import trees
+from fnnets.comparison.judge import judge
+from fnnets.comparison.measure import measure
+
+CASES = catalogue.cases()
+LAYERS = [case for case in CASES if case.layer is not None]
+rows = functools.partial(pytest.mark.parametrize, "case", ids=lambda case: case.name)
+
+
+def at(case, seed=0, dtype=np.float32):
+    """Params, input and keyword arguments of a row."""
+    rng = np.random.default_rng(seed)
+    x = case.x(rng)
+    params = catalogue.random_params(case.layer, rng, x)
+    cast = functools.partial(
+        jax.tree.map, lambda leaf: jnp.asarray(leaf, dtype if trees.is_float(leaf) else None)
+    )
+    return cast(params), cast(x), case.mode | {"key": jax.random.key(seed) if case.mode["train"] else None}
+
+
+def dy_like(y, seed=1):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(y.shape), y.dtype)
+
+
+def hand(case, params, x, dy, **mode):
+    _, _, saved = case.layer.forward(params, x, **mode)
+    dparams, dx, _ = case.layer.backward(params, saved, dy)
+    return dparams, dx
+
+
+def close(a, b, tolerance):
+    chex.assert_trees_all_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def test_names_are_unique():
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+def test_every_layer_and_loss_is_there():
+    text = " ".join(case.name for case in CASES)
+    public = [name for name in dir(fn.losses) if name.islower() and not name.startswith("_")]
+    factories = [name for name in public if isinstance(getattr(fn.losses, name), type(fn.dense))]
+    layers = [
+        name for name in dir(fn) if getattr(getattr(fn, name), "__module__", "").startswith("fnnets.layers")
+    ]
+    missing = [name for name in factories + layers if name.islower() and name not in text]
+    assert not missing
+    assert len(factories) == 12
+
+
+@rows(CASES)
+def test_hand_equals_autodiff_and_differences_on_50_seeds(case):
+    with jax.enable_x64(True):
+        for seed in range(50):
+            problem = case.problem(seed)
+            report = judge(problem, measure(problem))
+            assert report.ok, f"seed {seed}\n{report}"
+            assert report.worst_autodiff <= 1e-11
+            assert report.worst_difference <= 1e-7
+
+
+@rows(LAYERS)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+def test_dtype_is_kept(case, dtype):
+    params, x, mode = at(case, dtype=dtype)
+    y, _, _ = case.layer.forward(params, x, **mode)
+    dparams, dx = hand(case, params, x, dy_like(y), **mode)
+    assert y.dtype == dtype
+    assert case.layer.apply(params, x, **mode).dtype == dtype
+    chex.assert_trees_all_equal_shapes_and_dtypes(dparams, params)
+    if trees.is_float(x):
+        chex.assert_trees_all_equal_shapes_and_dtypes(dx, x)
+    else:
+        assert dx is None
+
+
+@rows(LAYERS)
+def test_params_decide_the_dtype(case):
+    params, x, mode = at(case)
+    if not jax.tree.leaves(params):
+        return
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    y, _, _ = case.layer.forward(params, x, **mode)
+    _, dx = hand(case, params, x, dy_like(y), **mode)
+    assert y.dtype == jnp.promote_types(jnp.bfloat16, jnp.bfloat16) or case.name.startswith("branch")
+    assert dx is None or dx.dtype == x.dtype
+
+
+@rows(LAYERS)
+def test_jit_changes_nothing(case):
+    params, x, mode = at(case)
+    apply = jax.jit(functools.partial(case.layer.apply, train=mode["train"], mask=mode["mask"]))
+    y = case.layer.apply(params, x, **mode)
+    close(apply(params, x, key=mode["key"]), y, 1e-5)
+    run = jax.jit(functools.partial(hand, case, train=mode["train"], mask=mode["mask"]))
+    close(run(params, x, dy_like(y), key=mode["key"]), hand(case, params, x, dy_like(y), **mode), 2e-5)
+
+
+@rows(LAYERS)
+def test_vmap_over_params(case):
+    points = [at(case, seed) for seed in (0, 1)]
+    (params, x, mode), (other, _, _) = points
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), params, other)
+    y = case.layer.apply(params, x, **mode)
+    size = {} if jax.tree.leaves(params) else {"axis_size": 2}
+    ys, grads = jax.vmap(
+        lambda params: (case.layer.apply(params, x, **mode), hand(case, params, x, dy_like(y), **mode)),
+        **size,
+    )(both)
+    for i, own in enumerate((params, other)):
+        close(ys[i], case.layer.apply(own, x, **mode), 1e-5)
+        close(jax.tree.map(lambda leaf, i=i: leaf[i], grads), hand(case, own, x, dy_like(y), **mode), 1e-4)
+
+
+@rows([case for case in LAYERS if not case.mode["train"] and case.name != "dense, no batch"])
+def test_vmap_over_examples(case):
+    params, x, mode = at(case)
+    mask = mode["mask"]
+    y = case.layer.apply(params, x, **mode)
+    dy = dy_like(y)
+    one = jax.vmap(
+        lambda x, dy, mask: (case.layer.apply(params, x, mask=mask), hand(case, params, x, dy, mask=mask))
+    )
+    if mask is None:
+        one = jax.vmap(lambda x, dy: (case.layer.apply(params, x), hand(case, params, x, dy)))
+    ys, (dparams, dx) = one(x, dy) if mask is None else one(x, dy, jnp.asarray(mask))
+    expected_params, expected_x = hand(case, params, x, dy, **mode)
+    close(ys, y, 1e-5)
+    close(dx, expected_x, 1e-4)
+    close(jax.tree.map(lambda leaf: leaf.sum(0), dparams), expected_params, 1e-4)
+
+
+@rows(LAYERS)
+def test_eval_shape(case):
+    params, x, mode = at(case)
+    abstract = functools.partial(jax.tree.map, lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
+    run = functools.partial(case.layer.forward, **mode)
+    chex.assert_trees_all_equal_shapes_and_dtypes(
+        jax.eval_shape(run, abstract(params), abstract(x))[0], run(params, x)[0]
+    )
+    initial = jax.eval_shape(case.layer.init, jax.random.key(0), abstract(x))
+    chex.assert_trees_all_equal_shapes_and_dtypes(case.layer.init(jax.random.key(0), x), initial)
+    chex.assert_trees_all_equal_structs(initial, params)
+
+
+@rows(LAYERS)
+def test_backward_is_linear_in_dy(case):
+    with jax.enable_x64(True):
+        params, x, mode = at(case, dtype=np.float64)
+        y = case.layer.apply(params, x, **mode)
+        first, second = dy_like(y, 1), dy_like(y, 2)
+        run = jax.jit(lambda dy: hand(case, params, x, dy, **mode))
+        mixed = jax.tree.map(lambda a, b: 2.0 * a - 3.0 * b, run(first), run(second))
+        close(run(2.0 * first - 3.0 * second), mixed, 1e-12)
+
+
+@rows(LAYERS)
+def test_by_hand_is_the_derivative_in_jax_and_compiles_once(case):
+    layer, traced = fn.by_hand(case.layer), []
+
+    @functools.partial(jax.jit, static_argnames="chosen")
+    def gradient(params, x, key, dy, chosen):
+        traced.append(chosen)
+        net = layer if chosen == "hand" else case.layer
+        pull = jax.vjp(lambda params: net.apply(params, x, **(case.mode | {"key": key})), params)[1]
+        return pull(dy)[0]
+
+    for seed in range(3):
+        params, x, mode = at(case, seed)
+        dy = dy_like(case.layer.apply(params, x, **mode), seed)
+        by_hand, plain = (gradient(params, x, mode["key"], dy, chosen) for chosen in ("hand", "plain"))
+        close(by_hand, plain, 1e-4)
+    assert traced == ["hand", "plain"]
+
+
+@pytest.mark.quick
+def test_the_whole_catalogue_agrees():
+    wrong = [case.name for case in CASES if not case.compare().ok]
+    assert not wrong

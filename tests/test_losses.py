@@ -1,0 +1,516 @@
+"""Losses and penalties: PyTorch's numbers, autodiff, masks, dtypes, extremes and errors."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnnets as fn
+
+REFERENCES = json.loads((Path(__file__).parent / "references" / "losses.json").read_text())["losses"]
+SHAPE, CLASSES, IGNORED = (4, 3), 5, 1
+MASK = np.array([[1, 1, 0], [0, 0, 0], [1, 0, 1], [1, 1, 1]], bool)
+WEIGHTS = (0.5, 1.0, 2.0, 0.25, 1.5)
+SUMS = ("half_squared_error", "squared_error")
+
+draw = np.random.default_rng(0)
+numbers = draw.normal(size=(*SHAPE, CLASSES))
+other_numbers = draw.normal(size=(*SHAPE, CLASSES))
+signs = draw.choice([-1.0, 1.0], size=(*SHAPE, CLASSES))
+shares = draw.uniform(0.05, 0.95, size=(*SHAPE, CLASSES))
+distributions = draw.dirichlet(np.ones(CLASSES), size=SHAPE)
+soft_targets = draw.dirichlet(np.ones(CLASSES), size=SHAPE)
+labels = draw.integers(0, CLASSES, size=SHAPE)
+labels[0, 0] = labels[3, 1] = IGNORED
+
+
+class Case(NamedTuple):
+    """One row of the table that all properties go through."""
+
+    loss: str
+    options: dict
+    y: np.ndarray
+    target: np.ndarray
+
+    def build(self):
+        return getattr(fn.losses, self.loss)(**self.options)
+
+
+def table():
+    for loss in (*SUMS, "mse", "mae", "huber"):
+        yield Case(loss, {}, numbers, other_numbers)
+    yield Case("huber", {"delta": 0.3}, numbers, other_numbers)
+    yield Case("hinge", {}, numbers, signs)
+    yield Case("kl_divergence", {}, np.log(distributions), soft_targets)
+    some = ({}, {"weights": WEIGHTS}, {"label_smoothing": 0.2}, {"weights": WEIGHTS, "label_smoothing": 0.2})
+    for loss, y in (("binary_cross_entropy", shares), ("sigmoid_cross_entropy", numbers)):
+        yield from (Case(loss, options, y, soft_targets) for options in some)
+        yield Case(loss, {}, y, signs > 0)
+    for loss, y in (
+        ("cross_entropy", distributions),
+        ("nll", np.log(distributions)),
+        ("softmax_cross_entropy", numbers),
+    ):
+        yield from (Case(loss, options, y, labels) for options in some)
+        yield from (Case(loss, options | {"ignore_label": IGNORED}, y, labels) for options in some[::3])
+        yield from (Case(loss, options, y, soft_targets) for options in some[::3])
+        yield Case(loss, {"weights": WEIGHTS}, y, np.eye(CLASSES, dtype=int)[labels])
+
+
+def label(case):
+    kind = "labels" if case.target.shape == SHAPE else case.target.dtype
+    return "-".join([case.loss, *(key for key in case.options if case.options[key]), str(kind)])
+
+
+CASES = list(table())
+every_case = pytest.mark.parametrize("case", CASES, ids=label)
+FULLEST = {case.loss: case for case in sorted(CASES, key=lambda case: len(case.options))}
+one_of_each = pytest.mark.parametrize("case", FULLEST.values(), ids=label)
+on_logits = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+CLASSIFIED = ("cross_entropy", "nll", "softmax_cross_entropy")
+classified = pytest.mark.parametrize("name", CLASSIFIED)
+
+
+def close(got, expected, rtol=1e-12):
+    np.testing.assert_allclose(got, np.asarray(expected), rtol=rtol, atol=1e-15)
+
+
+class Numbers(NamedTuple):
+    """A loss in both ways."""
+
+    value: jax.Array  # of forward
+    dy: jax.Array  # of backward
+    applied: jax.Array  # of apply
+    autodiff: jax.Array  # of apply's gradient
+
+
+def both_ways(loss, y, target, mask=None, dvalue=1.0):
+    def numbers(y, target, mask, dvalue):
+        value, saved = loss.forward(y, target, mask)
+        applied, gradient = jax.value_and_grad(loss.apply)(y, target, mask)
+        return Numbers(value, loss.backward(saved, dvalue), applied, gradient)
+
+    return jax.jit(numbers)(y, target, mask, dvalue)
+
+
+# Numbers of PyTorch
+
+
+@pytest.mark.parametrize("case", REFERENCES, ids=lambda case: f"{case['loss']}-{list(case['options'])}")
+def test_value_and_gradient_are_those_of_pytorch(case):
+    with jax.enable_x64(True):
+        loss = getattr(fn.losses, case["loss"])(**case["options"])
+        got = both_ways(loss, np.array(case["y"]), np.array(case["target"]))
+    close(got.applied, case["value"])
+    close(got.value, case["value"])
+    close(got.dy, case["dy"])
+
+
+# Properties of every loss
+
+
+@every_case
+def test_backward_is_the_gradient_of_apply(case):
+    with jax.enable_x64(True):
+        got = both_ways(case.build(), case.y, case.target, MASK, 1.7)
+    close(got.value, got.applied)
+    close(got.dy, 1.7 * got.autodiff)
+    assert np.abs(got.dy).max() > 1e-3
+
+
+@one_of_each
+def test_masked_places_are_left_out_whatever_stands_there(case):
+    loss = case.build()
+    y, target = case.y.copy(), case.target.copy()
+    y[~MASK] = np.nan
+    target[~MASK] = 99 if target.dtype.kind in "ib" else np.nan
+    with jax.enable_x64(True):
+        masked = both_ways(loss, y, target, MASK)
+        short = both_ways(loss, case.y[MASK], case.target[MASK])
+    close(masked.value, short.value)
+    for dy in (masked.dy, masked.autodiff):
+        close(dy[MASK], short.dy)
+        assert not np.asarray(dy)[~MASK].any()
+
+
+@classified
+def test_masked_distributions_do_not_count_among_the_weights(name):
+    loss = getattr(fn.losses, name)(weights=WEIGHTS)
+    target = np.where(MASK[..., None], soft_targets, np.nan)
+    with jax.enable_x64(True):
+        masked = loss.apply(distributions, target, MASK)
+        close(masked, loss.apply(distributions[MASK], soft_targets[MASK]))
+
+
+@every_case
+def test_apply_reduces_per_example(case):
+    ignored = case.options.get("ignore_label")
+    counts = np.ones(SHAPE) if ignored is None else case.target != ignored
+    divisor = 1 if case.loss in SUMS else counts.sum()
+    if "weights" in case.options and not case.loss.startswith(("binary", "sigmoid")):
+        hot = np.eye(CLASSES)[case.target] if case.target.shape == SHAPE else case.target
+        divisor = (counts * (hot @ WEIGHTS)).sum()
+    with jax.enable_x64(True):
+        loss = case.build()
+        each = loss.per_example(case.y, case.target)
+        assert each.shape == SHAPE
+        close(each.sum() / divisor, loss.apply(case.y, case.target))
+        assert not np.asarray(each)[counts == 0].any()
+
+
+@one_of_each
+def test_under_jit_and_vmap_the_numbers_are_the_same(case):
+    loss = case.build()
+
+    def by_hand(y, target, mask):
+        value, saved = loss.forward(y, target, mask)
+        return value, loss.backward(saved), loss.per_example(y, target)
+
+    with jax.enable_x64(True):
+        batches = case.y, case.target, MASK
+        one_by_one = [by_hand(*batch) for batch in zip(*batches, strict=True)]
+        for got, *expected in zip(jax.jit(jax.vmap(by_hand))(*batches), *one_by_one, strict=True):
+            close(got, expected)
+
+
+@one_of_each
+def test_one_example_without_batch_axes(case):
+    loss = case.build()
+    with jax.enable_x64(True):
+        y, target = case.y[0, 0], case.target[0, 0]
+        alone = both_ways(loss, y, target, np.array(True))
+        close(alone.value, loss.apply(case.y[:1, :1], case.target[:1, :1]))
+        close(alone.dy, alone.autodiff)
+
+
+@one_of_each
+@pytest.mark.parametrize("batch", [SHAPE, (0, 3)])
+def test_of_no_example_value_and_gradient_are_zero(case, batch):
+    y, target, mask = case.y[: batch[0]], case.target[: batch[0]], np.zeros(batch, bool)
+    got = both_ways(case.build(), y, target, mask)
+    assert got.value == got.applied == 0
+    for dy in (got.dy, got.autodiff):
+        assert dy.shape == y.shape
+        assert not dy.any()
+
+
+@one_of_each
+def test_backward_is_linear_in_dvalue(case):
+    with jax.enable_x64(True):
+        loss = case.build()
+        _, saved = loss.forward(case.y, case.target, MASK)
+        close(jax.jit(loss.backward)(saved, -3.0), -3 * loss.backward(saved))
+
+
+@one_of_each
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_values_are_at_least_float32_and_gradients_keep_the_dtype(case, dtype):
+    wide = "float64" if dtype == "float64" else "float32"
+    numpy_scalars = {
+        key: np.float64(option) for key, option in case.options.items() if isinstance(option, float)
+    }
+    loss = case._replace(options=case.options | numpy_scalars).build()
+
+    def everything(y):
+        value, saved = loss.forward(y, case.target, MASK)
+        each = loss.per_example(y, case.target)
+        return value, loss.apply(y, case.target), each, loss.backward(saved, np.float64(2))
+
+    with jax.enable_x64(True):
+        shapes = jax.eval_shape(everything, jax.ShapeDtypeStruct(case.y.shape, dtype))
+    assert [shape.dtype for shape in shapes] == [wide, wide, wide, dtype]
+
+
+# The classes of a target
+
+
+@pytest.mark.parametrize(
+    ("name", "y"),
+    [("cross_entropy", jax.nn.softmax), ("nll", jax.nn.log_softmax)],
+    ids=["cross_entropy", "nll"],
+)
+def test_the_three_cross_entropies_are_one(name, y):
+    options = {"weights": WEIGHTS, "label_smoothing": 0.1, "ignore_label": IGNORED}
+    with jax.enable_x64(True):
+        expected = fn.losses.softmax_cross_entropy(**options).apply(numbers, labels, MASK)
+        close(getattr(fn.losses, name)(**options).apply(y(numbers), labels, MASK), expected)
+
+
+@classified
+def test_labels_and_one_hot_targets_agree(name):
+    with jax.enable_x64(True):
+        loss = getattr(fn.losses, name)(weights=WEIGHTS, label_smoothing=0.1)
+        from_labels = both_ways(loss, distributions, labels)
+        one_hot = both_ways(loss, distributions, np.eye(CLASSES)[labels])
+    for got, expected in zip(one_hot, from_labels, strict=True):
+        close(got, expected)
+
+
+def test_cross_entropy_is_entropy_and_divergence():
+    with jax.enable_x64(True):
+        entropy = -(soft_targets * np.log(soft_targets)).sum(-1)
+        divergence = fn.losses.kl_divergence().per_example(np.log(distributions), soft_targets)
+        close(fn.losses.cross_entropy().per_example(distributions, soft_targets), entropy + divergence)
+
+
+def test_binary_weights_are_relative_and_smoothing_pulls_towards_a_half():
+    with jax.enable_x64(True):
+        weighted = fn.losses.sigmoid_cross_entropy(weights=WEIGHTS).apply(numbers, shares)
+        tenfold = fn.losses.sigmoid_cross_entropy(weights=[10 * w for w in WEIGHTS]).apply(numbers, shares)
+        smoothed = fn.losses.sigmoid_cross_entropy(label_smoothing=0.2).apply(numbers, signs > 0)
+        close(tenfold, weighted)
+        close(smoothed, fn.losses.sigmoid_cross_entropy().apply(numbers, np.where(signs > 0, 0.9, 0.1)))
+
+
+@classified
+def test_a_label_that_names_no_class_gives_nan(name):
+    loss, y = getattr(fn.losses, name)(), jnp.full((4, CLASSES), 0.2)
+    target = jnp.array([0, CLASSES, -1, 2**30])
+    got = both_ways(loss, y, target)
+    assert np.isnan(got.value)
+    assert np.isnan(got.applied)
+    for dy in (got.dy, got.autodiff):
+        assert np.isnan(dy).all(1).tolist() == [False, True, True, True]
+        assert np.isfinite(dy[0]).all()
+    assert np.isnan(loss.per_example(y, target)).tolist() == [False, True, True, True]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "uint16", "int32", "uint32"])
+def test_labels_of_every_integer_type(dtype):
+    z = jnp.zeros((2, 300)).at[:, 100].set(50.0)
+    loss = fn.losses.softmax_cross_entropy(ignore_label=-100)
+    assert loss.per_example(z, jnp.array([100, 7], dtype)).tolist() == [0.0, 50.0]
+
+
+def test_weights_may_be_traced():
+    def value(weights):
+        return fn.losses.softmax_cross_entropy(weights=weights).apply(jnp.asarray(numbers), labels)
+
+    close(jax.jit(value)(jnp.array(WEIGHTS)), value(WEIGHTS), rtol=1e-6)
+
+
+def test_classes_that_weigh_nothing_leave_nothing_to_divide_by():
+    loss = fn.losses.softmax_cross_entropy(weights=(0.0, 1.0), label_smoothing=0.1)
+    got = both_ways(loss, jnp.ones((3, 2)), jnp.zeros(3, int))
+    assert got.value == got.applied == 0
+    assert not got.dy.any()
+    assert not got.autodiff.any()
+
+
+# Extremes and kinks
+
+
+@on_logits
+def test_softmax_cross_entropy_of_huge_logits(dtype):
+    z = jnp.array([[1e4, -1e4], [1e4, -1e4]], dtype)
+    got = both_ways(fn.losses.softmax_cross_entropy(), z, jnp.array([0, 1]))
+    assert got.value == got.applied == float(z[0, 0])
+    assert got.dy.tolist() == got.autodiff.tolist() == [[0.0, 0.0], [0.5, -0.5]]
+
+
+@on_logits
+def test_sigmoid_cross_entropy_of_huge_logits(dtype):
+    z = jnp.array([[1e4, -1e4], [1e4, -1e4]], dtype)
+    got = both_ways(fn.losses.sigmoid_cross_entropy(), z, jnp.array([[1, 0], [0, 1]]))
+    assert got.value == got.applied == float(z[0, 0]) / 2
+    assert got.dy.tolist() == got.autodiff.tolist() == [[0.0, 0.0], [0.25, -0.25]]
+
+
+def test_sigmoid_cross_entropy_keeps_its_digits_where_it_is_nearly_right():
+    got = both_ways(fn.losses.sigmoid_cross_entropy(), jnp.array([20.0]), jnp.array([1]))
+    close(got.value, np.exp(-20), rtol=1e-6)
+    close(got.dy, [-np.exp(-20)], rtol=1e-6)
+
+
+TINY = float(np.finfo(np.float32).tiny)
+
+
+@pytest.mark.parametrize(
+    ("q", "t", "value", "slope"),
+    [
+        (0.0, 1, -np.log(TINY), 0.0),
+        (TINY, 1, -np.log(TINY), -1 / TINY),
+        (0.0, 0, 0.0, 0.0),
+        (1.0, 1, 0.0, -1.0),
+    ],
+)
+def test_logarithms_of_probabilities_are_finite_at_zero(q, t, value, slope):
+    # The other answer, 1 − t of probability 1 − q, has a slope of its own where it is the true one.
+    for loss, dy in ((fn.losses.cross_entropy(), slope), (fn.losses.binary_cross_entropy(), slope + (1 - t))):
+        got = both_ways(loss, jnp.array([q]), jnp.array([t]))
+        close(got.value, value, rtol=1e-6)
+        close(got.dy, [dy], rtol=1e-6)
+        close(got.autodiff, got.dy, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", FULLEST)
+def test_nan_that_counts_is_not_hidden(name):
+    got = both_ways(getattr(fn.losses, name)(), jnp.array([[jnp.nan, 0.5]]), jnp.array([[1, 0]]))
+    assert np.isnan(got.value)
+    assert np.isnan(got.applied)
+
+
+@pytest.mark.parametrize("name", ["nll", "kl_divergence", "softmax_cross_entropy"])
+def test_an_impossible_class_that_is_not_the_target_costs_nothing(name):
+    got = both_ways(getattr(fn.losses, name)(), jnp.array([[0.0, -jnp.inf]]), jnp.array([[1.0, 0.0]]))
+    assert got.value == got.applied == 0
+    assert got.dy.tolist() == got.autodiff.tolist()
+    assert got.dy[0, 1] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "y", "target", "slope"),
+    [
+        ("mae", [2.0], [2.0], [0.0]),
+        ("huber", [3.0, 1.0], [2.0, 2.0], [0.5, -0.5]),
+        ("hinge", [1.0, -1.0], [1.0, -1.0], [0.0, 0.0]),
+    ],
+)
+def test_slope_at_a_kink(name, y, target, slope):
+    got = both_ways(getattr(fn.losses, name)(), jnp.array(y), jnp.array(target))
+    assert got.dy.tolist() == got.autodiff.tolist() == slope
+
+
+# Errors
+
+WRONG_SHAPES = [((7, 1), (7,)), ((7,), (7, 1)), ((7, 3), (3,)), ((7, 3), (1, 3))]
+
+
+@pytest.mark.parametrize(
+    ("name", "y", "target"),
+    [
+        (name, y, target)
+        for name in FULLEST
+        for y, target in WRONG_SHAPES
+        if name not in CLASSIFIED or target != y[:-1]  # where they are labels
+    ],
+)
+def test_nothing_is_broadcast(name, y, target):
+    with pytest.raises(ValueError, match="target must have shape") as error:
+        getattr(fn.losses, name)().apply(np.zeros(y), np.zeros(target, int))
+    text = str(error.value)
+    assert text.startswith(f"{name}(): ")
+    assert str(y) in text
+    assert f"got {target}" in text
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: fn.losses.mse().apply(jnp.ones((4, 3), int), numbers), TypeError, "mse(): y must be floating point"),
+        (lambda: fn.losses.mse().apply(jnp.ones(()), jnp.ones(())), ValueError, "mse(): y must have at least 1 axis"),
+        (lambda: fn.losses.mse().apply(numbers, None), TypeError, "mse(): target must be an array"),
+        (lambda: fn.losses.mse().apply(numbers, numbers, MASK[0]), ValueError, "mask must have shape (4, 3), got (3,)"),
+        (lambda: fn.losses.mse().apply(numbers, numbers, MASK[..., None]), ValueError, "got (4, 3, 1)"),
+        (lambda: fn.losses.mse().apply(numbers, numbers, 1.0 * MASK), TypeError, "mask must hold bools, got float"),
+        (lambda: fn.losses.nll().apply(numbers, 1.0 * labels), TypeError, "nll(): target must hold integers"),
+        (lambda: fn.losses.nll(ignore_label=1).apply(numbers, signs), ValueError, "leave examples out by the mask"),
+        (lambda: fn.losses.nll(weights=(1.0,)).apply(numbers, labels), ValueError, "nll(weights=…): weights must"),
+        (lambda: fn.losses.nll(weights=2.0).apply(numbers, labels), ValueError, "must have shape (5,), got ()"),
+        (lambda: fn.losses.nll(label_smoothing=1.5), ValueError, "nll: label_smoothing must lie between 0 and 1"),
+        (lambda: fn.losses.huber(0.0), ValueError, "huber: delta must be greater than 0, got 0.0"),
+        (lambda: fn.losses.mse().apply(numbers, numbers, maks=MASK), TypeError, "mse().apply() got an unexpected"),
+        (lambda: fn.l2(0.1, n=0), ValueError, "l2: n must be a whole number of at least 1, got 0"),
+    ],
+)  # fmt: skip
+def test_errors_say_what_to_do(call, error, text):
+    with pytest.raises(error) as raised:
+        call()
+    assert text in str(raised.value)
+
+
+def test_a_loss_is_written_as_in_code():
+    assert repr(fn.losses.huber(0.5)) == "huber(delta=0.5)"
+    assert repr(fn.losses.nll(weights=WEIGHTS, ignore_label=0)) == "nll(weights=…, ignore_label=0)"
+    assert fn.losses.nll(weights=WEIGHTS).info.settings["weights"] == WEIGHTS
+
+
+# Penalties
+
+PARAMS = (
+    fn.Dense(w=jnp.array([[1.0, -2.0], [0.0, 3.0]]), b=jnp.array([7.0, 7.0])),
+    (),
+    {"u": jnp.array([-4.0], jnp.bfloat16), "w": jnp.array([5]), "stats": fn.Stats(jnp.ones(1), jnp.ones(1))},
+    fn.Dense(w=jnp.array([[1.0]]), b=None),
+)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "value", "dw", "du"),
+    [
+        (fn.l1(0.5, n=4), 0.125 * 11, [[0.125, -0.125], [0.0, 0.125]], [-0.125]),
+        (fn.l2(0.5, n=4), 0.0625 * 31, [[0.125, -0.25], [0.0, 0.375]], [-0.5]),
+    ],
+    ids=repr,
+)
+def test_penalties_by_hand_on_kernels_alone(penalty, value, dw, du):
+    got, saved = penalty.forward(PARAMS)
+    dparams = jax.jit(penalty.backward)(saved, 2.0)
+    assert penalty.apply(PARAMS) == got == value
+    assert got.dtype == jnp.float32
+    assert jax.tree.map(lambda g: (g.shape, g.dtype), dparams) == jax.tree.map(
+        lambda p: (p.shape, p.dtype), PARAMS
+    )
+    assert dparams[0].w.tolist() == [[2 * g for g in row] for row in dw]
+    assert dparams[2]["u"].tolist() == [2 * g for g in du]
+    for untouched in (dparams[0].b, dparams[2]["w"], *dparams[2]["stats"]):
+        assert not untouched.any()
+
+
+@pytest.mark.parametrize("factory", [fn.l1, fn.l2])
+@pytest.mark.parametrize("on", [fn.kernels, fn.trainable, lambda _: (False, True), True])
+def test_penalty_gradients_agree_with_autodiff(factory, on):
+    with jax.enable_x64(True):
+        w = draw.normal(size=(3, 2))
+        w[0, 0] = 0.0
+        params = (fn.Dense(jnp.asarray(w), jnp.asarray(w[0])), fn.Dense(jnp.asarray(2 * w), None))
+        penalty = factory(0.3, n=7, on=on)
+        _, saved = penalty.forward(params)
+        gradients = penalty.backward(saved, 1.3), jax.grad(lambda p: 1.3 * penalty.apply(p))(params)
+        for got, expected in zip(*map(jax.tree.leaves, gradients), strict=True):
+            close(got, expected)
+        acts = [bool(leaf.any()) for leaf in jax.tree.leaves(gradients[0])]
+        assert acts == jax.tree.leaves(jax.tree.broadcast(on(params) if callable(on) else on, params))
+
+
+def test_penalty_dtypes_and_traced_rates():
+    with jax.enable_x64(True):
+        for dtype, wide in (("bfloat16", "float32"), ("float32", "float32"), ("float64", "float64")):
+            params = fn.Dense(w=jnp.ones((2, 2), dtype), b=jnp.ones(2, dtype))
+            value, saved = fn.l2(np.float64(0.5)).forward(params)
+            assert value.dtype == wide
+            assert fn.l2(np.float64(0.5)).backward(saved, np.float64(2)).w.dtype == dtype
+    values = jax.vmap(lambda rate: fn.l1(rate).apply(PARAMS))(jnp.array([0.0, 0.5]))
+    assert values.tolist() == [0.0, 5.5]
+    assert fn.l1(0.5).apply(()) == 0
+
+
+def test_a_step_of_descent_on_l2_shrinks_weights_by_one_factor():
+    params = fn.Dense(w=jnp.array([[2.0, -4.0]]), b=jnp.array([1.0, 1.0]))
+    penalty = fn.l2(0.5, n=2)
+    _, saved = penalty.forward(params)
+    stepped = jax.tree.map(lambda p, g: p - 0.1 * g, params, penalty.backward(saved))
+    close(stepped.w, params.w * (1 - 0.1 * 0.5 / 2), rtol=1e-6)
+    assert stepped.b.tolist() == params.b.tolist()
+
+
+def test_a_network_is_differentiated_through_a_loss_with_no_autodiff():
+    with jax.enable_x64(True):
+        net, loss = fn.serial(fn.dense(CLASSES), fn.sigmoid()), fn.losses.binary_cross_entropy()
+        x, target, mask = numbers[:, 0], shares[:, 0], MASK[:, 0]
+        params = (fn.Dense(w=other_numbers[0, 0] * numbers[1, 0][:, None], b=numbers[2, 0]), ())
+
+        @jax.jit
+        def both(params):
+            by_hand = fn.value_and_grad_by_hand(net, loss)
+            (value, _), grads = by_hand(params, x, target, loss_mask=mask)
+            return (value, grads), jax.value_and_grad(lambda p: loss.apply(net.apply(p, x), target, mask))(
+                params
+            )
+
+        for got, expected in zip(*map(jax.tree.leaves, both(params)), strict=True):
+            close(got, expected)
