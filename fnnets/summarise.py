@@ -88,6 +88,8 @@ def summary(layer: Layer, x: Any) -> Summary:
 def _rows(layer: Layer, params: Any, shapes: dict[str, Any], prefix: str) -> list[LayerSummary]:
     """A row for each child, its own children below it."""
     children = layer.info.children
+    if not children:
+        return []
     # A combinator's params are a tuple, one for each child; a stack's are its only child's.
     owned = params if isinstance(params, tuple) and layer.info.name != "stack" else (params,)
     rows = []

@@ -275,7 +275,7 @@ def _shared_axes(x: tuple[int, ...], y: tuple[int, ...]) -> int:
 def _sizes(x: Any, dy: Any, names: tuple[str, ...]) -> dict[str, float]:
     """The numbers that gradients are wrongly scaled by: the lengths of axes, and their products."""
     sizes: dict[str, float] = {}
-    for name, shape in (("x", jnp.shape(x)), ("y", jnp.shape(dy))) if hasattr(x, "shape") else ():
+    for name, shape in (("x", getattr(x, "shape", ())), ("y", getattr(dy, "shape", ()))):
         for k, n in enumerate(shape):
             axis = names[k] if k < len(names) else f"axis {k} of {name}"
             sizes[f"{axis} ({n})"] = float(n)

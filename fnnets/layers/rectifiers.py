@@ -292,8 +292,8 @@ def gelu(*, approximate: bool = False) -> Layer:
 
     def gate(x: jax.Array) -> jax.Array:
         if approximate:
-            # ½(1 + tanh u) = σ(2u)
-            return jax.nn.sigmoid(2 * root * (x + 0.044715 * x**3))
+            x = jnp.clip(x, -16, 16)  # beyond, the gate is 0 or 1, and in float16 x³ overflows
+            return jax.nn.sigmoid(2 * root * (x + 0.044715 * x**3))  # ½(1 + tanh u) = σ(2u)
         return 0.5 * jax.scipy.special.erfc(-x * math.sqrt(0.5))
 
     def forward(x: jax.Array) -> tuple[jax.Array, Gated]:
@@ -303,7 +303,8 @@ def gelu(*, approximate: bool = False) -> Layer:
     def backward(saved: Gated, dy: jax.Array) -> jax.Array:
         x, g = saved
         if approximate:
-            slope = 2 * g * (1 - g) * root * (1 + 0.134145 * x * x)
+            inner = jnp.clip(x, -16, 16)
+            slope = 2 * g * (1 - g) * root * (1 + 0.134145 * inner * inner)
         else:
             slope = jnp.exp(-0.5 * x * x) * (0.5 * root)  # 1/√(2π) = ½√(2/π)
         return dy * (g + x * slope)

@@ -1,0 +1,341 @@
+"""The comparison itself: what it must see, what it must not, and what it says."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toys
+
+import fnnets as fn
+from fnnets import catalogue
+
+X = np.random.default_rng(0).standard_normal((4, 5))
+
+
+def point(layer, x=X, seed=3):
+    return catalogue.random_params(layer, np.random.default_rng(seed), x)
+
+
+def report_of(layer, x=X, **settings):
+    return fn.compare(layer, point(layer, x), x, **settings)
+
+
+def row(report, path):
+    return next(row for row in report.rows if row.path == path)
+
+
+@pytest.mark.quick
+def test_a_right_layer_agrees_in_float64_and_the_configuration_stays():
+    before = jnp.ones(1).dtype, jax.config.jax_enable_x64
+    report = report_of(fn.serial(fn.dense(3), fn.tanh()))
+    assert report.ok
+    assert report.worst_autodiff < 1e-14, "float32 would not get there"
+    assert (jnp.ones(1).dtype, jax.config.jax_enable_x64) == before
+    assert [row.path for row in report.rows] == ["params[0].w", "params[0].b", "x"]
+    assert row(report, "params[0].w").layer == "dense(3)"
+
+
+@pytest.mark.quick
+def test_a_wrong_leaf_is_named_with_its_place():
+    wrong = toys.with_backward(
+        fn.dense(3), lambda dparams, dx: (dparams._replace(w=dparams.w.at[2, 1].mul(3)), dx)
+    )
+    report = report_of(wrong)
+    assert not report.ok
+    assert row(report, "params.w").worst == (2, 1)
+    assert row(report, "params.b").ok
+    assert row(report, "x").ok
+    assert "only params.w went wrong" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("change", "cause", "says"),
+    [
+        (lambda dparams, dx: (dparams, -dx), "sign", "wrong sign"),
+        (lambda dparams, dx: (dparams, dx * 4 / 3), "factor", "n/(n−1), n = the batch (4)"),
+        (lambda dparams, dx: (dparams, dx / 2), "factor", "½ (divided by the root of the batch (4))"),
+        (lambda dparams, dx: (dparams._replace(w=dparams.w / 5), dx), "factor", "divided by axis 1 of x (5)"),
+        (lambda dparams, dx: (dparams, -2 * dx), "factor", "the wrong sign and a constant factor of 2"),
+        (lambda dparams, dx: (dparams._replace(w=dparams.w.T), dx), "transpose", "transpose"),
+        (lambda dparams, dx: (dparams, dx.at[:, 3].set(0)), "zero block", "[:, 3]"),
+        (lambda dparams, dx: (dparams, dx.at[1:3, 3].set(0)), "zero block", "[1:3, 3:4]"),
+        (lambda dparams, dx: (dparams, dx.at[0, 0].set(jnp.nan)), "not finite", "the first at [0, 0]"),
+        (lambda dparams, dx: (dparams, dx + jnp.sin(dx)), "unknown", "no simple cause"),
+        (lambda dparams, dx: (dparams, None), "missing", "no such leaf"),
+        (lambda dparams, dx: (dparams, dx[0]), "shape", "(5,)"),
+    ],
+)  # fmt: skip
+def test_diagnoses(change, cause, says):
+    report = report_of(toys.with_backward(fn.dense(3), change))
+    (wrong,) = [row for row in report.rows if not row.ok]
+    assert wrong.cause == cause
+    assert says in wrong.diagnosis
+    assert wrong.diagnosis in str(report)
+
+
+def test_documented_blocks_are_called_by_their_names():
+    layer = toys.gated(3)
+    assert report_of(layer).ok
+    gate_zero = toys.with_backward(
+        layer, lambda dparams, dx: (dparams._replace(w=dparams.w.at[:, 3:].set(0)), dx)
+    )
+    assert row(report_of(gate_zero), "params.w").diagnosis == "the block of gate is zero"
+    swapped = toys.with_backward(
+        layer, lambda dparams, dx: (dparams._replace(w=jnp.roll(dparams.w, 3, 1)), dx)
+    )
+    assert (
+        row(report_of(swapped), "params.w").diagnosis
+        == "the block of value and the block of gate are exchanged"
+    )
+
+
+def test_a_derivative_forgotten_inside_a_users_own_layer_is_found():
+    layer = fn.layer(
+        lambda key, x: {"w": jax.random.normal(key, (5, 3))},
+        lambda params, x: jnp.tanh(x @ params["w"]),
+        lambda params, x: (jnp.tanh(x @ params["w"]), x),
+        lambda params, x, dy: ({"w": x.T @ dy}, dy @ params["w"].T),
+    )
+    report = report_of(layer)
+    assert {row.cause for row in report.rows} == {"missing derivative"}
+    assert all("the derivative of tanh" in row.diagnosis for row in report.rows)
+
+
+def test_a_leaf_whose_true_gradient_is_zero_is_right_at_rounding_noise():
+    # A bias in front of something that subtracts the mean has no effect at all.
+    def centred(params, x):
+        z = x @ params["w"] + params["b"]
+        return z - z.mean(0)
+
+    def backward(params, x, dy):
+        dz = dy - dy.mean(0)
+        return {"w": x.T @ dz, "b": dz.sum(0)}, dz @ params["w"].T
+
+    layer = fn.layer(
+        lambda key, x: {"w": jnp.ones((5, 3)), "b": jnp.ones(3)},
+        centred, lambda params, x: (centred(params, x), x), backward,
+    )  # fmt: skip
+    report = report_of(layer)
+    assert report.ok
+    assert row(report, "params['b']").error < 1e-14
+    wrong = toys.with_backward(layer, lambda dparams, dx: (dparams | {"b": dparams["b"] + 1}, dx))
+    assert row(report_of(wrong), "params['b']").cause == "not zero"
+
+
+def test_differences_across_a_kink_are_set_aside_and_said_to_be():
+    x = np.array([[0.0, 1e-6, 1.0, -1.0]])
+    report = fn.compare(fn.relu(), (), x)
+    assert report.ok
+    assert row(report, "x").set_aside == 2
+    assert "2 at a kink" in str(report)
+
+
+def test_a_kink_hides_no_mistake():
+    x = np.array([[0.0, 1e-6, 1.0, -1.0]])
+    wrong = toys.with_backward(fn.relu(), lambda dparams, dx: (dparams, dx.at[0, 1].mul(2)))
+    assert not fn.compare(wrong, (), x).ok
+
+
+def test_integers_have_no_gradient():
+    ids = np.array([[0, 2], [1, 1]])
+    report = report_of(fn.embedding(4, 3), ids)
+    assert report.ok
+    assert [row.path for row in report.rows] == ["params.w"]
+
+
+def test_moving_statistics_are_constants():
+    layer = toys.centred()
+    report = report_of(layer)
+    assert report.ok
+    assert row(report, "params.stats.mean").verdict == "constant"
+    wrong = toys.with_backward(
+        layer, lambda dparams, dx: (dparams._replace(stats=fn.Stats(dx.sum(0), dx[0])), dx)
+    )
+    assert not report_of(wrong).ok
+
+
+def test_a_large_leaf_is_sampled():
+    report = report_of(fn.dense(30, use_bias=False))
+    assert row(report, "params.w").differenced == 64 < 150
+    assert row(report, "x").differenced == 20
+
+
+def test_carry_and_its_gradient():
+    x = np.random.default_rng(1).standard_normal((2, 3, 4))
+    layer, carry = toys.integrator(), np.ones((2, 4))
+    mask = np.array([[1, 0, 1], [0, 0, 0]], bool)
+    report = report_of(layer, x, carry=carry, mask=mask)
+    assert report.ok
+    assert row(report, "carry").shape == (2, 4)
+    assert report_of(fn.serial(fn.dense(4), layer), x, carry=(None, carry)).ok
+    wrong = layer._replace(
+        backward=lambda params, saved, dy, dcarry=None: layer.backward(params, saved, dy, None)
+    )
+    assert not report_of(wrong, x, carry=carry).ok
+    assert report_of(wrong, x, carry=carry, dy=np.ones((2, 3, 4))).ok, (
+        "without a dcarry there is nothing to forget"
+    )
+
+
+def test_with_a_loss():
+    net = fn.serial(fn.dense(3), fn.tanh())
+    target = np.random.default_rng(1).standard_normal((4, 3))
+    assert report_of(net, loss=fn.losses.mse(), target=target).ok
+    assert report_of(net, loss=fn.losses.softmax_cross_entropy(), target=np.array([0, 1, 2, 1])).ok
+    loss = fn.losses.mse()
+    wrong = loss._replace(backward=lambda saved, dvalue=1.0: 2 * loss.backward(saved, dvalue))
+    report = report_of(net, loss=wrong, target=target)
+    assert not report.ok
+    assert "every leaf has the same mistake" in str(report)
+
+
+def test_forward_that_departs_from_apply_is_a_mismatch():
+    layer = fn.tanh()
+    wrong = layer._replace(
+        forward=lambda *args, **mode: (layer.forward(*args, **mode)[0] + 1, *layer.forward(*args)[1:])
+    )
+    report = report_of(wrong)
+    assert not report.ok
+    assert "forward departs from the plain equation" in str(report)
+
+
+def test_what_backward_raises_is_a_finding():
+    def backward(params, saved, dy, dcarry=None):
+        raise IndexError("list index out of range")
+
+    report = report_of(fn.serial(fn.dense(3), fn.tanh()._replace(backward=backward)))
+    assert not report.ok
+    assert "IndexError: list index out of range" in str(report)
+    assert "layer 1: tanh()" in str(report)
+
+
+def test_a_plain_equation_that_lies_is_told_from_a_wrong_derivation():
+    def stopped(params, x):
+        return jnp.sin(jax.lax.stop_gradient(x)) + x
+
+    hand = lambda params, saved, dy: ((), dy * (jnp.cos(saved) + 1))  # noqa: E731 - one line says it
+    right = fn.layer(lambda key, x: (), stopped, lambda params, x: (stopped(params, x), x), hand)
+    assert row(report_of(right), "x").cause == "autodiff"
+    same = fn.layer(
+        lambda key, x: (), stopped, lambda params, x: (stopped(params, x), x), lambda p, s, dy: ((), dy)
+    )
+    assert row(report_of(same), "x").verdict == "differences"
+
+
+def test_a_network_by_hand_is_compared_as_the_plain_one():
+    wrong = toys.with_backward(fn.dense(3), lambda dparams, dx: (dparams._replace(w=2 * dparams.w), dx))
+    assert not report_of(fn.by_hand(wrong)).ok
+    assert not report_of(fn.serial(fn.by_hand(wrong), fn.tanh())).ok
+
+
+def test_low_precision_input_is_compared_in_float64():
+    layer = fn.dense(3)
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), point(layer))
+    report = fn.compare(layer, params, jnp.asarray(X, jnp.float16))
+    assert report.ok
+    assert report.worst_autodiff < 1e-14
+
+
+def test_an_infinite_true_gradient_is_said_to_be():
+    report = fn.compare_grad(
+        lambda x: jnp.sum(jnp.sqrt(x)), lambda x: 0.5 / jnp.sqrt(x), np.array([0.0, 1.0])
+    )
+    assert report.rows[0].verdict == "not finite"
+
+
+def test_report_as_json():
+    wrong = toys.with_backward(fn.dense(3), lambda dparams, dx: (dparams, dx * jnp.nan))
+    found = json.loads(report_of(wrong).to_json())
+    assert found["ok"] is False
+    assert [row["ok"] for row in found["rows"]] == [True, True, False]
+    assert found["rows"][2]["error"] is None, "JSON has no infinity"
+    assert found["rows"][0]["shape"] == [5, 3]
+    assert set(found["rows"][0]) >= {"path", "error", "relative", "cosine", "worst", "verdict", "diagnosis"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"loss": fn.losses.mse()}, "needs a target"),
+        ({"target": X}, "need a loss"),
+        ({"dy": np.ones((4, 4))}, r"dy must have shape \(4, 3\), got \(4, 4\)"),
+    ],
+)
+def test_bad_use(settings, says):
+    with pytest.raises(ValueError, match=says):
+        report_of(fn.dense(3), **settings)
+
+
+def test_what_is_no_layer_is_refused():
+    with pytest.raises(TypeError, match="expected a Layer, got function"):
+        fn.compare(fn.dense, (), X)
+
+
+# --- any function, any derivation ---
+
+
+def numpy_derivation(w, x):
+    return 2 * np.asarray(x).T @ (np.asarray(x) @ np.asarray(w))
+
+
+def test_a_numpy_derivation_of_a_jax_function():
+    w = np.random.default_rng(2).standard_normal(5)
+    assert fn.compare_grad(lambda w, x: jnp.sum((x @ w) ** 2), numpy_derivation, w, X).ok
+    report = fn.compare_grad(
+        lambda w, x: jnp.sum((x @ w) ** 2), lambda w, x: numpy_derivation(w, x) / 4, w, X
+    )
+    assert report.rows[0].cause == "factor"
+
+
+def test_a_derivation_that_writes_into_its_argument():
+    def derivation(w):
+        w[:] = 2 * w
+        return w
+
+    w = np.arange(3.0)
+    assert fn.compare_grad(lambda w: jnp.sum(w**2), derivation, w).ok
+    assert w.tolist() == [0, 1, 2], "the caller's own array is left alone"
+
+
+def test_a_numpy_function_is_compared_with_differences_alone():
+    def f(w):
+        return float(np.sum(np.sin(np.asarray(w))))
+
+    assert fn.compare_grad(f, np.cos, np.arange(3.0)).ok
+    report = fn.compare_grad(f, lambda w: -np.cos(w), np.arange(3.0))
+    assert report.rows[0].cause == "sign"
+    assert "differences alone" in str(report)
+
+
+def test_several_arguments_and_trees():
+    f = lambda a, n, b: jnp.sum(a["p"] * b) * n  # noqa: E731 - one line says it
+    hand = lambda a, n, b: ({"p": b * n}, a["p"] * n)  # noqa: E731
+    args = ({"p": np.arange(3.0)}, 2, np.ones(3))
+    report = fn.compare_grad(f, hand, *args, argnums=(0, 2))
+    assert report.ok
+    assert [row.path for row in report.rows] == ["args[0]['p']", "args[2]"]
+
+
+def test_compare_grad_bad_use():
+    with pytest.raises(ValueError, match=r"must give a scalar, got shape \(3,\).*vdot"):
+        fn.compare_grad(lambda w: w, lambda w: w, np.ones(3))
+    with pytest.raises(TypeError, match="no floating-point leaf"):
+        fn.compare_grad(lambda w: jnp.sum(w), lambda w: w, np.arange(3))
+    with pytest.raises(ValueError, match="there are 1 arguments"):
+        fn.compare_grad(lambda w: jnp.sum(w), lambda w: w, np.ones(3), argnums=1)
+
+
+def test_assert_grad_matches():
+    fn.assert_grad_matches(fn.dense(3), point(fn.dense(3)), X)
+    fn.assert_grad_matches(lambda w: jnp.sum(w**2), lambda w: 2 * w, np.ones(3))
+    with pytest.raises(AssertionError, match="constant factor of ½"):
+        fn.assert_grad_matches(lambda w: jnp.sum(w**2), lambda w: w, np.ones(3))
+
+
+def test_worst_error_of_a_report_that_has_nan():
+    report = fn.compare_grad(lambda w: jnp.sum(w**2), lambda w: w * np.nan, np.ones(3))
+    assert not report.ok
+    assert not math.isfinite(report.worst_autodiff)
