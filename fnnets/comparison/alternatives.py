@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Literal
 
 from fnnets import observe
 from fnnets.comparison import trees
@@ -116,7 +115,7 @@ def _gradients(altered: Callable[..., Any], point: Any, fixed: Any, dy: Any) -> 
     ]
 
 
-def _evaluate(closed: ClosedJaxpr, inputs: list[Any], sites: _Sites) -> list[Any]:
+def _evaluate(closed: Any, inputs: list[Any], sites: _Sites) -> list[Any]:
     """Evaluates a jaxpr with every differentiable equation offered to `sites`."""
     jaxpr = closed.jaxpr
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
@@ -124,7 +123,7 @@ def _evaluate(closed: ClosedJaxpr, inputs: list[Any], sites: _Sites) -> list[Any
     origin: dict[Any, str] = {}
 
     def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, Literal) else values[atom]
+        return atom.val if _is_literal(atom) else values[atom]
 
     for equation in jaxpr.eqns:
         given = [read(atom) for atom in equation.invars]
@@ -152,9 +151,7 @@ def _operands(
     equation: Any, given: list[Any], label: str, origin: dict[Any, str], sites: _Sites
 ) -> list[Any]:
     """Offers each operand of an equation with several to be cut."""
-    live = [
-        i for i, atom in enumerate(equation.invars) if not isinstance(atom, Literal) and _is_float(given[i])
-    ]
+    live = [i for i, atom in enumerate(equation.invars) if not _is_literal(atom) and _is_float(given[i])]
     if len(live) < 2:
         return given
     given = list(given)
@@ -166,7 +163,7 @@ def _operands(
 
 def _unary(equation: Any, given: list[Any], results: list[Any], label: str, sites: _Sites) -> list[Any]:
     """Offers a function of one operand to have slope 1."""
-    live = [x for atom, x in zip(equation.invars, given, strict=True) if not isinstance(atom, Literal)]
+    live = [x for atom, x in zip(equation.invars, given, strict=True) if not _is_literal(atom)]
     if len(live) != 1 or len(results) != 1 or equation.primitive.name in SHAPE_ONLY:
         return results
     (x,), (y,) = live, results
@@ -177,3 +174,8 @@ def _unary(equation: Any, given: list[Any], results: list[Any], label: str, site
 
 def _is_float(x: Any) -> bool:
     return bool(jnp.issubdtype(jnp.result_type(x), jnp.floating))
+
+
+def _is_literal(atom: Any) -> bool:
+    """Whether an operand of a jaxpr is a number written into it; by its value, to spare `jax.extend` at import."""
+    return hasattr(atom, "val")

@@ -14,7 +14,9 @@ from fnnets.comparison.alternatives import Alternative
 
 CLOSE = 1e-6  # two gradients are the same mistake when they agree to this, relative to their scale
 
-NOTHING = 1e-10  # a true gradient is zero, but for rounding, when it is this much smaller than the one by hand
+NOTHING = (
+    1e-10  # a true gradient is zero, but for rounding, when it is this much smaller than the one by hand
+)
 
 
 class Cause(NamedTuple):

@@ -280,7 +280,7 @@ def gelu(*, approximate: bool = False) -> Layer:
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
       >>> fn.gelu().apply((), jnp.array([-1e4, 0.0, 1e4])).tolist()
-      [0.0, 0.0, 10000.0]
+      [-0.0, 0.0, 10000.0]
 
     References:
       Hendrycks & Gimpel, Gaussian error linear units (2016), section 2.
@@ -327,7 +327,7 @@ def silu() -> Layer:
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
       >>> fn.silu().apply((), jnp.array([-1e4, 0.0, 1e4])).tolist()
-      [0.0, 0.0, 10000.0]
+      [-0.0, 0.0, 10000.0]
 
     References:
       Elfwing, Uchibe & Doya, Sigmoid-weighted linear units (2018), eqs. 5-6.

@@ -57,7 +57,7 @@ class Batch(NamedTuple):
     """Output and target as the equations take them: in at least float32, and 0 where nothing counts."""
 
     y: jax.Array  # (…, C)
-    t: jax.Array  # (…, C)
+    t: jax.Array  # (…, C), or labels (…, 1)
     counts: jax.Array  # (…) bools
     divisor: jax.Array  # () what the sum of all weighted terms is divided by
     dtype: Static  # of y as it was given, and so of dy
@@ -151,6 +151,28 @@ def loss(
         return jnp.where(batch.counts, ratio(terms, share_of_features(batch.y)), 0)
 
     return named(Loss(apply, lifted_forward, lifted_backward, per_example, info))
+
+
+def of_either(of_labels: Loss, of_distributions: Loss, kept_of_labels: type) -> Loss:
+    """One loss of both kinds of targets, which their shapes tell apart; `kept_of_labels` is what the first saves."""
+
+    def chosen(y: Any, target: Any) -> Loss:
+        return of_distributions if jnp.shape(y) == jnp.shape(target) else of_labels
+
+    def apply(y: Any, target: Any, mask: Any = None) -> jax.Array:
+        return chosen(y, target).apply(y, target, mask)
+
+    def forward(y: Any, target: Any, mask: Any = None) -> tuple[jax.Array, Kept]:
+        return chosen(y, target).forward(y, target, mask)
+
+    def backward(kept: Kept, dvalue: Any = 1.0) -> jax.Array:
+        loss = of_labels if isinstance(kept.saved, kept_of_labels) else of_distributions
+        return loss.backward(kept, dvalue)
+
+    def per_example(y: Any, target: Any) -> jax.Array:
+        return chosen(y, target).per_example(y, target)
+
+    return named(Loss(apply, forward, backward, per_example, of_labels.info))
 
 
 def named(loss: Loss) -> Loss:

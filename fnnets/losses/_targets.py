@@ -17,7 +17,7 @@ from fnnets.contract import Info, describe
 class Target(NamedTuple):
     """A target as the equations take it."""
 
-    t: jax.Array  # (…, C) in the dtype of the computation
+    t: jax.Array  # (…, C) in the dtype of the computation; (…, 1) integers where labels are looked up
     counts: jax.Array  # (…) bools, False where an ignored label stands
     weight: jax.Array | None  # (…) what each example weighs in the mean; None: 1 each
 
@@ -71,23 +71,55 @@ def distribution(
     return target.astype(y.dtype), jnp.ones(y.shape[:-1], bool)
 
 
-def one_hot(
-    info: Info, y: jax.Array, labels: jax.Array, ignore_label: int | None
+def labels(
+    info: Info, y: jax.Array, target: jax.Array, ignore_label: int | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Labels as rows of 0 and 1, NaN where a label names no class; and where they are not ignored."""
-    if labels.shape != y.shape[:-1]:
+    """One integer for each example; and where it is not ignored."""
+    if target.shape != y.shape[:-1]:
         raise ValueError(
             f"{info}: target must have shape {checks.shape_text(y.shape[:-1])} (labels) or "
-            f"{checks.shape_text(y.shape)} (distributions, the shape of y), got {checks.shape_text(labels.shape)}; "
+            f"{checks.shape_text(y.shape)} (distributions, the shape of y), got {checks.shape_text(target.shape)}; "
             "reshape one of them: a loss does not broadcast."
         )
-    labels = checks.integers(info, labels, "target")
+    target = checks.integers(info, target, "target")
     # Wide enough for every class and for a negative ignore_label.
-    labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
-    names_class = (labels >= 0) & (labels < y.shape[-1])
-    ones = (labels[..., None] == jnp.arange(y.shape[-1])).astype(y.dtype)
-    t = jnp.where(names_class[..., None], ones, jnp.nan)
-    return t, jnp.ones(labels.shape, bool) if ignore_label is None else labels != ignore_label
+    target = target.astype(jnp.promote_types(target.dtype, jnp.int32))
+    return target, jnp.ones(target.shape, bool) if ignore_label is None else target != ignore_label
+
+
+def one_hot(
+    info: Info, y: jax.Array, target: jax.Array, ignore_label: int | None
+) -> tuple[jax.Array, jax.Array]:
+    """Labels as rows of 0 and 1, NaN where a label names no class; and where they are not ignored."""
+    label, counts = labels(info, y, target, ignore_label)
+    names_class = (label >= 0) & (label < y.shape[-1])
+    hot = (label[..., None] == jnp.arange(y.shape[-1])).astype(y.dtype)
+    return jnp.where(names_class[..., None], hot, jnp.nan), counts
+
+
+def column(ignore_label: int | None) -> ReadTarget:
+    """Labels as they are, (…, 1), for a loss that looks its numbers up: no array of the shape of y is made."""
+
+    def read(info: Info, y: jax.Array, target: Any) -> Target:
+        label, counts = labels(info, y, checks.array(info, target, "target"), ignore_label)
+        return Target(label[..., None], counts, None)
+
+    return read
+
+
+def look_up(y: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The entry of each row of y (…, C) at its label (…, 1), and a factor 1, NaN where it names no class; (…, 1)."""
+    near = jnp.clip(label, 0, y.shape[-1] - 1)
+    rows = y.reshape(label.size, y.shape[-1]).at[jnp.arange(label.size), near.ravel()]
+    entry = rows.get(mode="promise_in_bounds", wrap_negative_indices=False).reshape(label.shape)
+    return entry, jnp.where(near == label, jnp.ones((), y.dtype), jnp.nan)
+
+
+def put(y: jax.Array, label: jax.Array, entry: jax.Array) -> jax.Array:
+    """The array y (…, C) with the entry of each row at its label (…, 1) replaced, where that names a class."""
+    rows = y.reshape(label.size, y.shape[-1]).at[jnp.arange(label.size), label.ravel()]
+    replaced = rows.set(entry.ravel(), mode="drop", wrap_negative_indices=False, unique_indices=True)
+    return replaced.reshape(y.shape)
 
 
 def smoothed(t: jax.Array, label_smoothing: float, outcomes: int) -> jax.Array:

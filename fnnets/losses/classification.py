@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from fnnets import checks
-from fnnets.contract import describe
+from fnnets.contract import Info, describe
 from fnnets.losses import _logarithm, _targets
-from fnnets.losses._loss import Loss, loss
+from fnnets.losses._loss import Loss, loss, of_either
 
 
 def cross_entropy(
@@ -152,6 +152,50 @@ def nll(*, weights: Any = None, label_smoothing: float = 0.0, ignore_label: int 
     )
 
 
+class OfLabels(NamedTuple):
+    """What `softmax_cross_entropy` keeps where the target is labels."""
+
+    label: jax.Array  # (…, 1)
+    log_p: jax.Array  # (…, 1) of the label; NaN where it names no class
+    powers: jax.Array  # (…, C) e^{z − max z}
+    total: jax.Array  # (…, 1) their sum
+
+
+def _of_labels(info: Info, ignore_label: int | None) -> Loss:
+    """`softmax_cross_entropy` of labels l alone: each is looked up, where a one-hot array would be as large as y."""
+
+    def shifted(z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        largest = jax.lax.stop_gradient(z.max(-1, keepdims=True))  # any other number gives the same e
+        powers = jnp.exp(z - largest)
+        return largest, powers, powers.sum(-1, keepdims=True)
+
+    def equation(z: jax.Array, label: jax.Array) -> jax.Array:
+        largest, _, total = shifted(z)
+        of_label, known = _targets.look_up(z, label)
+        return known * (jnp.log(total) + largest - of_label)
+
+    def forward(z: jax.Array, label: jax.Array) -> tuple[jax.Array, OfLabels]:
+        largest, powers, total = shifted(z)
+        of_label, known = _targets.look_up(z, label)
+        log_p = known * (of_label - largest - jnp.log(total))
+        return -log_p, OfLabels(label, log_p, powers, total)
+
+    def backward(saved: OfLabels, de: jax.Array) -> jax.Array:
+        label, log_p, powers, total = saved
+        dy = powers * (jnp.where(jnp.isnan(log_p), jnp.nan, de) / total)
+        return _targets.put(dy, label, de * jnp.expm1(log_p))
+
+    return loss(
+        info,
+        equation,
+        forward,
+        backward,
+        features="sum",
+        examples="mean",
+        read_target=_targets.column(ignore_label),
+    )
+
+
 def softmax_cross_entropy(
     *, weights: Any = None, label_smoothing: float = 0.0, ignore_label: int | None = None
 ) -> Loss:
@@ -168,7 +212,9 @@ def softmax_cross_entropy(
         dy = p·Σ_c de_c t_c − de ⊙ t
 
     which for one-hot targets without weights is (p − t)/N: no slope of an activation is left in it, so a
-    confidently wrong answer learns fastest.
+    confidently wrong answer learns fastest. For labels l alone, e = log Σ_k e^{z_k} − z_l is computed, and
+
+        dy = de·p, but de·(p_l − 1) = de·(e^{log p_l} − 1) at l, exact also where p_l is nearly 1
 
     Args:
       weights: w, one number for each class (C,), or none for 1 each.
@@ -217,7 +263,7 @@ def softmax_cross_entropy(
         dlog_p = de * t
         return p * dlog_p.sum(-1, keepdims=True) - dlog_p
 
-    return loss(
+    of_distributions = loss(
         info,
         lambda z, t: terms(jax.nn.log_softmax(z), t),
         forward,
@@ -227,6 +273,10 @@ def softmax_cross_entropy(
         weights=weights,
         read_target=_targets.classes(weights, label_smoothing, ignore_label),
     )
+    if weights is not None or label_smoothing:
+        return of_distributions
+
+    return of_either(_of_labels(info, ignore_label), of_distributions, OfLabels)
 
 
 def kl_divergence() -> Loss:

@@ -1,0 +1,30 @@
+"""Every example and benchmark runs, from the command line, in its quick form."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parent.parent / "examples"
+SCRIPTS = [path for path in sorted(TOP.rglob("*.py")) if "def main(" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.relative_to(TOP).as_posix())
+def test_quick(path, tmp_path):
+    command = [sys.executable, "-W", "error", str(path), "--quick"]
+    if "benchmarks" not in path.parts:
+        command += ["--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip()
+    assert done.stderr == "", "silent when not a terminal"
+    for picture in tmp_path.iterdir():
+        assert picture.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.relative_to(TOP).as_posix())
+def test_a_misspelt_option_gets_a_line_and_no_traceback(path):
+    done = subprocess.run([sys.executable, str(path), "--quik"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr

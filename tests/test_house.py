@@ -1,0 +1,145 @@
+"""The house rules: what is public is documented, derivations hold no autodiff, and modules know their place."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fnnets as fn
+
+TOP = Path(__file__).parent.parent
+SOURCES = sorted((TOP / "fnnets").rglob("*.py"))
+AUTODIFF = {
+    "vjp",
+    "grad",
+    "value_and_grad",
+    "jvp",
+    "linearize",
+    "linear_transpose",
+    "jacrev",
+    "jacfwd",
+    "hessian",
+}
+
+
+def public_names():
+    for module, prefix in ((fn, ""), (fn.losses, "losses.")):
+        for name in vars(module):
+            value = getattr(module, name)
+            if not name.startswith("_") and not inspect.ismodule(value):
+                yield pytest.param(value, id=prefix + name)
+
+
+@pytest.mark.parametrize("value", list(public_names()))
+def test_every_public_name_is_documented(value):
+    text = inspect.getdoc(value) or ""
+    assert len(text.splitlines()[0]) > 10
+    if inspect.isfunction(value):
+        assert "Example:" in text, "an example that runs"
+        assert "Returns:" in text or "Raises:" in text
+        arguments = [name for name in inspect.signature(value).parameters if name not in ("self", "cls")]
+        assert all(name in text for name in arguments), "every argument is described"
+
+
+@pytest.mark.parametrize("value", list(public_names()))
+def test_every_layer_and_loss_gives_its_formula_and_derivation(value):
+    home = getattr(value, "__module__", "")
+    if not inspect.isfunction(value) or not home.startswith(
+        ("fnnets.layers", "fnnets.combinators", "fnnets.losses")
+    ):
+        return
+    text = inspect.getdoc(value)
+    assert "Formula:" in text
+    assert "Derivation:" in text
+    assert re.search(r"\bdx\b|\bdy\b", text), "the derivation says dx (or dy, of a loss)"
+
+
+def functions(tree):
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(TOP).as_posix())
+def test_source(path):
+    text = path.read_text()
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree), "a module says what it is"
+    assert text.count("\n") <= 400, "one concept a file"
+    assert "jax._src" not in text
+    assert "jax.config.update" not in text
+    for function in functions(tree):
+        if "backward" in function.name:
+            used = {node.attr for node in ast.walk(function) if isinstance(node, ast.Attribute)}
+            assert not used & AUTODIFF, f"{function.name}: the derivation is the product"
+
+
+def module_of(path):
+    return ".".join(path.relative_to(TOP).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path) for path in SOURCES}
+
+
+def imports_of(path):
+    """The modules of the library that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("fnnets"):
+            names = [f"{node.module}.{name.name}" for name in node.names]
+            yield from (name if name in MODULES else node.module for name in names)
+
+
+def test_layers_know_nothing_of_what_uses_them():
+    allowed = ("fnnets.checks", "fnnets.contract", "fnnets.layers", "fnnets.parameters")
+    for path in (TOP / "fnnets" / "layers").glob("*.py"):
+        strangers = [name for name in imports_of(path) if not name.startswith(allowed)]
+        assert not strangers, path.name
+
+
+def test_there_are_no_circles_between_modules():
+    known = {module_of(path): set(imports_of(path)) for path in SOURCES}
+    while ready := [name for name, used in known.items() if not used]:
+        for name in ready:
+            del known[name]
+        known = {name: used - set(ready) for name, used in known.items()}
+    assert not known, f"a circle among {sorted(known)}"
+
+
+@pytest.mark.quick
+def test_importing_is_cheap_and_leaves_jax_as_it_is():
+    program = """
+import jax, optax, sys
+before, x64 = set(sys.modules), jax.config.jax_enable_x64
+import fnnets
+new = {name.split(".")[0] for name in set(sys.modules) - before}
+assert new <= {"fnnets"} | set(sys.stdlib_module_names), new
+assert not {"fnnets.catalogue", "fnnets.command_line"} & set(sys.modules)
+assert jax.config.jax_enable_x64 == x64
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+
+
+def test_the_readmes_python_runs():
+    blocks = re.findall(r"```python\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    space: dict = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), space)
+
+
+def test_the_readme_has_two_set_up_commands():
+    section = (TOP / "README.md").read_text().split("<!-- set-up -->")[1].split("<!-- end of set-up -->")[0]
+    commands = [line for line in section.splitlines() if line.startswith("python3 ")]
+    assert len(commands) == 2
+    assert commands[0].endswith("-m fnnets compare")
+    assert commands[1].endswith("-m pytest")
+
+
+def test_nothing_else_stands_at_the_top():
+    listed = subprocess.run(["git", "ls-files"], cwd=TOP, capture_output=True, text=True, check=False)
+    top = {line.split("/")[0] for line in listed.stdout.splitlines()}
+    assert {name for name in top if not name.startswith(".")} <= {
+        "pyproject.toml", "README.md", "LICENSE", "fnnets", "tests", "examples",
+    }  # fmt: skip
