@@ -107,7 +107,8 @@ def stack(layer: Layer, depth: int) -> Layer:
             dparams, dx, dcarry = c.backward_child(info, 0, layer, own, kept, dy, dcarry)
             return dx, (dparams, dcarry)
 
-        dx, (dparams, dcarry) = jax.lax.scan(step, dy, (params, saved.children, dcarry), reverse=True)
+        scanned = (params, saved.children, dcarry)
+        dx, (dparams, dcarry) = jax.lax.scan(step, dy, scanned, length=depth, reverse=True)
         return dparams, c.hide_gradient(dx.astype(saved.dtype.value), saved.mask), dcarry
 
     def update_stats(params: Any, saved: StackSaved) -> Any:

@@ -161,11 +161,11 @@ def _blocks(path: str, hand: np.ndarray, true: np.ndarray, context: Context) -> 
 
 def _partitions(path: str, true: np.ndarray, context: Context) -> Iterator[tuple[int, tuple[str, ...]]]:
     """The ways in which a leaf falls into equal blocks: as documented first, then along every axis."""
-    if documented := context.blocks.get(path):
-        n = len(documented)
-        axis = next((k for k in range(true.ndim) if true.shape[k] == n and true.ndim > 1), true.ndim - 1)
-        if true.shape[axis] % n == 0:
-            yield axis, tuple(f"the block of {name}" for name in documented)
+    names = tuple(f"the block of {name}" for name in context.blocks.get(path, ()))
+    if names and true.ndim and true.shape[-1] % len(names) == 0:
+        yield true.ndim - 1, names
+    if names and true.ndim > 1 and true.shape[0] == len(names):  # a row for each, as peepholes have
+        yield 0, names
     for axis in reversed(range(true.ndim)):
         size = true.shape[axis]
         for n in range(2, min(size, 16) + 1):
