@@ -3,6 +3,8 @@
 `import fnnets as fn`.
 """
 
+from fnnets import curvature as curvature
+from fnnets import updaters as updaters
 from fnnets.combinators import branch as branch
 from fnnets.combinators import residual as residual
 from fnnets.combinators import serial as serial
