@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -123,9 +124,17 @@ def newton(
     settings = _Settings(adapt_damping, line_search)
 
     def init(params: Any) -> NewtonState:
-        dtype, zero = _dtype(params), jnp.zeros((), jnp.int32)
-        nan = jnp.full((), jnp.nan, dtype)
-        return NewtonState(zero, jnp.asarray(damping, dtype), nan, nan, nan, zero, zero, zero == 0)
+        nothing = _nothing(jax.tree.map(lambda p: jnp.zeros((), _dtype(params)), params))
+        return NewtonState(
+            count=_rules.start(),
+            damping=jnp.asarray(damping, _dtype(params)),
+            step_length=nothing.length,
+            ratio=nothing.ratio,
+            lowest=nothing.solution.lowest,
+            systems=nothing.systems,
+            iterations=nothing.iterations,
+            finite=jnp.ones((), bool),
+        )
 
     def solver_of(product: Any, g: Any, params: Any) -> _solvers.Solver:
         if solver == "dense":
@@ -153,19 +162,19 @@ def newton(
         start = _next_damping(state, scale) if adapt_damping else jnp.asarray(damping, dtype)
         sound = jnp.isfinite(scale) & (jnp.isfinite(landscape.value) | (value_fn is None))
         attempt = _search(settings, solver_of(product, g, params), landscape, start, scale, sound)
-        length = jnp.where(attempt.accepted & sound, attempt.length, 0)
+        length = jnp.where(attempt.accepted, attempt.length, 0)
         delta = jax.tree.map(
             lambda d, grad: jnp.where(length > 0, length * d, 0).astype(grad.dtype), attempt.solution.d, grads
         )
         return delta, NewtonState(
-            optax.safe_increment(state.count),
-            jnp.where(sound, attempt.damping, start),
-            length,
-            attempt.ratio,
-            attempt.solution.lowest,
-            attempt.systems,
-            attempt.iterations,
-            sound & jnp.isfinite(optax.tree.norm(attempt.solution.d)),
+            count=optax.safe_increment(state.count),
+            damping=attempt.damping,
+            step_length=length,
+            ratio=attempt.ratio,
+            lowest=attempt.solution.lowest,
+            systems=attempt.systems,
+            iterations=attempt.iterations,
+            finite=sound & jnp.isfinite(optax.tree.norm(attempt.solution.d)),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -205,19 +214,27 @@ def _search(
     scale: jax.Array,
     sound: jax.Array,
 ) -> _Attempt:
-    """Attempts with λ raised until one is accepted; a single one where λ is fixed."""
-    first = _attempt(settings, solve, landscape, start)
-    if not settings.adapt_damping:
-        return first
+    """Attempts with λ raised until one is accepted; a single one where λ is fixed; none where g is not sound."""
+    most = MOST_SYSTEMS if settings.adapt_damping else 1
 
     def going(a: _Attempt) -> jax.Array:
-        return ~a.accepted & sound & (a.systems < MOST_SYSTEMS)
+        return ~a.accepted & sound & (a.systems < most)
 
-    def again(a: _Attempt) -> _Attempt:
-        new = _attempt(settings, solve, landscape, _raised(a.damping, scale))
+    def attempt(a: _Attempt) -> _Attempt:
+        damping = jnp.where(a.systems == 0, start, _raised(a.damping, scale))
+        new = _attempt(settings, solve, landscape, damping)
         return new._replace(systems=a.systems + 1, iterations=a.iterations + new.iterations)
 
-    return jax.lax.while_loop(going, again, first)
+    return jax.lax.while_loop(going, attempt, _nothing(landscape.g)._replace(damping=start))
+
+
+def _nothing(g: Any) -> _Attempt:
+    """What there is before the first attempt."""
+    dtype = jax.tree.leaves(g)[0].dtype
+    nan, zero = functools.partial(jnp.full, (), jnp.nan, dtype), functools.partial(jnp.zeros, (), jnp.int32)
+    no, no_step = functools.partial(jnp.zeros, (), bool), jax.tree.map(jnp.zeros_like, g)
+    solution = _solvers.Solution(no_step, lowest=nan(), definite=no(), iterations=zero())
+    return _Attempt(nan(), solution, nan(), nan(), accepted=no(), systems=zero(), iterations=zero())
 
 
 def _attempt(
@@ -226,39 +243,53 @@ def _attempt(
     solution = solve(damping)
     slope = optax.tree.vdot(landscape.g, solution.d)
     square = optax.tree.vdot(solution.d, solution.d)
-    one = jnp.ones((), slope.dtype)
-    full = landscape.along(solution.d, one)
-    expected = 0.5 * (slope - damping * square)  # gᵀd + ½dᵀCd, for C·d = −g − λd
-    ratio = (full - landscape.value) / jnp.where(expected == 0, one, expected)
-    ratio = jnp.where(jnp.isnan(full) & jnp.isfinite(landscape.value), -jnp.inf, ratio)
-    ratio = jnp.where(jnp.abs(expected) <= landscape.rounding, one, ratio)
     usable = jnp.isfinite(square)
     if settings.adapt_damping:
-        usable &= solution.definite & (slope <= 0)
-    length, value = (
-        _halved(landscape, solution.d, slope, full, usable) if settings.line_search else (one, full)
-    )
+        usable &= solution.definite
+    steps = _steps(settings, landscape, solution.d, slope, usable)
     if settings.line_search or settings.adapt_damping:
-        usable &= _fell(landscape, value, slope, length if settings.line_search else 0 * one)
-    return _Attempt(damping, solution, length, ratio, usable, jnp.ones((), jnp.int32), solution.iterations)
+        usable &= _fell(landscape, steps.value, slope, steps.t if settings.line_search else 0)
+    return _Attempt(
+        damping=damping,
+        solution=solution,
+        length=steps.t,
+        ratio=_ratio(landscape, steps.full, slope - damping * square),
+        accepted=usable,
+        systems=jnp.ones((), jnp.int32),
+        iterations=solution.iterations,
+    )
 
 
-def _halved(
-    landscape: _Landscape, d: Any, slope: jax.Array, full: jax.Array, usable: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """The first t of 1, ½, ¼, … at which the loss has fallen, and the loss there."""
-
-    def going(s: tuple[jax.Array, jax.Array]) -> jax.Array:
-        t, value = s
-        return usable & ~_fell(landscape, value, slope, t) & (t > 0.5**MOST_HALVINGS)
-
-    def halve(s: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        return s[0] / 2, landscape.along(d, s[0] / 2)
-
-    return jax.lax.while_loop(going, halve, (jnp.ones_like(full), full))
+def _ratio(landscape: _Landscape, full: jax.Array, twice_expected: jax.Array) -> jax.Array:
+    """The change of the loss at t = 1 over the parabola's, gᵀd + ½dᵀCd = ½(gᵀd − λdᵀd) for C·d = −g − λd."""
+    expected = twice_expected / 2
+    ratio = (full - landscape.value) / jnp.where(expected == 0, 1, expected)
+    ratio = jnp.where(jnp.isnan(full) & jnp.isfinite(landscape.value), -jnp.inf, ratio)
+    return jnp.where(jnp.abs(expected) <= landscape.rounding, 1, ratio)
 
 
-def _fell(landscape: _Landscape, value: jax.Array, slope: jax.Array, t: jax.Array) -> jax.Array:
+class _Steps(NamedTuple):
+    t: jax.Array
+    value: jax.Array  # () the loss at t
+    full: jax.Array  # () the loss at t = 1
+
+
+def _steps(settings: _Settings, landscape: _Landscape, d: Any, slope: jax.Array, usable: jax.Array) -> _Steps:
+    """The first t of 1, ½, ¼, … at which the loss has fallen; 1 without line search."""
+
+    def going(s: _Steps) -> jax.Array:
+        unknown = s.t > 1
+        return unknown | (usable & ~_fell(landscape, s.value, slope, s.t) & (s.t > 0.5**MOST_HALVINGS))
+
+    def halve(s: _Steps) -> _Steps:
+        value = landscape.along(d, s.t / 2)
+        return _Steps(s.t / 2, value, jnp.where(s.t > 1, value, s.full))
+
+    before = _Steps(jnp.full_like(slope, 2), jnp.full_like(slope, jnp.nan), jnp.full_like(slope, jnp.nan))
+    return jax.lax.while_loop(going, halve, before) if settings.line_search else halve(before)
+
+
+def _fell(landscape: _Landscape, value: jax.Array, slope: jax.Array, t: Any) -> jax.Array:
     """Whether E(params + t·d) has fallen enough below E(params); False for NaN and uphill."""
     bound = landscape.value + DECREASE * t * slope + landscape.rounding
     return (value <= bound) & (slope <= 0)
