@@ -4,11 +4,17 @@
 """
 
 from fnnets import curvature as curvature
+from fnnets import losses as losses
 from fnnets import updaters as updaters
 from fnnets.combinators import branch as branch
 from fnnets.combinators import residual as residual
 from fnnets.combinators import serial as serial
 from fnnets.combinators import stack as stack
+from fnnets.comparison import Report as Report
+from fnnets.comparison import Row as Row
+from fnnets.comparison import assert_grad_matches as assert_grad_matches
+from fnnets.comparison import compare as compare
+from fnnets.comparison import compare_grad as compare_grad
 from fnnets.contract import Info as Info
 from fnnets.contract import Layer as Layer
 from fnnets.contract import Static as Static
@@ -45,3 +51,7 @@ from fnnets.parameters import freeze as freeze
 from fnnets.parameters import kernels as kernels
 from fnnets.parameters import trainable as trainable
 from fnnets.parameters import zero_carry as zero_carry
+from fnnets.penalties import Penalty as Penalty
+from fnnets.penalties import l1 as l1
+from fnnets.penalties import l2 as l2
+from fnnets.summarise import summary as summary

@@ -16,16 +16,18 @@ def shape_text(shape: tuple[Any, ...]) -> str:
 
 
 def array(who: Any, x: Any, name: str = "x") -> Any:
-    """x as a jax array (a ShapeDtypeStruct stays one); refuses lists and other things that are no array."""
+    """X as a jax array (a ShapeDtypeStruct stays one); refuses lists and other things that are no array."""
     if isinstance(x, jax.ShapeDtypeStruct | jax.Array):
         return x
     if not (hasattr(x, "shape") and hasattr(x, "dtype")):
-        raise TypeError(f"{who}: {name} must be an array, got {type(x).__name__}; convert it with jnp.asarray.")
+        raise TypeError(
+            f"{who}: {name} must be an array, got {type(x).__name__}; convert it with jnp.asarray."
+        )
     return jnp.asarray(x)
 
 
 def floats(who: Any, x: Any, name: str = "x") -> Any:
-    """x as an array of floating-point numbers."""
+    """X as an array of floating-point numbers."""
     x = array(who, x, name)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
@@ -36,10 +38,12 @@ def floats(who: Any, x: Any, name: str = "x") -> Any:
 
 
 def integers(who: Any, x: Any, name: str = "x") -> Any:
-    """x as an array of integers."""
+    """X as an array of integers."""
     x = array(who, x, name)
     if not jnp.issubdtype(x.dtype, jnp.integer):
-        raise TypeError(f"{who}: {name} must hold integers, got {x.dtype}; convert it with {name}.astype(int).")
+        raise TypeError(
+            f"{who}: {name} must hold integers, got {x.dtype}; convert it with {name}.astype(int)."
+        )
     return x
 
 
@@ -63,7 +67,9 @@ def width(who: Any, x: Any, size: int, name: str = "x") -> None:
 def same_shape(who: Any, name: str, got: Any, expected: Any, remedy: str) -> None:
     """Refuses a value whose shape is not the expected one."""
     if tuple(got) != tuple(expected):
-        raise ValueError(f"{who}: {name} must have shape {shape_text(expected)}, got {shape_text(got)}; {remedy}")
+        raise ValueError(
+            f"{who}: {name} must have shape {shape_text(expected)}, got {shape_text(got)}; {remedy}"
+        )
 
 
 def node(who: Any, params: Any, kind: type) -> None:
@@ -98,7 +104,9 @@ def choice(who: str, name: str, value: Any, options: tuple[Any, ...]) -> None:
 def key(who: Any, key: Any) -> None:
     """Refuses a missing random key where training draws one."""
     if key is None:
-        raise ValueError(f"{who}: train=True needs a key, got key=None; pass key=jax.random.key(…), a new one each step.")
+        raise ValueError(
+            f"{who}: train=True needs a key, got key=None; pass key=jax.random.key(…), a new one each step."
+        )
 
 
 def static_bool(who: Any, train: Any) -> None:
@@ -113,7 +121,9 @@ def static_bool(who: Any, train: Any) -> None:
 def no_carry(who: Any, carry: Any) -> None:
     """Refuses a carry where the layer hands nothing on in time."""
     if carry is not None:
-        raise TypeError(f"{who}: has no carry, got one of {type(carry).__name__}; leave carry (or dcarry) out.")
+        raise TypeError(
+            f"{who}: has no carry, got one of {type(carry).__name__}; leave carry (or dcarry) out."
+        )
 
 
 def pair(who: Any, function: str, expected: str, got: Any) -> Any:
@@ -152,7 +162,15 @@ def gradient(who: Any, name: str, got: Any, value: Any) -> None:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             continue
         if partner is None:
-            raise ValueError(f"{who}: backward must give {where} an array of shape {shape_text(leaf.shape)}, got none.")
-        same_shape(who, where, jnp.shape(partner), leaf.shape, "a gradient has the shape of what it is the gradient of.")
+            raise ValueError(
+                f"{who}: backward must give {where} an array of shape {shape_text(leaf.shape)}, got none."
+            )
+        same_shape(
+            who,
+            where,
+            jnp.shape(partner),
+            leaf.shape,
+            "a gradient has the shape of what it is the gradient of.",
+        )
     if found:
         raise ValueError(f"{who}: backward gave {name}{next(iter(found))}, which is not there in {name[1:]}.")

@@ -156,7 +156,9 @@ def layer(
     info = name if isinstance(name, Info) else Info(name)
     apply_mode, forward_mode = _modes(apply), _modes(forward)
 
-    def lifted_apply(params: Params, x: Any, *, key: Any = None, train: bool = False, mask: Any = None) -> Any:
+    def lifted_apply(
+        params: Params, x: Any, *, key: Any = None, train: bool = False, mask: Any = None
+    ) -> Any:
         given = {"key": key, "train": train, "mask": mask}
         return apply(params, x, **{mode: given[mode] for mode in apply_mode})
 

@@ -94,7 +94,8 @@ def _rules(layer: Layer, train: bool) -> _Rules:
         return y, (params, x, saved)
 
     def apply_backward(kept: Any, dy: Any) -> Any:
-        dparams, dx, _ = backward(*kept, dy, None)
+        params, x, saved = kept
+        dparams, dx, _ = backward(params, x, saved, dy, None)
         return dparams, dx, None, None
 
     @jax.custom_vjp
@@ -106,9 +107,9 @@ def _rules(layer: Layer, train: bool) -> _Rules:
         return (y, new_carry, saved), (params, x, saved, carry)
 
     def forward_backward(kept: Any, cotangents: Any) -> Any:
-        *kept, carry = kept
+        params, x, saved, carry = kept
         dy, dcarry, _ = cotangents
-        dparams, dx, dcarry = backward(*kept, dy, dcarry)
+        dparams, dx, dcarry = backward(params, x, saved, dy, dcarry)
         return dparams, dx, None if carry is None else dcarry, None, None
 
     apply.defvjp(apply_forward, apply_backward)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -12,7 +12,10 @@ import jax
 from fnnets.contract import Layer
 from fnnets.differentiate import plain_equations
 
+Alter = Callable[[str, Layer, Any, Any], Any]
+
 _path: ContextVar[tuple[str, ...]] = ContextVar("path", default=())
+_alter: ContextVar[Alter | None] = ContextVar("alter", default=None)
 _record: ContextVar[dict[str, Any] | None] = ContextVar("record", default=None)
 
 
@@ -29,10 +32,24 @@ def child(parent: Any, index: int, layer: Layer) -> Iterator[None]:
         _path.reset(token)
 
 
-def record(value: Any) -> None:
-    """Keeps the value under the path of the child that gave it, where a recording is on."""
+def seen(layer: Layer, x: Any, y: Any) -> Any:
+    """A child's output on its way on: recorded where a recording is on, replaced where `altering` says so."""
+    path = "/".join(_path.get())
+    if (alter := _alter.get()) is not None:
+        y = alter(path, layer, x, y)
     if (kept := _record.get()) is not None:
-        kept["/".join(_path.get())] = value
+        kept[path] = y
+    return y
+
+
+@contextmanager
+def altering(alter: Alter) -> Iterator[None]:
+    """Within, every child's output y is `alter(path, layer, x, y)`: how a comparison tries out mistakes."""
+    token = _alter.set(alter)
+    try:
+        yield
+    finally:
+        _alter.reset(token)
 
 
 def keep(values: dict[str, Any]) -> None:

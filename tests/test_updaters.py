@@ -195,7 +195,11 @@ OPTAX = {
         1,
     ),
     "adagrad": (lambda rate: updaters.adagrad(rate), lambda rate: optax.adagrad(rate), 100),
-    "adadelta": (lambda rate: updaters.adadelta(0.1, eps=1e-4), lambda rate: optax.adadelta(0.1, eps=1e-4), 1),
+    "adadelta": (
+        lambda rate: updaters.adadelta(0.1, eps=1e-4),
+        lambda rate: optax.adadelta(0.1, eps=1e-4),
+        1,
+    ),
     "rmsprop": (lambda rate: updaters.rmsprop(rate), lambda rate: optax.rmsprop(rate), 10),
     "rmsprop outside": (
         lambda rate: updaters.rmsprop(rate, eps=0.01, eps_place="outside"),

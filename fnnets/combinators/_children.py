@@ -19,11 +19,9 @@ def child_key(key: Any, i: Any) -> Any:
 def apply_child(
     parent: Any, i: int, layer: Layer, params: Any, x: Any, *, key: Any, train: bool, mask: Any
 ) -> Any:
-    """Child i's output, recorded where someone asks."""
+    """Child i's output, shown to whoever observes."""
     with observe.child(parent, i, layer):
-        y = layer.apply(params, x, key=child_key(key, i), train=train, mask=mask)
-        observe.record(y)
-    return y
+        return observe.seen(layer, x, layer.apply(params, x, key=key, train=train, mask=mask))
 
 
 def forward_child(
@@ -31,7 +29,7 @@ def forward_child(
 ) -> Any:
     """Child i's (y, carry, saved)."""
     with observe.child(parent, i, layer):
-        return layer.forward(params, x, carry, key=child_key(key, i), train=train, mask=mask)
+        return layer.forward(params, x, carry, key=key, train=train, mask=mask)
 
 
 def backward_child(parent: Any, i: int, layer: Layer, params: Any, saved: Any, dy: Any, dcarry: Any) -> Any:
@@ -59,10 +57,10 @@ def mask_shape(x: Any) -> tuple[int, ...]:
 
 
 def zero_padding(who: Any, x: Any, mask: Any) -> Any:
-    """x with 0 wherever the mask is False, so that what stands there (NaN too) reaches no product."""
+    """X with 0 wherever the mask is False, so that what stands there (NaN too) reaches no product."""
     if mask is None:
         return x
-    if jax.tree.structure(x) != jax.tree.structure(mask):
+    if not same_structure(x, mask):
         raise ValueError(
             f"{who}: mask must have the structure of x, {jax.tree.structure(x)}, got {jax.tree.structure(mask)}; "
             "give each input its own mask."
@@ -76,18 +74,18 @@ def zero_padding(who: Any, x: Any, mask: Any) -> Any:
 
 
 def hide(x: Any, mask: Any) -> Any:
-    """x where the mask (with as many axes, or fewer) is True, 0 elsewhere."""
+    """X where the mask (with as many axes, or fewer) is True, 0 elsewhere."""
     return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, jnp.zeros((), x.dtype))
 
 
 def hide_gradient(dx: Any, mask: Any) -> Any:
-    """dx behind `zero_padding`: what stood in the padding was not used. None (integers) stays None."""
+    """Dx behind `zero_padding`: what stood in the padding was not used. None (integers) stays None."""
     if mask is None or dx is None:
         return dx
-    masks, structure = jax.tree.flatten(mask)
+    structure: Any = jax.tree.structure(mask)
     parts = structure.flatten_up_to(dx)
     return structure.unflatten(
-        [None if dx is None else hide(dx, m) for dx, m in zip(parts, masks, strict=True)]
+        [None if dx is None else hide(dx, m) for dx, m in zip(parts, jax.tree.leaves(mask), strict=True)]
     )
 
 
@@ -95,7 +93,7 @@ def fitting_mask(who: Any, x: Any, mask: Any) -> Any:
     """The mask for the next child: itself while it fits x, None once its time axis is reduced away."""
     if mask is None:
         return None
-    if jax.tree.structure(x) != jax.tree.structure(mask):
+    if not same_structure(x, mask):
         return None  # several inputs were merged into one
     for leaf, part in zip(jax.tree.leaves(x), jax.tree.leaves(mask), strict=True):
         if mask_shape(leaf) == part.shape:
@@ -107,6 +105,12 @@ def fitting_mask(who: Any, x: Any, mask: Any) -> Any:
             f"{checks.shape_text(leaf.shape)}; a layer in between changed the time axis, so split the network there."
         )
     return mask
+
+
+def same_structure(first: Any, second: Any) -> bool:
+    """Whether two trees have the same structure."""
+    structure: Any = jax.tree.structure(first)
+    return bool(structure == jax.tree.structure(second))
 
 
 def add(first: Any, second: Any) -> Any:

@@ -74,7 +74,7 @@ def branch(*layers: Layer, merge: Literal["concat", "sum"] = "concat") -> Layer:
         children = enumerate(zip(layers, params, strict=True))
         return merged(
             [
-                c.apply_child(info, i, child, own, x, key=key, train=train, mask=mask)
+                c.apply_child(info, i, child, own, x, key=c.child_key(key, i), train=train, mask=mask)
                 for i, (child, own) in children
             ]
         )
@@ -87,7 +87,7 @@ def branch(*layers: Layer, merge: Literal["concat", "sum"] = "concat") -> Layer:
         carries, outputs, saved = c.one_each(info, carry, len(layers)), [], []
         for i, (child, own) in enumerate(zip(layers, params, strict=True)):
             y, carries[i], kept = c.forward_child(
-                info, i, child, own, x, carries[i], key=key, train=train, mask=mask
+                info, i, child, own, x, carries[i], key=c.child_key(key, i), train=train, mask=mask
             )
             outputs.append(y)
             saved.append(kept)

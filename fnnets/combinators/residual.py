@@ -66,7 +66,7 @@ def residual(body: Layer) -> Layer:
     def apply(params: Any, x: Any, *, key: Any = None, train: bool = False, mask: Any = None) -> Any:
         checks.count(info, "params", params, 1)
         x = c.zero_padding(info, checks.floats(info, x), mask)
-        y = c.apply_child(info, 0, body, params[0], x, key=key, train=train, mask=mask)
+        y = c.apply_child(info, 0, body, params[0], x, key=c.child_key(key, 0), train=train, mask=mask)
         shapes(x, y)
         return x.astype(y.dtype) + y
 
@@ -76,14 +76,12 @@ def residual(body: Layer) -> Layer:
         checks.count(info, "params", params, 1)
         x = c.zero_padding(info, checks.floats(info, x), mask)
         y, carry, saved = c.forward_child(
-            info, 0, body, params[0], x, carry, key=key, train=train, mask=mask
+            info, 0, body, params[0], x, carry, key=c.child_key(key, 0), train=train, mask=mask
         )
         shapes(x, y)
         return x.astype(y.dtype) + y, carry, ResidualSaved(saved, mask)
 
-    def backward(
-        params: Any, saved: ResidualSaved, dy: Any, dcarry: Any = None
-    ) -> tuple[Any, Any, Any]:
+    def backward(params: Any, saved: ResidualSaved, dy: Any, dcarry: Any = None) -> tuple[Any, Any, Any]:
         dbody, dx, dcarry = c.backward_child(info, 0, body, params[0], saved.body, dy, dcarry)
         return (dbody,), c.hide_gradient(dy.astype(dx.dtype) + dx, saved.mask), dcarry
 

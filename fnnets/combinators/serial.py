@@ -68,7 +68,7 @@ def serial(*layers: Layer) -> Layer:
         x = c.zero_padding(info, x, mask)
         for i, (child, own) in enumerate(zip(layers, params, strict=True)):
             mask = c.fitting_mask(info, x, mask)
-            x = c.apply_child(info, i, child, own, x, key=key, train=train, mask=mask)
+            x = c.apply_child(info, i, child, own, x, key=c.child_key(key, i), train=train, mask=mask)
         return x
 
     def forward(
@@ -80,7 +80,7 @@ def serial(*layers: Layer) -> Layer:
         for i, (child, own) in enumerate(zip(layers, params, strict=True)):
             mask = c.fitting_mask(info, x, mask)
             x, carries[i], kept = c.forward_child(
-                info, i, child, own, x, carries[i], key=key, train=train, mask=mask
+                info, i, child, own, x, carries[i], key=c.child_key(key, i), train=train, mask=mask
             )
             saved.append(kept)
         return x, c.all_or_none(carries), SerialSaved(tuple(saved), given)
@@ -101,4 +101,3 @@ def serial(*layers: Layer) -> Layer:
     return named(
         Layer(init, apply, forward, backward, update_stats if c.any_stats(layers) else keep_stats, info)
     )
-

@@ -56,7 +56,7 @@ def stack(layer: Layer, depth: int) -> Layer:
             return jax.vmap(lambda i: layer.init(c.child_key(key, i), x))(jnp.arange(depth))
 
     def entrance(params: Any, x: Any, key: Any, train: bool, mask: Any) -> Any:
-        """x without its padding, in the dtype that the copies hand on; a scan's shapes must not change."""
+        """X without its padding, in the dtype that the copies hand on; a scan's shapes must not change."""
         sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(params)}
         if sizes - {(depth,)}:
             raise ValueError(
@@ -78,9 +78,7 @@ def stack(layer: Layer, depth: int) -> Layer:
         def step(x: Any, scanned: Any) -> Any:
             i, own = scanned
             with observe.recording() as kept:
-                with observe.child(info, 0, layer):
-                    y = layer.apply(own, x, key=c.child_key(key, i), train=train, mask=mask)
-                    observe.record(y)
+                y = c.apply_child(info, 0, layer, own, x, key=c.child_key(key, i), train=train, mask=mask)
             return y, kept
 
         x = entrance(params, x, key, train, mask)
@@ -93,10 +91,9 @@ def stack(layer: Layer, depth: int) -> Layer:
     ) -> tuple[Any, Any, StackSaved]:
         def step(x: Any, scanned: Any) -> Any:
             i, own, carry = scanned
-            with observe.child(info, 0, layer):
-                y, carry, kept = layer.forward(
-                    own, x, carry, key=c.child_key(key, i), train=train, mask=mask
-                )
+            y, carry, kept = c.forward_child(
+                info, 0, layer, own, x, carry, key=c.child_key(key, i), train=train, mask=mask
+            )
             return y, (carry, kept)
 
         dtype = Static(jnp.result_type(x))

@@ -249,9 +249,7 @@ def softplus() -> Layer:
     def f(x: jax.Array) -> jax.Array:
         return jnp.logaddexp(x, jnp.zeros((), x.dtype))
 
-    return pointwise(
-        describe(softplus), f, lambda x: (f(x), x), lambda x, dy: dy * jax.nn.sigmoid(x)
-    )
+    return pointwise(describe(softplus), f, lambda x: (f(x), x), lambda x, dy: dy * jax.nn.sigmoid(x))
 
 
 class Gated(NamedTuple):

@@ -105,7 +105,11 @@ def identity() -> Layer:
         return checks.floats(info, x)
 
     return layer(
-        no_params, apply, lambda params, x: (apply(params, x), None), lambda params, _, dy: ((), dy), name=info
+        no_params,
+        apply,
+        lambda params, x: (apply(params, x), None),
+        lambda params, _, dy: ((), dy),
+        name=info,
     )
 
 

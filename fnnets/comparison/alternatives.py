@@ -1,0 +1,179 @@
+"""The gradients that common mistakes would give: the same function, with one derivative altered at a time.
+
+A derivation that forgets a factor f' treats f as if its slope were 1; one that misses a term treats
+an operand as a constant. Each such mistake is the exact gradient of an altered function, so the
+altered gradients can be computed and held against a wrong one: the mistake then has a name.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Literal
+
+from fnnets import observe
+from fnnets.comparison import trees
+from fnnets.contract import Layer
+
+Plain = Callable[[Any, Any], Any]
+
+LARGEST = 20_000_000  # numbers kept for all alternatives together
+INLINED = ("jit", "pjit", "closed_call")
+SHAPE_ONLY = (
+    "neg", "copy", "reshape", "transpose", "convert_element_type", "stop_gradient", "squeeze",
+    "reduce_precision", "broadcast_in_dim", "rev", "copy_p",
+)  # fmt: skip
+NAMES = {"logistic": "sigmoid", "integer_pow": "power"}
+
+
+class Alternative(NamedTuple):
+    """A mistake, and the gradient that it would give."""
+
+    kind: str  # "missing derivative" or "missing term"
+    text: str
+    gradient: dict[str, np.ndarray]
+
+
+class _Sites:
+    """Numbers the places of a function that can be altered, and alters the one that is chosen.
+
+    `chosen` may be traced, so that one compiled program gives every alternative.
+    """
+
+    def __init__(self, chosen: jax.Array) -> None:
+        self.chosen = chosen
+        self.named: dict[tuple[str, str], int] = {}
+        self.equations = itertools.count(1)
+
+    def slope_one(self, name: str, x: jax.Array, y: jax.Array) -> jax.Array:
+        altered = x + jax.lax.stop_gradient(y - x)
+        return jnp.where(
+            self._is_chosen("missing derivative", f"the derivative of {name} is missing"), altered, y
+        )
+
+    def cut(self, what: str, x: jax.Array) -> jax.Array:
+        altered = jax.lax.stop_gradient(x)
+        return jnp.where(self._is_chosen("missing term", f"the term through {what} is missing"), altered, x)
+
+    def _is_chosen(self, kind: str, text: str) -> jax.Array:
+        # By name, since a scan may trace its body more than once.
+        return self.chosen == self.named.setdefault((kind, text), len(self.named))
+
+
+def of_layers(plain: Plain, point: Any, fixed: Any, dy: Any) -> list[Alternative]:
+    """The gradients with one child layer altered: an activation with slope 1, a layer cut off."""
+
+    def altered(sites: _Sites, point: Any, fixed: Any) -> Any:
+        def alter(path: str, layer: Layer, x: Any, y: Any) -> Any:
+            if not isinstance(y, jax.Array) or not _is_float(y):
+                return y
+            y = sites.cut(f"layer {path} ({layer})", y)
+            same = isinstance(x, jax.Array) and x.shape == y.shape and x.dtype == y.dtype
+            return sites.slope_one(f"layer {path} ({layer})", x, y) if same and not layer.info.children else y
+
+        with observe.altering(alter):
+            return plain(point, fixed)
+
+    return _gradients(altered, point, fixed, dy)
+
+
+def of_equations(plain: Plain, point: Any, fixed: Any, dy: Any) -> list[Alternative]:
+    """The gradients with one primitive equation altered: a function with slope 1, an operand cut off."""
+    jaxpr = jax.make_jaxpr(plain)(point, fixed)
+    structure: Any = jax.tree.structure(jax.eval_shape(plain, point, fixed))
+
+    def altered(sites: _Sites, point: Any, fixed: Any) -> Any:
+        return structure.unflatten(_evaluate(jaxpr, jax.tree.leaves((point, fixed)), sites))
+
+    return _gradients(altered, point, fixed, dy)
+
+
+def _gradients(altered: Callable[..., Any], point: Any, fixed: Any, dy: Any) -> list[Alternative]:
+    """The gradient at every site, in one compiled loop."""
+    named: dict[tuple[str, str], int] = {}
+
+    def gradient(chosen: jax.Array, point: Any, fixed: Any, dy: Any) -> Any:
+        sites = _Sites(chosen)
+        pulled = jax.vjp(lambda point: altered(sites, point, fixed), point)[1](dy)[0]
+        named.update(sites.named)
+        return pulled
+
+    jax.eval_shape(gradient, jnp.int32(0), point, fixed, dy)
+    size = sum(leaf.size for leaf in jax.tree.leaves(point))
+    if not named or len(named) * size > LARGEST:
+        return []
+    every = jnp.arange(len(named))
+    found = jax.jit(lambda *given: jax.lax.map(lambda k: gradient(k, *given), every))(point, fixed, dy)
+    gradients = trees.by_path(found)
+    return [
+        Alternative(kind, text, {path: leaf[k] for path, leaf in gradients.items()})
+        for (kind, text), k in named.items()
+    ]
+
+
+def _evaluate(closed: ClosedJaxpr, inputs: list[Any], sites: _Sites) -> list[Any]:
+    """Evaluates a jaxpr with every differentiable equation offered to `sites`."""
+    jaxpr = closed.jaxpr
+    values: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+    values |= dict(zip(jaxpr.invars, inputs, strict=True))
+    origin: dict[Any, str] = {}
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, Literal) else values[atom]
+
+    for equation in jaxpr.eqns:
+        given = [read(atom) for atom in equation.invars]
+        name = equation.primitive.name
+        if name in INLINED:
+            label = str(equation.params.get("name", name))
+            results = _evaluate(equation.params["jaxpr"], given, sites)
+        else:
+            name = str(equation.params.get("name") or NAMES.get(name, name))
+            label = f"{name} (equation {next(sites.equations)})"
+            given = _operands(equation, given, label, origin, sites)
+            results = _unary(equation, given, _bind(equation, given), label, sites)
+        for variable, result in zip(equation.outvars, results, strict=True):
+            values[variable] = result
+            origin[variable] = label
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _bind(equation: Any, given: list[Any]) -> list[Any]:
+    results = equation.primitive.bind(*given, **equation.primitive.get_bind_params(equation.params))
+    return results if equation.primitive.multiple_results else [results]
+
+
+def _operands(
+    equation: Any, given: list[Any], label: str, origin: dict[Any, str], sites: _Sites
+) -> list[Any]:
+    """Offers each operand of an equation with several to be cut."""
+    live = [
+        i for i, atom in enumerate(equation.invars) if not isinstance(atom, Literal) and _is_float(given[i])
+    ]
+    if len(live) < 2:
+        return given
+    given = list(given)
+    for place in live:
+        source = origin.get(equation.invars[place], "an input")
+        given[place] = sites.cut(f"operand {place}, {source}, of {label}", given[place])
+    return given
+
+
+def _unary(equation: Any, given: list[Any], results: list[Any], label: str, sites: _Sites) -> list[Any]:
+    """Offers a function of one operand to have slope 1."""
+    live = [x for atom, x in zip(equation.invars, given, strict=True) if not isinstance(atom, Literal)]
+    if len(live) != 1 or len(results) != 1 or equation.primitive.name in SHAPE_ONLY:
+        return results
+    (x,), (y,) = live, results
+    if not (_is_float(x) and _is_float(y)) or jnp.shape(x) != jnp.shape(y):
+        return results
+    return [sites.slope_one(label, x, y)]
+
+
+def _is_float(x: Any) -> bool:
+    return bool(jnp.issubdtype(jnp.result_type(x), jnp.floating))

@@ -1,0 +1,297 @@
+"""What is compared, as a `Problem`: a layer, a loss, a penalty, or any function with its derivation."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnnets import checks
+from fnnets.comparison import alternatives, diagnosis, trees
+from fnnets.comparison.measure import Problem, slices
+from fnnets.contract import Layer
+from fnnets.differentiate import plain_equations
+
+Functions = tuple[Callable[..., Any], Callable[..., Any]]
+
+AXES = ("the batch", "time")  # of an input (batch, time, features); more axes have numbers
+
+
+def of_layer(
+    layer: Layer,
+    params: Any,
+    x: Any,
+    *,
+    key: Any = None,
+    train: bool = False,
+    mask: Any = None,
+    carry: Any = None,
+    dy: Any = None,
+    loss: Any = None,
+    target: Any = None,
+    loss_mask: Any = None,
+) -> Problem:
+    """A layer at a point, as a `Problem`; call it inside `jax.enable_x64(True)`."""
+    who = f"compare({layer!r})"
+    if not isinstance(layer, Layer):
+        raise TypeError(
+            f"compare: expected a Layer, got {type(layer).__name__}; for a function use fn.compare_grad."
+        )
+    if loss is not None and (target is None or dy is not None):
+        raise ValueError(f"{who}: loss needs a target, and leaves no room for dy.")
+    if loss is None and (target is not None or loss_mask is not None):
+        raise ValueError(f"{who}: target and loss_mask need a loss.")
+    point, others = trees.split(trees.in_float64({"params": params, "x": x, "carry": carry}))
+    given = trees.in_float64({"key": key, "mask": mask, "target": target, "loss_mask": loss_mask})
+    fixed = {"others": others, **given}
+    plain, by_hand = _functions(layer, train, loss, carry is not None)
+    outputs = jax.eval_shape(plain, point, fixed)
+    if loss is not None:
+        dy = jnp.ones(())
+    elif dy is None:
+        dy = _random_like(outputs)
+    else:
+        dy = _given_dy(who, trees.in_float64(dy), outputs, carry is not None)
+    return Problem(
+        repr(layer) if loss is None else f"{loss.info}({layer!r})",
+        plain, by_hand, point, fixed, dy,
+        layers=functools.partial(_layer_at, layer),
+        context=_context(layer, plain, point, fixed, dy, params, x, loss is None and carry is None),
+    )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=256)
+def _functions(layer: Layer, train: bool, loss: Any, with_carry: bool) -> Functions:
+    """The plain equations and the derivation, as functions of (point, fixed): made once, compiled once."""
+
+    def plain(point: Any, fixed: Any) -> Any:
+        at = trees.join(point, fixed["others"])
+        mode = {"key": fixed["key"], "train": train, "mask": fixed["mask"]}
+        with plain_equations():
+            if with_carry:
+                y, carry, _ = layer.forward(at["params"], at["x"], at["carry"], **mode)
+            else:
+                y = layer.apply(at["params"], at["x"], **mode)
+        if loss is not None:
+            return loss.apply(y, fixed["target"], fixed["loss_mask"])
+        return (y, carry) if with_carry else y
+
+    def by_hand(point: Any, fixed: Any, dy: Any) -> Any:
+        at = trees.join(point, fixed["others"])
+        mode = {"key": fixed["key"], "train": train, "mask": fixed["mask"]}
+        with plain_equations():
+            y, carry, saved = layer.forward(at["params"], at["x"], at["carry"], **mode)
+        outputs, dcarry = ((y, carry), None) if with_carry else (y, None)
+        if loss is not None:
+            outputs, kept = loss.forward(y, fixed["target"], fixed["loss_mask"])
+            dy = loss.backward(kept, dy)
+        elif with_carry:
+            dy, dcarry = dy
+        dparams, dx, dcarry = layer.backward(at["params"], saved, dy, dcarry)
+        return outputs, {"params": dparams, "x": dx} | ({"carry": dcarry} if with_carry else {})
+
+    return plain, by_hand
+
+
+def of_loss(loss: Any, y: Any, target: Any, mask: Any = None) -> Problem:
+    """A loss at a point, as a `Problem`; call it inside `jax.enable_x64(True)`."""
+    point = trees.in_float64({"y": y})
+    fixed = trees.in_float64({"target": target, "mask": mask})
+    plain, by_hand = _loss_functions(loss)
+    return _of_scalar(str(loss.info), plain, by_hand, point, fixed)
+
+
+def of_penalty(penalty: Any, params: Any) -> Problem:
+    """A penalty at a point, as a `Problem`; call it inside `jax.enable_x64(True)`."""
+    plain, by_hand = _penalty_functions(penalty)
+    return _of_scalar(str(penalty.info), plain, by_hand, trees.in_float64({"params": params}), {})
+
+
+@functools.lru_cache(maxsize=256)
+def _loss_functions(loss: Any) -> Functions:
+    def plain(point: Any, fixed: Any) -> Any:
+        return loss.apply(point["y"], fixed["target"], fixed["mask"])
+
+    def by_hand(point: Any, fixed: Any, dy: Any) -> Any:
+        value, saved = loss.forward(point["y"], fixed["target"], fixed["mask"])
+        return value, {"y": loss.backward(saved, dy)}
+
+    return plain, by_hand
+
+
+@functools.lru_cache(maxsize=256)
+def _penalty_functions(penalty: Any) -> Functions:
+    def plain(point: Any, fixed: Any) -> Any:
+        del fixed
+        return penalty.apply(point["params"])
+
+    def by_hand(point: Any, fixed: Any, dy: Any) -> Any:
+        del fixed
+        value, saved = penalty.forward(point["params"])
+        return value, {"params": penalty.backward(saved, dy)}
+
+    return plain, by_hand
+
+
+def _of_scalar(
+    name: str, plain: Any, by_hand: Any, point: Any, fixed: Any, *, traceable: bool = True
+) -> Problem:
+    """A scalar function at a point: factors are named by the axes of its arguments."""
+    dy = jnp.ones(())
+    sizes = {
+        f"{'the batch' if k == 0 and leaf.ndim > 1 else f'axis {k}'} of {path} ({n})": float(n)
+        for path, leaf in trees.by_path(point).items()
+        for k, n in enumerate(leaf.shape)
+    }
+
+    @functools.cache
+    def altered() -> list[alternatives.Alternative]:
+        with jax.enable_x64(True):
+            return alternatives.of_equations(plain, point, fixed, dy)
+
+    context = diagnosis.Context(sizes, trees.blocks(point), alternatives=altered)
+    return Problem(name, plain, by_hand, point, fixed, dy, traceable=traceable, context=context)
+
+
+def of_function(
+    f: Callable[..., Any],
+    grad_by_hand: Callable[..., Any],
+    args: tuple[Any, ...],
+    argnums: int | tuple[int, ...],
+) -> Problem:
+    """A function and its derivation at a point, as a `Problem`; call it inside `jax.enable_x64(True)`."""
+    name = getattr(f, "__name__", type(f).__name__)
+    chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    for i in chosen:
+        if not -len(args) <= i < len(args):
+            raise ValueError(f"compare_grad({name}): argnums has {i}, but there are {len(args)} arguments.")
+        if not any(trees.is_float(leaf) for leaf in jax.tree.leaves(args[i])):
+            raise TypeError(
+                f"compare_grad({name}): argument {i} has no floating-point leaf to differentiate; "
+                "convert it, or leave it out of argnums."
+            )
+    converted = trees.in_float64(args)
+    point, others = trees.split({f"args[{i}]": converted[i] for i in chosen})
+    fixed = {"args": converted, "others": others}
+
+    def arguments(point: Any, fixed: Any) -> list[Any]:
+        parts = trees.join(point, fixed["others"])
+        full = list(fixed["args"])
+        for i in chosen:
+            full[i] = parts[f"args[{i}]"]
+        return full
+
+    def plain(point: Any, fixed: Any) -> Any:
+        value = f(*arguments(point, fixed))
+        if jnp.shape(value) != ():
+            raise ValueError(
+                f"compare_grad({name}): f must give a scalar, got shape {checks.shape_text(jnp.shape(value))}; "
+                "contract it with a fixed dy: jnp.vdot(dy, f(x))."
+            )
+        return value
+
+    def by_hand(point: Any, fixed: Any, dy: Any) -> Any:
+        del dy
+        gradient = _eagerly(grad_by_hand, arguments(point, fixed))
+        parts = (gradient,) if isinstance(argnums, int) else tuple(gradient)
+        return None, {f"args[{i}]": part for i, part in zip(chosen, parts, strict=True)}
+
+    return _of_scalar(name, plain, by_hand, point, fixed, traceable=False)
+
+
+def _eagerly(grad_by_hand: Callable[..., Any], arguments: list[Any]) -> Any:
+    """The derivation called as it stands; one that writes into its arguments gets NumPy copies."""
+    try:
+        return grad_by_hand(*arguments)
+    except TypeError as error:
+        if "immutable" not in str(error):
+            raise
+        return grad_by_hand(*jax.tree.map(np.array, arguments))
+
+
+def _random_like(outputs: Any) -> Any:
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape)), outputs)
+
+
+def _given_dy(who: str, dy: Any, outputs: Any, with_carry: bool) -> Any:
+    """Dy as the outputs have it: y alone, or (y, carry) with no gradient from the carry."""
+    structure: Any = jax.tree.structure(outputs)
+    if with_carry and structure != jax.tree.structure(dy):
+        dy = (dy, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), outputs[1]))
+    for part, leaf in zip(jax.tree.leaves(dy), jax.tree.leaves(outputs), strict=True):
+        checks.same_shape(who, "dy", part.shape, leaf.shape, "the shape of the output.")
+    return dy
+
+
+def _context(
+    layer: Layer, plain: Any, point: Any, fixed: Any, dy: Any, params: Any, x: Any, sliced: bool
+) -> diagnosis.Context:
+    """What a diagnosis may use; nothing of it is computed before a leaf is wrong."""
+
+    @functools.cache
+    def altered() -> list[alternatives.Alternative]:
+        with jax.enable_x64(True):
+            inside = alternatives.of_layers(plain, point, fixed, dy) if layer.info.children else []
+            return inside + alternatives.of_equations(plain, point, fixed, dy)
+
+    array = hasattr(x, "shape") and hasattr(dy, "shape")
+    shared = _shared_axes(x.shape, dy.shape) if array and sliced else 0
+    names = tuple(AXES[k] if k < len(AXES) and x.ndim <= 3 else f"axis {k}" for k in range(shared))
+
+    @functools.cache
+    def parts() -> list[dict[str, np.ndarray]]:
+        with jax.enable_x64(True):
+            return slices(plain, point, fixed, dy, shared)
+
+    return diagnosis.Context(
+        sizes=_sizes(x, dy, names),
+        blocks=trees.blocks({"params": params}),
+        axes=names,
+        dy=np.asarray(dy) if array else None,
+        slices=parts,
+        alternatives=altered,
+    )
+
+
+def _shared_axes(x: tuple[int, ...], y: tuple[int, ...]) -> int:
+    """The number of leading axes that x and y have in common, their features left out."""
+    shared = 0
+    for a, b in zip(x[:-1], y[:-1], strict=False):
+        if a != b:
+            break
+        shared += 1
+    return shared
+
+
+def _sizes(x: Any, dy: Any, names: tuple[str, ...]) -> dict[str, float]:
+    """The numbers that gradients are wrongly scaled by: the lengths of axes."""
+    sizes: dict[str, float] = {}
+    if hasattr(x, "shape") and x.ndim:
+        axes = [*names, *(f"axis {k} of x" for k in range(len(names), x.ndim - 1)), "the features of x"]
+        sizes |= {f"{name} ({n})": float(n) for name, n in zip(axes, x.shape, strict=True)}
+        sizes[f"all of x ({x.size})"] = float(x.size)
+        if names:
+            sizes[f"all examples ({x.size // x.shape[-1]})"] = float(x.size // max(1, x.shape[-1]))
+    if hasattr(dy, "shape") and dy.ndim:
+        sizes[f"the features of y ({dy.shape[-1]})"] = float(dy.shape[-1])
+    return sizes
+
+
+def _layer_at(layer: Layer, path: str) -> str:
+    """The layer that a path of the params belongs to."""
+    if not path.startswith("params"):
+        return ""
+    for index in re.findall(r"\[(\d+)\]", path):
+        children = layer.info.children
+        if len(children) == 1 and layer.info.name == "stack":
+            layer, children = children[0], children[0].info.children
+        if int(index) >= len(children):
+            break
+        layer = children[int(index)]
+    return repr(layer)

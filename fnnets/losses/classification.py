@@ -1,0 +1,276 @@
+"""Losses of one class among several: on probabilities, log-probabilities and logits; and the KL divergence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnnets import checks
+from fnnets.contract import describe
+from fnnets.losses import _logarithm, _targets
+from fnnets.losses._loss import Loss, loss
+
+
+def cross_entropy(
+    *, weights: Any = None, label_smoothing: float = 0.0, ignore_label: int | None = None
+) -> Loss:
+    """The cross entropy of predicted probabilities (of softmax, say).
+
+    Formula: E = Σ_n e_n / N, e = −Σ_c w_c t_c log q_c, q = y the probabilities, with log q of
+    max(q, tiny), tiny the least normal number of the dtype: 0·log 0 is 0, and a wrong answer with q = 0
+    costs −log tiny (87.3 in float32). N is the number of examples that count, with weights the sum of
+    theirs, Σ_n Σ_c w_c t_nc. Smoothed, t is (1 − s)t + s/C in e, and as given in N.
+
+    It is the entropy of t and the divergence of q from it: H(t, q) = H(t) + D(t‖q).
+
+    Derivation: ∂e/∂q_c = −w_c t_c/q_c, or 0 where the logarithm is clipped and so constant. With
+    de_c = dvalue·w_c/N,
+
+        dy = −de ⊙ t/q
+
+    It grows without bound as q nears 0: where there are logits take `softmax_cross_entropy`, in which
+    the derivative of softmax cancels the denominator.
+
+    Args:
+      weights: w, one number for each class (C,), or none for 1 each.
+      label_smoothing: s, in [0, 1].
+      ignore_label: examples with this label count nowhere, in value, gradient or N; integer labels only.
+
+    Returns:
+      A `Loss` of y (…, C) probabilities and target, integer labels (…) in [0, C) or distributions
+      (…, C) that sum to 1; value () a mean, dy (…, C) in the dtype of y. A label outside [0, C) makes
+      both NaN: under jit nothing can be raised, and a clamped label would learn something wrong in silence.
+
+    Raises:
+      TypeError: y is not floating point, or labels are not integers.
+      ValueError: label_smoothing is outside [0, 1], ignore_label comes with distributions, or target has
+        neither shape, or weights another than (C,).
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> y = jnp.array([[0.5, 0.5], [1.0, 0.0]])
+      >>> round(float(fn.losses.cross_entropy().apply(y, jnp.array([1, 0]))), 4)
+      0.3466
+
+    References:
+      Bridle, Probabilistic interpretation of feedforward classification network outputs (1990).
+      Szegedy et al., Rethinking the Inception architecture (2016), section 7, for the smoothing.
+
+    Differences: PyTorch's `CrossEntropyLoss` and optax take logits: they are `softmax_cross_entropy` here.
+    Keras takes probabilities by default, makes them sum to 1 and clips them at 1e-7.
+    """
+    checks.fraction("cross_entropy", "label_smoothing", label_smoothing)
+    info = _targets.describe_weighted(
+        cross_entropy, weights=weights, label_smoothing=label_smoothing, ignore_label=ignore_label
+    )
+
+    def equation(q: jax.Array, t: jax.Array) -> jax.Array:
+        return -t * _logarithm.log(q)
+
+    def forward(q: jax.Array, t: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        return equation(q, t), (q, t)
+
+    def backward(saved: tuple[jax.Array, jax.Array], de: jax.Array) -> jax.Array:
+        q, t = saved
+        return -de * t * _logarithm.slope_of_log(q)
+
+    return loss(
+        info,
+        equation,
+        forward,
+        backward,
+        features="sum",
+        examples="mean",
+        weights=weights,
+        read_target=_targets.classes(weights, label_smoothing, ignore_label),
+    )
+
+
+def nll(*, weights: Any = None, label_smoothing: float = 0.0, ignore_label: int | None = None) -> Loss:
+    """The negative log-likelihood: cross entropy of log-probabilities (of log_softmax, say).
+
+    Formula: E = Σ_n e_n / N, e = −Σ_c w_c t_c y_c, y the log-probabilities; a term with t = 0 is 0
+    even where y is −∞. N is the number of examples that count, with weights the sum of theirs,
+    Σ_n Σ_c w_c t_nc. Smoothed, t is (1 − s)t + s/C in e, and as given in N.
+
+    Derivation: e is linear in y. With de_c = dvalue·w_c/N,
+
+        dy = −de ⊙ t
+
+    Args:
+      weights: w, one number for each class (C,), or none for 1 each.
+      label_smoothing: s, in [0, 1].
+      ignore_label: examples with this label count nowhere, in value, gradient or N; integer labels only.
+
+    Returns:
+      A `Loss` of y (…, C) log-probabilities and target, integer labels (…) in [0, C) or
+      distributions (…, C) that sum to 1; value () a mean, dy (…, C) in the dtype of y. A label outside
+      [0, C) makes both NaN.
+
+    Raises:
+      TypeError: y is not floating point, or labels are not integers.
+      ValueError: label_smoothing is outside [0, 1], ignore_label comes with distributions, or target has
+        neither shape, or weights another than (C,).
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> y = jnp.log(jnp.array([[0.5, 0.5], [1.0, 0.0]]))
+      >>> round(float(fn.losses.nll().apply(y, jnp.array([1, 0]))), 4)
+      0.3466
+
+    References:
+      Bridle, Probabilistic interpretation of feedforward classification network outputs (1990).
+
+    Differences: PyTorch's `NLLLoss` with classes last instead of second; it takes labels only, has no
+    smoothing, ignores −100 by default, raises on a label outside [0, C) and gives NaN where no example counts.
+    """
+    checks.fraction("nll", "label_smoothing", label_smoothing)
+    info = _targets.describe_weighted(
+        nll, weights=weights, label_smoothing=label_smoothing, ignore_label=ignore_label
+    )
+
+    def equation(y: jax.Array, t: jax.Array) -> jax.Array:
+        return jnp.where(t == 0, 0, -t * y)
+
+    def forward(y: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return equation(y, t), t
+
+    def backward(t: jax.Array, de: jax.Array) -> jax.Array:
+        return -de * t
+
+    return loss(
+        info,
+        equation,
+        forward,
+        backward,
+        features="sum",
+        examples="mean",
+        weights=weights,
+        read_target=_targets.classes(weights, label_smoothing, ignore_label),
+    )
+
+
+def softmax_cross_entropy(
+    *, weights: Any = None, label_smoothing: float = 0.0, ignore_label: int | None = None
+) -> Loss:
+    """The cross entropy of logits, softmax included.
+
+    Formula: E = Σ_n e_n / N, e = −Σ_c w_c t_c log p_c, log p = z − log Σ_k e^{z_k}, z = y the logits,
+    computed with their maximum taken out; a term with t = 0 is 0 even where z is −∞. N is the number of
+    examples that count, with weights the sum of theirs, Σ_n Σ_c w_c t_nc. Smoothed, t is (1 − s)t + s/C
+    in e, and as given in N.
+
+    Derivation: ∂log p_c/∂z_k = δ_ck − p_k, so ∂e/∂z_k = −Σ_c w_c t_c (δ_ck − p_k). With
+    de_c = dvalue·w_c/N,
+
+        dy = p·Σ_c de_c t_c − de ⊙ t
+
+    which for one-hot targets without weights is (p − t)/N: no slope of an activation is left in it, so a
+    confidently wrong answer learns fastest.
+
+    Args:
+      weights: w, one number for each class (C,), or none for 1 each.
+      label_smoothing: s, in [0, 1].
+      ignore_label: examples with this label count nowhere, in value, gradient or N; integer labels only.
+
+    Returns:
+      A `Loss` of y (…, C) logits and target, integer labels (…) in [0, C) or distributions (…, C)
+      that sum to 1; value () a mean, dy (…, C) in the dtype of y. A label outside [0, C) makes both NaN.
+
+    Raises:
+      TypeError: y is not floating point, or labels are not integers.
+      ValueError: label_smoothing is outside [0, 1], ignore_label comes with distributions, or target has
+        neither shape, or weights another than (C,).
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> loss, z = fn.losses.softmax_cross_entropy(), jnp.array([[0.0, 0.0], [1e4, -1e4]])
+      >>> value, saved = loss.forward(z, jnp.array([1, 0]))
+      >>> round(float(value), 4), loss.backward(saved).tolist()
+      (0.3466, [[0.25, -0.25], [0.0, 0.0]])
+
+    References:
+      Bridle, Probabilistic interpretation of feedforward classification network outputs (1990).
+      Szegedy et al., Rethinking the Inception architecture (2016), section 7, for the smoothing.
+
+    Differences: PyTorch's `CrossEntropyLoss` with classes last instead of second; it ignores −100 by
+    default, raises on a label outside [0, C) and gives NaN where no example counts. Its weighted mean is the
+    one here for labels, smoothed too; for distributions it divides by the number of examples instead. optax
+    gives the terms of single examples; one of its two functions takes labels.
+    """
+    checks.fraction("softmax_cross_entropy", "label_smoothing", label_smoothing)
+    info = _targets.describe_weighted(
+        softmax_cross_entropy, weights=weights, label_smoothing=label_smoothing, ignore_label=ignore_label
+    )
+
+    def terms(log_p: jax.Array, t: jax.Array) -> jax.Array:
+        return jnp.where(t == 0, 0, -t * log_p)
+
+    def forward(z: jax.Array, t: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        log_p = jax.nn.log_softmax(z)
+        return terms(log_p, t), (jnp.exp(log_p), t)
+
+    def backward(saved: tuple[jax.Array, jax.Array], de: jax.Array) -> jax.Array:
+        p, t = saved
+        dlog_p = de * t
+        return p * dlog_p.sum(-1, keepdims=True) - dlog_p
+
+    return loss(
+        info,
+        lambda z, t: terms(jax.nn.log_softmax(z), t),
+        forward,
+        backward,
+        features="sum",
+        examples="mean",
+        weights=weights,
+        read_target=_targets.classes(weights, label_smoothing, ignore_label),
+    )
+
+
+def kl_divergence() -> Loss:
+    """The Kullback–Leibler divergence of predicted log-probabilities from target probabilities.
+
+    Formula: E = 1/N Σ_n Σ_c t_c (log t_c − y_c), y = log q; a term with t = 0 is 0. N is the number of
+    examples that the mask leaves.
+
+    Derivation: log t does not depend on y. With de = dvalue/N,
+
+        dy = −de·t
+
+    which is the gradient of `nll`: the two differ by the entropy of t, which is constant.
+
+    Returns:
+      A `Loss` of y (…, C) log-probabilities and target (…, C) probabilities; value () a mean,
+      dy (…, C) in the dtype of y.
+
+    Raises:
+      TypeError: y is not floating point.
+      ValueError: target has another shape than y.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> y, target = jnp.log(jnp.array([[0.5, 0.5]])), jnp.array([[1.0, 0.0]])
+      >>> round(float(fn.losses.kl_divergence().apply(y, target)), 4)
+      0.6931
+
+    References:
+      Kullback & Leibler, On information and sufficiency, Annals of Mathematical Statistics 22 (1951).
+
+    Differences: PyTorch's `KLDivLoss(reduction="batchmean")` where there is one batch axis; its default
+    also divides by C. Keras takes probabilities, and clips both distributions at 1e-7. The
+    `optax.kl_divergence` of an example is NaN where t = 0 and y = −∞.
+    """
+
+    def equation(y: jax.Array, t: jax.Array) -> jax.Array:
+        # log of 1 where t is 0: the branch not taken must have no NaN in its derivative.
+        return jnp.where(t == 0, 0, t * (jnp.log(jnp.where(t == 0, 1, t)) - y))
+
+    def forward(y: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return equation(y, t), t
+
+    def backward(t: jax.Array, de: jax.Array) -> jax.Array:
+        return -de * t
+
+    return loss(describe(kl_divergence), equation, forward, backward, features="sum", examples="mean")

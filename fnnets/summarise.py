@@ -1,0 +1,103 @@
+"""A network as a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from fnnets import observe
+from fnnets.contract import Layer
+from fnnets.parameters import count_params
+from fnnets.table import format_table
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """One line of a summary.
+
+    Attributes:
+      path: the layer's place in the network, "" for the network itself.
+      layer: how it is written.
+      shape: of its output.
+      params: the number of its trained values.
+    """
+
+    path: str
+    layer: str
+    shape: tuple[int, ...]
+    params: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `summary` gives: lines, and a table as its text."""
+
+    rows: tuple[LayerSummary, ...]
+    params: int
+
+    def __str__(self) -> str:
+        head = ("layer", "output shape", "parameters")
+        body = [
+            ("  " * row.path.count("/") + row.layer, str(row.shape), f"{row.params:,}" if row.params else "")
+            for row in self.rows
+        ]
+        lines = format_table([head, *body])
+        return "\n".join([*lines, lines[1], f"{self.params:,} parameters"])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def summary(layer: Layer, x: Any) -> Summary:
+    """The layers of a network, their output shapes and numbers of parameters, with nothing computed.
+
+    Args:
+      layer: any layer or network.
+      x: an input, or its `jax.ShapeDtypeStruct`.
+
+    Returns:
+      A `Summary`, which prints as a table; `.rows` and `.params` hold the same. In a `stack` the shapes
+      and parameters are those of all copies together, the depth first.
+
+    Raises:
+      TypeError, ValueError: what the layers raise on a bad input.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> print(fn.summary(fn.serial(fn.dense(8), fn.tanh(), fn.dense(1)), jnp.ones((4, 2))))
+      layer     output shape  parameters
+      --------  ------------  ----------
+      dense(8)  (4, 8)        24
+      tanh()    (4, 8)
+      dense(1)  (4, 1)        9
+      --------  ------------  ----------
+      33 parameters
+    """
+    params = jax.eval_shape(layer.init, jax.random.key(0), x)
+    shapes = observe.output_shapes(layer, params, x)
+    rows = (
+        _rows(layer, params, shapes, "")
+        if layer.info.children
+        else [_row(layer, params, layer.info.name, shapes)]
+    )
+    return Summary(tuple(rows), count_params(params))
+
+
+def _rows(layer: Layer, params: Any, shapes: dict[str, Any], prefix: str) -> list[LayerSummary]:
+    """A row for each child, its own children below it."""
+    children = layer.info.children
+    # A combinator's params are a tuple, one for each child; a stack's are its only child's.
+    owned = params if isinstance(params, tuple) and layer.info.name != "stack" else (params,)
+    rows = []
+    for i, (child, own) in enumerate(zip(children, owned, strict=True)):
+        path = f"{prefix}{i}.{child.info.name}"
+        rows.append(_row(child, own, path, shapes))
+        rows += _rows(child, own, shapes, path + "/")
+    return rows
+
+
+def _row(layer: Layer, params: Any, path: str, shapes: dict[str, Any]) -> LayerSummary:
+    text = layer.info.name if layer.info.children else repr(layer)
+    return LayerSummary(path, text, shapes[path].shape, count_params(params))
