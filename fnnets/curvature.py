@@ -119,7 +119,7 @@ def ggn(
 def _derivative(
     function: Callable[[Params], Any], params: Params, *, symmetric: bool = False
 ) -> Callable[[Any], Any]:
-    """v ↦ J·v: by forward mode, or where a `custom_vjp` has none by reverse mode."""
+    """V ↦ J·v: by forward mode, or where a `custom_vjp` has none by reverse mode."""
     try:
         return jax.linearize(function, params)[1]
     except TypeError:
