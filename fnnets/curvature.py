@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from fnnets.contract import Layer, Params
 
@@ -72,7 +73,7 @@ def ggn(
         H_y·u  the Hessian-vector product of the loss alone
         Jᵀ·w   one reverse sweep through the network
 
-    Layers made by `by_hand` have no forward mode; there J·v is the transpose of the reverse sweep, by a
+    Layers made by `by_hand`, and others with a `jax.custom_vjp`, have no forward mode; there J·v is the transpose of the reverse sweep, by a
     reverse sweep over it.
 
     Args:
@@ -119,12 +120,12 @@ def ggn(
 def _derivative(
     function: Callable[[Params], Any], params: Params, *, symmetric: bool = False
 ) -> Callable[[Any], Any]:
-    """V ↦ J·v: by forward mode, or where a `custom_vjp` has none by reverse mode."""
-    try:
-        return jax.linearize(function, params)[1]
-    except TypeError:
-        y, pull = jax.vjp(function, params)
+    """v ↦ J·v: by forward mode, or where a `custom_vjp` has none by reverse mode."""
+    y, forward = jax.linearize(function, params)
+    if "custom_lin" not in str(jax.make_jaxpr(forward)(params)):  # what stands for a custom_vjp there
+        return forward
+    _, pull = jax.vjp(function, params)
     if symmetric:
         return lambda v: pull(v)[0]
-    transposed = jax.vjp(pull, jax.tree.map(jax.numpy.zeros_like, y))[1]
+    transposed = jax.vjp(pull, jax.tree.map(jnp.zeros_like, y))[1]
     return lambda v: transposed((v,))[0]

@@ -39,7 +39,7 @@ def run(updater, loss, params, steps):
 
 def one(updater, loss, params, grads=None, **extra):
     """The first update and its state."""
-    params = jax.tree.map(jnp.asarray, params)
+    params = jnp.asarray(params) if isinstance(params, list | float) else params
     grads = jax.grad(loss)(params) if grads is None else grads
     update = functools.partial(updater.update, value_fn=loss, **extra)
     return jax.jit(update)(grads, updater.init(params), params)
@@ -68,6 +68,26 @@ def matrix(product, params):
 
 
 # ---------------------------------------------------------------- curvature
+
+
+@jax.custom_vjp
+def cube(x):
+    return x**3
+
+
+@jax.custom_vjp
+def three_squares(x):
+    return 3 * x**2
+
+
+cube.defvjp(lambda x: (x**3, x), lambda x, dy: (three_squares(x) * dy,))
+three_squares.defvjp(lambda x: (3 * x**2, x), lambda x, dy: (6 * x * dy,))
+
+
+def test_hvp_where_forward_mode_is_closed():
+    """The derivative of `cube` has a custom_vjp of its own: only reverse mode passes through it."""
+    product = jax.jit(lambda x, v: curvature.hvp(lambda x: cube(x).sum(), x)(v))
+    np.testing.assert_allclose(product(jnp.array([1.0, 2.0]), jnp.array([1.0, -1.0])), [6.0, -12.0])
 
 
 @pytest.mark.parametrize("wrap", [lambda net: net, fn.by_hand])
@@ -149,15 +169,16 @@ def test_absolute_curvature_leaves_the_saddle_that_plain_newton_is_drawn_to():
 
 
 def test_convergence_is_quadratic():
-    """Errors of Rosenbrock's last steps: each at most a constant times the square of the one before it."""
-    path, _ = run(updaters.newton(damping=0.0, adapt_damping=False), rosenbrock, [0.7, 0.4], 9)
-    errors = np.abs(np.asarray(path) - 1).max(1)
-    print("\nerror, error over the square of the last:")
+    """Σ eˣ − a·x, lowest at log a: the error after a step is ½ of the square of the one before it."""
+    a = jnp.array([0.5, 2.0, 10.0])
+    path, _ = run(updaters.newton(), lambda x: jnp.sum(jnp.exp(x) - a * x), jnp.log(a) + 0.5, 7)
+    errors = np.abs(np.asarray(path) - np.log(a)).max(1)
+    print("\nerror      over the square of the last")
     for before, after in itertools.pairwise(errors):
-        print(f"{after:.3e}  {after / before**2:.3f}" if before > 1e-12 else f"{after:.3e}")
-    near = [(a, b) for a, b in itertools.pairwise(errors) if 1e-8 < a < 0.2]
-    assert len(near) >= 3
-    assert all(after <= 5 * before**2 + 1e-15 for before, after in near)
+        print(f"{after:.3e}  {after / before**2:.4f}" if before > 1e-7 else f"{after:.3e}")
+    near = [after / before**2 for before, after in itertools.pairwise(errors) if 1e-7 < before < 0.02]
+    assert len(near) >= 2
+    np.testing.assert_allclose(near, 0.5, rtol=0.02)
     assert errors[-1] < 1e-14
 
 
@@ -170,7 +191,8 @@ def test_conjugate_gradients_equal_the_dense_solve_on_500_parameters():
         return loss.apply(net.apply(params, x), target)
 
     product = curvature.ggn(net, loss, params, x, target)
-    for kind, damping in (("ggn", 1e-3), ("hessian", 1.0)):
+    lowest = one(updaters.newton(**PLAIN), loss_fn, params)[1].lowest
+    for kind, damping in (("ggn", 1e-3), ("hessian", -2 * lowest)):
         ends = [
             one(
                 updaters.newton(curvature=kind, solver=solver, damping=damping, tolerance=1e-13, **PLAIN),
@@ -257,7 +279,7 @@ def test_a_step_that_raises_the_loss():
 
     update, state = one(updaters.newton(adapt_damping=False), loss, 2.0)
     assert float(state.step_length) == 0.25
-    assert float(update) == -2.5
+    np.testing.assert_allclose(update, -2.5)
 
     update, state = one(updaters.newton(line_search=False), loss, 2.0)
     assert int(state.systems) > 1

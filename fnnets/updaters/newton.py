@@ -330,7 +330,7 @@ def _next_damping(state: NewtonState, scale: jax.Array) -> jax.Array:
 
 
 def _dtype(params: Any) -> Any:
-    return jnp.result_type(jnp.float32, *jax.tree.leaves(params))
+    return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in jax.tree.leaves(params)))
 
 
 def _in_dtype(product: Callable[[Any], Any], params: Any, dtype: Any) -> Callable[[Any], Any]:
