@@ -120,7 +120,7 @@ def ggn(
 def _derivative(
     function: Callable[[Params], Any], params: Params, *, symmetric: bool = False
 ) -> Callable[[Any], Any]:
-    """v ↦ J·v: by forward mode, or where a `custom_vjp` has none by reverse mode."""
+    """V ↦ J·v: by forward mode, or where a `custom_vjp` has none by reverse mode."""
     y, forward = jax.linearize(function, params)
     if "custom_lin" not in str(jax.make_jaxpr(forward)(params)):  # what stands for a custom_vjp there
         return forward

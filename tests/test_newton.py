@@ -64,7 +64,7 @@ def network(features=(3, 2)):
 
 def matrix(product, params):
     flat, unravel = ravel_pytree(params)
-    return jax.vmap(lambda v: ravel_pytree(product(unravel(v)))[0])(jnp.eye(flat.size))
+    return jax.jit(jax.vmap(lambda v: ravel_pytree(product(unravel(v)))[0]))(jnp.eye(flat.size))
 
 
 # ---------------------------------------------------------------- curvature
@@ -98,7 +98,7 @@ def test_hvp_is_the_hessian(wrap):
     def loss(flat, net=net):
         return fn.losses.mse().apply(net.apply(unravel(flat), x), target)
 
-    dense = jax.hessian(loss)(flat)
+    dense = jax.jit(jax.hessian(loss))(flat)
     product = curvature.hvp(functools.partial(loss, net=wrap(net)), flat)
     np.testing.assert_allclose(matrix(product, flat), dense, atol=1e-10)
 
@@ -110,11 +110,16 @@ def test_ggn_is_the_dense_matrix(wrap, loss):
     net, params, x, target = network()
     target = jax.nn.softmax(target)
     flat, unravel = ravel_pytree(params)
-    jacobian = jax.jacfwd(lambda flat: net.apply(unravel(flat), x).ravel())(flat)
-    y = net.apply(params, x)
-    of_loss = jax.hessian(lambda y_flat: loss.apply(y_flat.reshape(y.shape), target))(y.ravel())
+
+    @jax.jit
+    def whole(flat):
+        jacobian = jax.jacfwd(lambda flat: net.apply(unravel(flat), x).ravel())(flat)
+        y = net.apply(params, x)
+        of_loss = jax.hessian(lambda y_flat: loss.apply(y_flat.reshape(y.shape), target))(y.ravel())
+        return jacobian.T @ of_loss @ jacobian
+
     product = curvature.ggn(wrap(net), loss, params, x, target)
-    difference = np.abs(matrix(product, params) - jacobian.T @ of_loss @ jacobian).max()
+    difference = np.abs(matrix(product, params) - whole(flat)).max()
     assert difference < 1e-10
     assert jnp.linalg.eigvalsh(matrix(product, params)).min() > -1e-10
 
@@ -191,8 +196,7 @@ def test_conjugate_gradients_equal_the_dense_solve_on_500_parameters():
         return loss.apply(net.apply(params, x), target)
 
     product = curvature.ggn(net, loss, params, x, target)
-    lowest = one(updaters.newton(**PLAIN), loss_fn, params)[1].lowest
-    for kind, damping in (("ggn", 1e-3), ("hessian", -2 * lowest)):
+    for kind, damping in (("ggn", 1e-3), ("hessian", 3.0)):
         ends = [
             one(
                 updaters.newton(curvature=kind, solver=solver, damping=damping, tolerance=1e-13, **PLAIN),
@@ -202,7 +206,8 @@ def test_conjugate_gradients_equal_the_dense_solve_on_500_parameters():
             )
             for solver in ("dense", "cg")
         ]
-        (dense, _), (cg, state) = ends
+        (dense, whole), (cg, state) = ends
+        assert float(whole.lowest) > -damping  # so that the system is definite
         dense, cg = ravel_pytree(dense)[0], ravel_pytree(cg)[0]
         error = float(jnp.linalg.norm(cg - dense) / jnp.linalg.norm(dense))
         print(f"\n{kind}: relative difference {error:.1e} after {int(state.iterations)} iterations")
@@ -236,8 +241,7 @@ def test_singular_curvature(solver):
     assert abs(float(state.lowest)) < 1e-12 or solver == "cg"
 
 
-@pytest.mark.parametrize("settings", [{}, PLAIN, {"solver": "cg"}])
-@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+@pytest.mark.parametrize(("settings", "bad"), [({}, jnp.nan), (PLAIN, jnp.inf), ({"solver": "cg"}, jnp.nan)])
 def test_nan_moves_nothing_and_is_told(settings, bad):
     for extra in ({"grads": np.array([1.0, bad])}, {"product": lambda v: v * bad}):
         update, state = one(updaters.newton(**settings), saddle, [1.0, 0.1], **extra)
@@ -300,7 +304,7 @@ def test_damping_follows_the_ratio():
     np.testing.assert_allclose(path[-1], 1.0, atol=1e-9)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_low_precision_is_worked_on_in_float32(dtype):
     with jax.enable_x64(False):
         start = jnp.array([2.0, -1.0], dtype)
@@ -320,8 +324,8 @@ def test_a_batch_of_models_and_the_optimum():
         return updater.update(jax.grad(rosenbrock)(start), updater.init(start), start, value_fn=rosenbrock)
 
     updates, states = jax.jit(jax.vmap(first))(starts)
-    for i, start in enumerate(starts):
-        update, state = one(updater, rosenbrock, start)
+    for i in (0, 1):
+        update, state = one(updater, rosenbrock, starts[i])
         np.testing.assert_allclose(updates[i], update, rtol=1e-9)
         assert int(state.systems) == int(states.systems[i])
     np.testing.assert_array_equal(updates[1], 0.0)

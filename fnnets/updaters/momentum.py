@@ -51,8 +51,8 @@ def momentum(
       ...     grads = jax.grad(lambda params: (params**2).sum())(params)
       ...     updates, state = updater.update(grads, state, params)
       ...     params = optax.apply_updates(params, updates)
-      >>> params.round(4)
-      Array([0.54, 1.08], dtype=float32)
+      >>> [round(float(p), 4) for p in params]
+      [0.54, 1.08]
 
     References:
       Polyak, Some methods of speeding up the convergence of iteration methods, USSR Computational
