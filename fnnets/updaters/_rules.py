@@ -77,13 +77,13 @@ def over_root(g: jax.Array, v: jax.Array, eps: Any, eps_place: str) -> jax.Array
     return (g / jnp.where(root > 0, root, 1)).astype(g.dtype)
 
 
-def mass(rho: Any, count: jax.Array, dtype: Any) -> jax.Array:
+def mass(rho: Any, count: jax.Array) -> jax.Array:
     """1 − ρᵗ, the weight that t steps of a mean which began at 0 have given to what they averaged.
 
     As −expm1(t·log ρ), which keeps its digits: in float32, 1 − 0.999¹ is wrong by 5e-5.
     """
     log = math.log(rho) if isinstance(rho, int | float) and rho > 0 else jnp.log(rho)
-    return -jnp.expm1(count.astype(dtype) * jnp.asarray(log, dtype))
+    return -jnp.expm1(count.astype(jnp.result_type(float)) * log)
 
 
 def fractions(who: str, **values: Any) -> None:

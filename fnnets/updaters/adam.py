@@ -93,11 +93,13 @@ def adam_ratio(g: Any, state: AdamState, b1: Any, b2: Any, eps: Any, eps_place: 
     v = _rules.mean(b2, state.v, _rules.squared(g))
     count = optax.safe_increment(state.count)
 
+    mass_m, mass_v = _rules.mass(b1, count), _rules.mass(b2, count)
+    times_m, times_v, root_v = 1 / mass_m, 1 / mass_v, jnp.sqrt(mass_v)
+
     def ratio(m: jax.Array, v: jax.Array) -> jax.Array:
-        mass_m, mass_v = (_rules.mass(b, count, m.dtype) for b in (b1, b2))
         if eps_place == "uncorrected":
-            return jnp.sqrt(mass_v) / mass_m * _rules.over_root(m, v, eps, "outside")
-        return _rules.over_root(m / mass_m, v / mass_v, eps, eps_place)
+            return (root_v * times_m).astype(m.dtype) * _rules.over_root(m, v, eps, "outside")
+        return _rules.over_root(m * times_m.astype(m.dtype), v * times_v.astype(v.dtype), eps, eps_place)
 
     return jax.tree.map(ratio, m, v), state._replace(m=m, v=v)
 
