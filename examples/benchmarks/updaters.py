@@ -2,8 +2,7 @@
 
 The step is updater.update and optax.apply_updates on float32 parameters in leaves of equal size, with fixed gradients
 and donated buffers; Newton has no counterpart in optax and is not here. Asked of each: no slower
-than optax's, and no more temporary memory. (Bytes and flops are shown: ours count the steps, and
-never divide by a root of 0.)
+than optax's, and no more temporary memory.
 
 Options: those of every benchmark (`--quick`, `--rounds`, `--json`, `--check`), and `--only NAME` for one updater.
 """

@@ -74,7 +74,8 @@ def squared(tree: Any) -> Any:
 def over_root(g: jax.Array, v: jax.Array, eps: Any, eps_place: str) -> jax.Array:
     """g/√(v+ε) for "inside", g/(√v+ε) for "outside"; g itself where that root is 0, which takes g² = 0 too."""
     root = jnp.sqrt(v + eps) if eps_place == "inside" else jnp.sqrt(v) + eps
-    return (g / jnp.where(root > 0, root, 1)).astype(g.dtype)
+    never_0 = isinstance(eps, int | float) and eps >= jnp.finfo(v.dtype).tiny
+    return (g / (root if never_0 else jnp.where(root > 0, root, 1))).astype(g.dtype)
 
 
 def mass(rho: Any, count: jax.Array) -> jax.Array:
