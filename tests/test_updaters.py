@@ -208,13 +208,13 @@ OPTAX = {
         SLOW,
     ),
     "rmsprop": (
-        lambda rate: updaters.rmsprop(rate, eps=0.01),
-        lambda rate: optax.rmsprop(rate, eps=0.01),
+        lambda rate: updaters.rmsprop(rate, eps=1.0),
+        lambda rate: optax.rmsprop(rate, eps=1.0),
         EVEN,
     ),
     "rmsprop outside": (
-        lambda rate: updaters.rmsprop(rate, eps=0.01, eps_place="outside"),
-        lambda rate: optax.rmsprop(rate, eps=0.01, eps_in_sqrt=False),
+        lambda rate: updaters.rmsprop(rate, eps=1.0, eps_place="outside"),
+        lambda rate: optax.rmsprop(rate, eps=1.0, eps_in_sqrt=False),
         EVEN,
     ),
     "rmsprop centered": (
@@ -223,8 +223,8 @@ OPTAX = {
         EVEN,
     ),
     "rmsprop with momentum": (
-        lambda rate: optax.chain(updaters.rmsprop(rate, eps=0.01), optax.trace(0.9)),
-        lambda rate: optax.rmsprop(rate, eps=0.01, momentum=0.9),
+        lambda rate: optax.chain(updaters.rmsprop(rate, eps=1.0), optax.trace(0.9)),
+        lambda rate: optax.rmsprop(rate, eps=1.0, momentum=0.9),
         SLOW,
     ),
     "adam": (lambda rate: updaters.adam(rate), lambda rate: optax.adam(rate), QUICK),

@@ -43,9 +43,9 @@ TORCH = {
     "adadelta": ("adadelta", {"rho": 0.9, "eps": 1e-4}, "Adadelta", {"rho": 0.9, "eps": 1e-4}, False),
     "rmsprop": (
         "rmsprop",
-        {"rho": 0.99, "eps": 0.01, "eps_place": "outside"},
+        {"rho": 0.99, "eps": 1.0, "eps_place": "outside"},
         "RMSprop",
-        {"alpha": 0.99, "eps": 0.01},
+        {"alpha": 0.99, "eps": 1.0},
         False,
     ),
     "rmsprop centered": (
@@ -70,7 +70,7 @@ KERAS = {
     "nesterov scheduled": ("nesterov", {"rho": 0.9}, "SGD", {"momentum": 0.9, "nesterov": True}, True),
     "adagrad": ("adagrad", {"eps": 0.01}, "Adagrad", {"epsilon": 0.01}, False),
     "adadelta": ("adadelta", {"rho": 0.95, "eps": 1e-4}, "Adadelta", {"rho": 0.95, "epsilon": 1e-4}, False),
-    "rmsprop": ("rmsprop", {"eps": 0.01}, "RMSprop", {"rho": 0.9, "epsilon": 0.01}, False),
+    "rmsprop": ("rmsprop", {"eps": 1.0}, "RMSprop", {"rho": 0.9, "epsilon": 1.0}, False),
     "rmsprop centered": (
         "rmsprop",
         {"eps": 1.0, "centered": True},
