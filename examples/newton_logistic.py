@@ -154,7 +154,7 @@ def draw(
         axes.loglog(np.arange(length) + 1, path, **style, linewidth=width, label=label, zorder=1 + width)
     axes.set(xlabel="step + 1", ylabel="norm of the gradient", ylim=(1e-13, 10))
     axes.set_title("Logistic regression on breast cancer data: Newton, and first order at its best rate")
-    axes.legend(loc="center right", bbox_to_anchor=(1, 0.43), fontsize=9)
+    figure.legend(loc="outside right center", fontsize=9)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -166,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         counts = newtons(loss, start)
         fastest = race(loss, start, limit, jnp.logspace(-3, 1, count))
         print(report(counts, fastest, limit))
-        with picture(chosen.out / "newton_logistic.png", 9, 5.4) as figure:
+        with picture(chosen.out / "newton_logistic.png", 10.5, 5.4) as figure:
             draw(figure, loss, start, fastest, limit)
     return 0
 
