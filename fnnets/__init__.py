@@ -3,7 +3,9 @@
 `import fnnets as fn`.
 """
 
+from fnnets import curvature as curvature
 from fnnets import losses as losses
+from fnnets import updaters as updaters
 from fnnets.combinators import branch as branch
 from fnnets.combinators import residual as residual
 from fnnets.combinators import serial as serial

@@ -1,0 +1,98 @@
+"""Solving (C + λI)·d = −g for Newton's step: all of C at once, or by conjugate gradients on its products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+
+
+class Solution(NamedTuple):
+    """A step, and what was met on the way to it."""
+
+    d: Any  # the shapes of params
+    lowest: jax.Array  # () the lowest curvature of C that was met: its smallest eigenvalue, or least pᵀCp/pᵀp
+    definite: jax.Array  # () bool, whether C + λI was positive definite wherever it was met
+    iterations: jax.Array  # () int32, of conjugate gradients
+
+
+Solver = Callable[[jax.Array], Solution]  # of λ
+
+
+def dense(product: Callable[[Any], Any], g: Any, *, absolute: bool) -> Solver:
+    """Solves by the eigenvalues w and eigenvectors Q of C, found once for every λ.
+
+    Formula: d = −Q·(Qᵀ·g ⊘ (w + λ)), with |w| for w if `absolute`; 0 along eigenvectors where w + λ is 0.
+    """
+    flat, unravel = ravel_pytree(g)
+    columns = jax.vmap(lambda v: ravel_pytree(product(unravel(v)))[0])(jnp.eye(flat.size, dtype=flat.dtype))
+    w, q = jnp.linalg.eigh((columns + columns.T) / 2, symmetrize_input=False)
+    along = q.T @ flat
+    bent = jnp.abs(w) if absolute else w
+    threshold = flat.size * jnp.finfo(flat.dtype).eps * jnp.abs(w).max()
+
+    def solve(damping: jax.Array) -> Solution:
+        shifted = bent + damping
+        flatland = jnp.abs(shifted) <= threshold
+        d = -q @ jnp.where(flatland, 0, along / jnp.where(flatland, 1, shifted))
+        return Solution(unravel(d), w[0], shifted.min() > threshold, jnp.zeros((), jnp.int32))
+
+    return solve
+
+
+def conjugate_gradients(
+    product: Callable[[Any], Any], g: Any, *, tolerance: float, max_iterations: int
+) -> Solver:
+    """Solves by conjugate gradients, stopped at a residual of tolerance·|g| or at a curvature below 0.
+
+    Formula: from d = 0, r = p = −g: α = rᵀr/pᵀAp, d ← d + αp, r' = r − αAp, p ← r' + (r'ᵀr'/rᵀr)·p, A = C + λI.
+
+    Why not `jax.scipy.sparse.linalg.cg`: it tells neither its iterations nor the sign of pᵀAp. On the Hessian
+    (λ = 0) of a tanh network of 500 parameters at 20 random starts, all indefinite, it used up its 500
+    iterations every time and ended on a step uphill once; this one met the negative curvature, stopped and
+    told after 3 or 4.
+    """
+    b = optax.tree.scale(-1, g)
+    square = optax.tree.vdot(b, b)
+
+    def solve(damping: jax.Array) -> Solution:
+        def going(s: _Conjugate) -> jax.Array:
+            return s.definite & (s.rr > tolerance**2 * square) & (s.iterations < max_iterations)
+
+        def step(s: _Conjugate) -> _Conjugate:
+            ap = optax.tree.add_scale(product(s.p), damping, s.p)
+            pap, pp = optax.tree.vdot(s.p, ap), optax.tree.vdot(s.p, s.p)
+            definite = pap > 0
+            alpha = jnp.where(definite, s.rr / jnp.where(definite, pap, 1), 0)
+            r = optax.tree.add_scale(s.r, -alpha, ap)
+            rr = optax.tree.vdot(r, r)
+            p = optax.tree.add_scale(r, rr / s.rr, s.p)
+            lowest = jnp.minimum(s.lowest, pap / pp - damping)
+            return _Conjugate(
+                optax.tree.add_scale(s.d, alpha, s.p), r, p, rr, lowest, definite, s.iterations + 1
+            )
+
+        zero = jnp.zeros((), jnp.int32)
+        start = _Conjugate(
+            optax.tree.zeros_like(b), b, b, square, jnp.full_like(square, jnp.inf), zero == 0, zero
+        )
+        end = jax.lax.while_loop(going, step, start)
+        stuck = ~end.definite & (end.iterations == 1)  # the first direction already: steepest descent is left
+        d = jax.tree.map(lambda d, b: jnp.where(stuck, b, d), end.d, b)
+        return Solution(d, end.lowest, end.definite, end.iterations)
+
+    return solve
+
+
+class _Conjugate(NamedTuple):
+    d: Any
+    r: Any
+    p: Any
+    rr: jax.Array
+    lowest: jax.Array
+    definite: jax.Array
+    iterations: jax.Array
