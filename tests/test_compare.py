@@ -216,7 +216,7 @@ def test_a_plain_equation_that_lies_is_told_from_a_wrong_derivation():
     def stopped(params, x):
         return jnp.sin(jax.lax.stop_gradient(x)) + x
 
-    hand = lambda params, saved, dy: ((), dy * (jnp.cos(saved) + 1))  # noqa: E731 - one line says it
+    hand = lambda params, saved, dy: ((), dy * (jnp.cos(saved) + 1))
     right = fn.layer(lambda key, x: (), stopped, lambda params, x: (stopped(params, x), x), hand)
     assert row(report_of(right), "x").cause == "autodiff"
     same = fn.layer(
@@ -311,8 +311,8 @@ def test_a_numpy_function_is_compared_with_differences_alone():
 
 
 def test_several_arguments_and_trees():
-    f = lambda a, n, b: jnp.sum(a["p"] * b) * n  # noqa: E731 - one line says it
-    hand = lambda a, n, b: ({"p": b * n}, a["p"] * n)  # noqa: E731
+    f = lambda a, n, b: jnp.sum(a["p"] * b) * n
+    hand = lambda a, n, b: ({"p": b * n}, a["p"] * n)
     args = ({"p": np.arange(3.0)}, 2, np.ones(3))
     report = fn.compare_grad(f, hand, *args, argnums=(0, 2))
     assert report.ok

@@ -42,7 +42,7 @@ def test_a_wrong_backward_gives_a_wrong_gradient():
 @pytest.mark.quick
 def test_transformations_of_by_hand():
     net, params = fn.by_hand(NET), NET.init(KEY, X)
-    gradient = lambda layer: jax.grad(lambda params, x: jnp.sum(layer.apply(params, x) ** 2), argnums=(0, 1))  # noqa: E731
+    gradient = lambda layer: jax.grad(lambda params, x: jnp.sum(layer.apply(params, x) ** 2), argnums=(0, 1))
     chex.assert_trees_all_close(jax.jit(gradient(net))(params, X), gradient(NET)(params, X), rtol=1e-4)
     each = jax.vmap(gradient(net), (None, 0))(params, X)
     chex.assert_trees_all_close(each, jax.vmap(gradient(NET), (None, 0))(params, X), rtol=1e-4)
@@ -51,7 +51,7 @@ def test_transformations_of_by_hand():
     )
 
     def loss(layer):
-        step = lambda total, x: (total + jnp.sum(layer.apply(params, x) ** 2), None)  # noqa: E731
+        step = lambda total, x: (total + jnp.sum(layer.apply(params, x) ** 2), None)
         return lambda xs: jax.lax.scan(step, 0.0, xs)[0]
 
     chex.assert_trees_all_close(jax.grad(loss(net))(X), jax.grad(loss(NET))(X), rtol=1e-4)
@@ -67,7 +67,7 @@ def test_second_derivatives_are_not_silently_zero():
     with jax.enable_x64(True):
         x = jnp.array([0.3, -1.2])
         for layer in (fn.tanh(), fn.sigmoid(), fn.silu(), fn.gelu(), fn.softplus(), fn.elu()):
-            slope = lambda layer: lambda x: jax.grad(lambda x: layer.apply((), x).sum())(x).sum()  # noqa: E731
+            slope = lambda layer: lambda x: jax.grad(lambda x: layer.apply((), x).sum())(x).sum()
             chex.assert_trees_all_close(
                 jax.grad(slope(fn.by_hand(layer)))(x), jax.grad(slope(layer))(x), rtol=1e-10
             )

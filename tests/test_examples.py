@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parent.parent / "examples"
-SCRIPTS = [path for path in sorted(TOP.rglob("*.py")) if "def main(" in path.read_text()]
+SCRIPTS = [path for path in sorted(TOP.rglob("*.py")) if '__name__ == "__main__"' in path.read_text()]
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.relative_to(TOP).as_posix())

@@ -77,7 +77,7 @@ def centred() -> fn.Layer:
 class Gated(NamedTuple):
     """A kernel whose columns are two named blocks."""
 
-    blocks = {"w": ("value", "gate")}  # noqa: RUF012 - a NamedTuple's class attribute
+    blocks = {"w": ("value", "gate")}
 
     w: jax.Array  # (D, 2H)
 

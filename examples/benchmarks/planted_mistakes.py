@@ -312,6 +312,11 @@ def _float32(leaf: Any) -> Any:
     return np.asarray(leaf, np.float32) if getattr(leaf, "dtype", None) == np.float64 else leaf
 
 
+def _same_shape(gradient: Any, leaf: Any) -> None:
+    if jnp.shape(gradient) != jnp.shape(leaf):
+        raise ValueError(f"a gradient of shape {jnp.shape(gradient)} for a leaf of {jnp.shape(leaf)}")
+
+
 def gradcheck_flags(torch: Any, problem: Problem, by_hand: ByHand) -> bool:
     """Whether torch's check, with its defaults and in float64, refuses the derivation."""
     vector, unravel = ravel_pytree(problem.point)
@@ -329,6 +334,8 @@ def gradcheck_flags(torch: Any, problem: Problem, by_hand: ByHand) -> bool:
         def backward(context: Any, dy: Any) -> Any:
             (flat,) = context.saved_tensors
             gradient = by_hand(unravel(flat.numpy()), problem.fixed, unravel_y(dy.numpy()))[1]
+            # As torch itself would see it; flattened, a transpose of one row would look right.
+            jax.tree.map(_same_shape, gradient, {name: problem.point[name] for name in gradient})
             return torch.from_numpy(np.array(ravel_pytree(gradient)[0]))
 
     try:
@@ -340,6 +347,8 @@ def gradcheck_flags(torch: Any, problem: Problem, by_hand: ByHand) -> bool:
 
 
 NOTHING = "nothing (control)"
+
+
 QUICK = ("dense", "tanh", "softmax", "residual", "mse")
 
 

@@ -7,7 +7,7 @@ altered gradients can be computed and held against a wrong one: the mistake then
 
 from __future__ import annotations
 
-import itertools
+import collections
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -47,7 +47,12 @@ class _Sites:
     def __init__(self, chosen: jax.Array) -> None:
         self.chosen = chosen
         self.named: dict[tuple[str, str], int] = {}
-        self.equations = itertools.count(1)
+        self.calls: collections.Counter[str] = collections.Counter()
+
+    def label(self, name: str) -> str:
+        """A primitive's name, and which of its calls it is where there are several."""
+        self.calls[name] += 1
+        return name if self.calls[name] == 1 else f"{name} (its call number {self.calls[name]})"
 
     def slope_one(self, name: str, x: jax.Array, y: jax.Array) -> jax.Array:
         altered = x + jax.lax.stop_gradient(y - x)
@@ -132,8 +137,7 @@ def _evaluate(closed: Any, inputs: list[Any], sites: _Sites) -> list[Any]:
             label = str(equation.params.get("name", name))
             results = _evaluate(equation.params["jaxpr"], given, sites)
         else:
-            name = str(equation.params.get("name") or NAMES.get(name, name))
-            label = f"{name} (equation {next(sites.equations)})"
+            label = sites.label(str(equation.params.get("name") or NAMES.get(name, name)))
             given = _operands(equation, given, label, origin, sites)
             results = _unary(equation, given, _bind(equation, given), label, sites)
         for variable, result in zip(equation.outvars, results, strict=True):

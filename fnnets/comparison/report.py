@@ -120,7 +120,8 @@ class Report:
         for row in self.rows:
             if not row.ok:
                 where = f" at {list(row.worst)}" if row.worst else ""
-                lines += ["", f"{row.path}: largest error {row.error:.3g}{where}", f"  -> {row.diagnosis}"]
+                size = f": largest error {row.error:.3g}{where}" if math.isfinite(row.error) else ""
+                lines += ["", f"{row.path}{size}", f"  -> {row.diagnosis}"]
         if self.notes:
             lines += ["", *self.notes]
         return "\n".join(lines)
