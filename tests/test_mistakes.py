@@ -1,7 +1,7 @@
 """Planted mistakes: every one is flagged, and nearly every one is named."""
 
 import jax
-import planted_mistakes
+import mistakes
 import pytest
 
 from fnnets import catalogue
@@ -12,7 +12,7 @@ KINDS = 12
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_mistake_is_flagged_and_named(case):
-    found = list(planted_mistakes.verdicts(case))
+    found = list(mistakes.verdicts(case))
     missed = [f"{planted.mistake} in {planted.place}" for planted, verdict in found if not verdict.flagged]
     assert not missed
     unnamed = [
@@ -26,13 +26,11 @@ def test_every_mistake_is_flagged_and_named(case):
 def test_at_least_twelve_kinds_are_planted():
     with jax.enable_x64(True):
         cases = [case for case in CASES if case.name in ("dense, over time", "gelu", "dense, square")]
-        kinds = {
-            planted.mistake for case in cases for planted in planted_mistakes.planted(case, case.problem(0))
-        }
+        kinds = {planted.mistake for case in cases for planted in mistakes.planted(case, case.problem(0))}
     assert len(kinds) >= KINDS
 
 
 def test_what_leaves_the_gradient_as_it_is_counts_as_no_mistake():
     with jax.enable_x64(True):
         (case,) = [case for case in CASES if case.name == "dropout, everything"]
-        assert not list(planted_mistakes.planted(case, case.problem(0)))
+        assert not list(mistakes.planted(case, case.problem(0)))

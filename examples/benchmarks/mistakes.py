@@ -1,0 +1,271 @@
+"""The mistakes that people make in a derivation, planted into every gradient of the catalogue."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import fnnets as fn
+from fnnets import catalogue
+from fnnets.comparison import problems, trees
+from fnnets.comparison.judge import judge
+from fnnets.comparison.measure import Measured, Problem, measure
+
+Gradient = dict[str, Any]
+ByHand = Callable[[Any, Any, Any], tuple[Any, Any]]
+
+
+class Planted(NamedTuple):
+    """One mistake in one place."""
+
+    row: str
+    mistake: str
+    place: str  # a leaf or a layer
+    by_hand: ByHand  # the wrong derivation
+    causes: tuple[str, ...]  # the kinds of cause that name it right
+    mentions: str  # what the diagnosis must say
+
+
+class Leaf(NamedTuple):
+    """What a mistake in one leaf may use: its gradient g, and those that single indices of an axis give."""
+
+    path: str
+    g: jax.Array
+    batch: int  # the length of the first axis of x, 0 without one
+    steps: int  # the length of the time axis, 0 without one
+    alone: Callable[[int, int], jax.Array]  # (axis, index) -> the gradient that this index alone gives
+
+
+def _halves_exchanged(leaf: Leaf) -> Any:
+    axis = next(
+        (k for k in reversed(range(leaf.g.ndim)) if leaf.g.shape[k] % 2 == 0 and leaf.g.shape[k]), None
+    )
+    return None if axis is None else jnp.roll(leaf.g, leaf.g.shape[axis] // 2, axis)
+
+
+def _half_zero(leaf: Leaf) -> Any:
+    if leaf.g.ndim == 0 or leaf.g.shape[-1] < 2:
+        return None
+    return leaf.g.at[..., leaf.g.shape[-1] // 2 :].set(0)
+
+
+def _one_example(leaf: Leaf) -> Any:
+    return leaf.alone(0, 0) if leaf.batch > 1 and leaf.path.startswith("params") else None
+
+
+def _unsummed(leaf: Leaf) -> Any:
+    if leaf.batch < 2 or not leaf.path.startswith("params"):
+        return None
+    return jnp.stack([leaf.alone(0, i) for i in range(leaf.batch)])
+
+
+def _last_step(leaf: Leaf) -> Any:
+    return leaf.alone(1, leaf.steps - 1) if leaf.steps > 1 else None
+
+
+class Mistake(NamedTuple):
+    """A mistake in a leaf; `plant` gives None where it cannot be made."""
+
+    name: str
+    plant: Callable[[Leaf], Any]
+    causes: tuple[str, ...]
+    mentions: str = ""
+
+
+LEAF_MISTAKES = (
+    Mistake("wrong sign", lambda leaf: -leaf.g, ("sign",)),
+    Mistake("times 0.9", lambda leaf: 0.9 * leaf.g, ("factor",), "0.9"),
+    Mistake("times 1.05", lambda leaf: 1.05 * leaf.g, ("factor",), "1.05"),
+    Mistake("times 2", lambda leaf: 2 * leaf.g, ("factor",), "2"),
+    Mistake(
+        "times 1/B", lambda leaf: leaf.g / leaf.batch if leaf.batch > 1 else None, ("factor",), "the batch"
+    ),
+    Mistake("transpose", lambda leaf: leaf.g.T if leaf.g.ndim > 1 else None, ("transpose",)),
+    Mistake("zero leaf", lambda leaf: 0 * leaf.g, ("zero",)),
+    Mistake("zero block", _half_zero, ("zero block",)),
+    Mistake("exchanged blocks", _halves_exchanged, ("exchanged blocks",)),
+    Mistake("one example only", _one_example, ("missing sum",), "the batch"),
+    Mistake("no sum over the batch", _unsummed, ("missing sum",), "the batch"),
+    Mistake("last time step only", _last_step, ("missing sum",), "the last one of time"),
+)
+
+
+def _without_slope(layer: fn.Layer) -> fn.Layer:
+    return layer._replace(backward=lambda params, saved, dy, dcarry=None: ((), dy, None))
+
+
+def _first_factor_only(layer: fn.Layer) -> fn.Layer:
+    """Y = x·gate(x) derived as if the gate were a constant."""
+    return layer._replace(backward=lambda params, saved, dy, dcarry=None: ((), dy * saved.gate, None))
+
+
+def _without_normaliser(layer: fn.Layer) -> fn.Layer:
+    """Softmax and log_softmax derived as if the sum were a constant."""
+    factor = (lambda y: y) if layer.info.name == "softmax" else jnp.ones_like
+    return layer._replace(backward=lambda params, y, dy, dcarry=None: ((), dy * factor(y), None))
+
+
+def _without_skip(layer: fn.Layer) -> fn.Layer:
+    def backward(params: Any, saved: Any, dy: Any, dcarry: Any = None) -> Any:
+        dparams, dx, dcarry = layer.backward(params, saved, dy, dcarry)
+        gone = dy if saved.mask is None else jnp.where(saved.mask[..., None], dy, 0)
+        return dparams, dx - gone, dcarry
+
+    return layer._replace(backward=backward)
+
+
+def _without_last_arm(layer: fn.Layer) -> fn.Layer:
+    def backward(params: Any, saved: Any, dy: Any, dcarry: Any = None) -> Any:
+        dparams, _, dcarry = layer.backward(params, saved, dy, dcarry)
+        arms = layer.info.children[:-1]
+        rest = fn.branch(*arms, merge=layer.info.settings["merge"])
+        kept = saved._replace(children=saved.children[:-1], widths=fn.Static(saved.widths.value[:-1]))
+        _, dx, _ = rest.backward(params[:-1], kept, dy)
+        return dparams, dx, dcarry
+
+    return layer._replace(backward=backward)
+
+
+SQUASHING = (
+    "sigmoid",
+    "tanh",
+    "relu",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "softplus",
+    "gelu",
+    "silu",
+    "hard_sigmoid",
+)
+LAYER_MISTAKES: dict[str, tuple[tuple[str, Any, tuple[str, ...]], ...]] = {
+    **dict.fromkeys(SQUASHING, (("no derivative f'", _without_slope, ("missing derivative",)),)),
+    "gelu": (
+        ("no derivative f'", _without_slope, ("missing derivative",)),
+        ("dropped term", _first_factor_only, ("missing term",)),
+    ),
+    "silu": (
+        ("no derivative f'", _without_slope, ("missing derivative",)),
+        ("dropped term", _first_factor_only, ("missing term",)),
+    ),
+    "softmax": (("dropped term", _without_normaliser, ("missing term",)),),
+    "log_softmax": (("dropped term", _without_normaliser, ("missing term", "missing derivative")),),
+    "residual": (("dropped term", _without_skip, ("missing term",)),),
+    "branch": (("dropped term", _without_last_arm, ("missing term",)),),
+}
+
+
+def planted(case: catalogue.Case, problem: Problem) -> Iterator[Planted]:
+    """Every mistake that can be made in a row, one at a time; call it inside `jax.enable_x64(True)`."""
+    right = jax.jit(problem.by_hand)
+    gradient = _gradient(right, problem)
+    lengths = _lengths(case, problem)
+    for path, true in gradient.items():
+        for mistake in LEAF_MISTAKES:
+            by_hand = functools.partial(_with_mistake, right, path, mistake, lengths)
+            if _differ(_gradient(by_hand, problem).get(path), true):
+                yield Planted(case.name, mistake.name, path, by_hand, mistake.causes, mistake.mentions)
+    for count, (name, broken, causes) in enumerate(_broken(case.layer) if case.layer else ()):
+        by_hand = jax.jit(problems.functions(broken, case.mode["train"])[1])
+        wrong = _gradient(by_hand, problem)
+        if any(_differ(wrong[path], true) for path, true in gradient.items()):
+            yield Planted(case.name, name, f"layer {count}", by_hand, causes, "")
+
+
+def _with_mistake(
+    right: ByHand, path: str, mistake: Mistake, lengths: tuple[int, int], point: Any, fixed: Any, dy: Any
+) -> tuple[Any, Any]:
+    """The derivation with a mistake in one leaf; where it cannot be made, the right one."""
+
+    def leaf_of(gradient: Any) -> Any:
+        return next(leaf for at, leaf in _with_paths(gradient) if at == path)
+
+    def alone(axis: int, index: int) -> Any:
+        places = jnp.arange(dy.shape[axis]).reshape([-1 if k == axis else 1 for k in range(dy.ndim)])
+        return leaf_of(right(point, fixed, jnp.where(places == index, dy, jnp.zeros_like(dy)))[1])
+
+    outputs, gradient = right(point, fixed, dy)
+    wrong = mistake.plant(Leaf(path, leaf_of(gradient), *lengths, alone))
+    if wrong is None:
+        return outputs, gradient
+    leaves = [wrong if at == path else leaf for at, leaf in _with_paths(gradient)]
+    return outputs, jax.tree.unflatten(jax.tree.structure(gradient), leaves)
+
+
+def _with_paths(gradient: Any) -> list[tuple[str, Any]]:
+    return [(trees.text(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)]
+
+
+def _gradient(by_hand: ByHand, problem: Problem) -> dict[str, np.ndarray]:
+    return trees.by_path(by_hand(problem.point, problem.fixed, problem.dy)[1])
+
+
+def _lengths(case: catalogue.Case, problem: Problem) -> tuple[int, int]:
+    """The lengths of the batch and of the time axis of a row; 0 where there is none."""
+    if case.x is None:
+        leading: tuple[int, ...] = tuple(problem.point["y"].shape[:-1]) if "y" in problem.point else ()
+        return (leading[0] if leading else 0), 0
+    x = case.x(np.random.default_rng(0))
+    leading = x.shape[:-1] if trees.is_float(x) else x.shape
+    batch = leading[0] if leading else 0
+    return batch, leading[1] if len(leading) == 2 and problem.dy.shape[:2] == leading else 0
+
+
+def _differ(wrong: Any, true: np.ndarray) -> bool:
+    """Whether a mistake makes any difference: the transpose of a symmetric leaf is none."""
+    if wrong is None or wrong.shape != true.shape:
+        return wrong is not None
+    return bool(np.abs(wrong - true).max(initial=0) > 1e-3 * np.abs(true).max(initial=0))
+
+
+def _broken(layer: fn.Layer) -> Iterator[tuple[str, fn.Layer, tuple[str, ...]]]:
+    """The network with one mistake in one of its layers, for every mistake and layer."""
+    for name, plant, causes in LAYER_MISTAKES.get(layer.info.name, ()):
+        if layer.info.name != "branch" or len(layer.info.children) > 1:
+            yield name, plant(layer), causes
+    for i, child in enumerate(layer.info.children):
+        for name, broken, causes in _broken(child):
+            children = (*layer.info.children[:i], broken, *layer.info.children[i + 1 :])
+            yield name, _rebuilt(layer, children), causes
+
+
+def _rebuilt(layer: fn.Layer, children: tuple[fn.Layer, ...]) -> fn.Layer:
+    settings = layer.info.settings
+    build = {
+        "serial": lambda: fn.serial(*children),
+        "residual": lambda: fn.residual(*children),
+        "branch": lambda: fn.branch(*children, merge=settings["merge"]),
+        "stack": lambda: fn.stack(*children, settings["depth"]),
+    }
+    return build[layer.info.name]()
+
+
+class Verdict(NamedTuple):
+    """What compare made of a planted mistake."""
+
+    flagged: bool
+    named: bool  # right, in every leaf that went wrong
+    says: str
+
+
+def compare_verdict(planted: Planted, problem: Problem, measured: Measured) -> Verdict:
+    """Whether compare flags a mistake, names it right, and what it says."""
+    report = judge(problem._replace(by_hand=planted.by_hand, traceable=False), measured)
+    wrong = [row for row in report.rows if not row.ok]
+    named = [row.cause in planted.causes and planted.mentions in row.diagnosis for row in wrong]
+    says = "; ".join(f"{row.path}: {row.diagnosis}" for row in wrong) or " ".join(report.notes)
+    return Verdict(not report.ok, bool(named) and all(named), says)
+
+
+def verdicts(case: catalogue.Case, seed: int = 0) -> Iterator[tuple[Planted, Verdict]]:
+    """Every mistake in a row, with what compare makes of it."""
+    with jax.enable_x64(True):
+        problem = case.problem(seed)
+        measured = measure(problem)
+        for mistake in planted(case, problem):
+            yield mistake, compare_verdict(mistake, problem, measured)
