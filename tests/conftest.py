@@ -2,6 +2,15 @@
 
 import os
 
+import jax
+import pytest
+
 # Two workers share the machine: each test process leaves the other a core.
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+@pytest.fixture
+def x64():
+    """float64 within the test."""
+    with jax.enable_x64(True):
+        yield

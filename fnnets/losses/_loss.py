@@ -157,7 +157,9 @@ def of_either(of_labels: Loss, of_distributions: Loss, kept_of_labels: type) -> 
     """One loss of both kinds of targets, which their shapes tell apart; `kept_of_labels` is what the first saves."""
 
     def chosen(y: Any, target: Any) -> Loss:
-        return of_distributions if jnp.shape(y) == jnp.shape(target) else of_labels
+        y = checks.floats(of_labels.info, y, "y")
+        target = checks.array(of_labels.info, target, "target")
+        return of_distributions if y.shape == target.shape else of_labels
 
     def apply(y: Any, target: Any, mask: Any = None) -> jax.Array:
         return chosen(y, target).apply(y, target, mask)
