@@ -160,7 +160,7 @@ def draw(
 def main(argv: Sequence[str] | None = None) -> int:
     """Counts, prints, draws."""
     chosen = options(__doc__, argv)
-    limit, count = (2_000, 5) if chosen.quick else (10_000, 13)
+    limit, count = (500, 3) if chosen.quick else (10_000, 13)
     with jax.enable_x64(True):
         loss, start = problem()
         counts = newtons(loss, start)

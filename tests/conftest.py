@@ -5,6 +5,8 @@ import os
 import jax
 import pytest
 
+collect_ignore_glob = ["references/*"]  # scripts that need the peers
+
 # Two workers share the machine: each test process leaves the other a core.
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 

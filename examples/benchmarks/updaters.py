@@ -76,6 +76,8 @@ def benchmark(name: str) -> Benchmark:
     )
 
 
+QUICK = ("sgd", "adam")
+
 if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("--only", choices=PAIRS, help="this updater alone")
@@ -83,7 +85,7 @@ if __name__ == "__main__":
     if options.json and not options.only:
         parser.error("--json holds one updater: name it with --only")
     failed = 0
-    for name in [options.only] if options.only else PAIRS:
+    for name in [options.only] if options.only else QUICK if options.quick else PAIRS:
         failed |= main(benchmark(name), options)
         print(flush=True)
     sys.exit(failed)
