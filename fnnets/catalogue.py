@@ -97,11 +97,13 @@ def layer_case(name: str, layer: Layer, x: Draw, *, train: bool = False, mask: A
     """A row for a layer; the mask is a nested list of 0 and 1."""
     mode: dict[str, Any] = {"train": train, "mask": None if mask is None else np.array(mask, bool)}
 
+    compiled = problems.functions(layer, train)
+
     def problem(seed: int) -> Problem:
         rng = np.random.default_rng(seed)
         given = x(rng)
         params, key = random_params(layer, rng, given), jax.random.key(seed) if train else None
-        return problems.of_layer(layer, params, given, key=key, **mode)
+        return problems.of_layer(layer, params, given, key=key, compiled=compiled, **mode)
 
     return Case(name, problem, layer, x, mode)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def shape_text(shape: tuple[Any, ...]) -> str:
@@ -16,7 +17,7 @@ def shape_text(shape: tuple[Any, ...]) -> str:
 
 
 def array(who: Any, x: Any, name: str = "x") -> Any:
-    """X as a jax array (a ShapeDtypeStruct stays one); refuses lists and other things that are no array."""
+    """x as a jax array (a ShapeDtypeStruct stays one); refuses lists and other things that are no array."""
     if isinstance(x, jax.ShapeDtypeStruct | jax.Array):
         return x
     if not (hasattr(x, "shape") and hasattr(x, "dtype")):
@@ -27,7 +28,7 @@ def array(who: Any, x: Any, name: str = "x") -> Any:
 
 
 def floats(who: Any, x: Any, name: str = "x") -> Any:
-    """X as an array of floating-point numbers."""
+    """x as an array of floating-point numbers."""
     x = array(who, x, name)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
@@ -38,7 +39,7 @@ def floats(who: Any, x: Any, name: str = "x") -> Any:
 
 
 def integers(who: Any, x: Any, name: str = "x") -> Any:
-    """X as an array of integers."""
+    """x as an array of integers."""
     x = array(who, x, name)
     if not jnp.issubdtype(x.dtype, jnp.integer):
         raise TypeError(
@@ -91,7 +92,7 @@ def positive(who: str, **sizes: Any) -> None:
 
 def fraction(who: str, name: str, value: float) -> None:
     """Refuses a value outside [0, 1]."""
-    if not 0.0 <= value <= 1.0:
+    if not isinstance(value, float | int | np.number) or not 0.0 <= value <= 1.0:
         raise ValueError(f"{who}: {name} must lie between 0 and 1, got {value!r}.")
 
 
@@ -111,11 +112,19 @@ def key(who: Any, key: Any) -> None:
 
 def static_bool(who: Any, train: Any) -> None:
     """Refuses a traced `train`, which decides what is computed and so must be known before tracing."""
-    if not isinstance(train, bool):
+    if not isinstance(train, bool | np.bool_):
         raise TypeError(
             f"{who}: train must be a Python bool, got {type(train).__name__}; "
             "under jit mark it with static_argnames='train'."
         )
+
+
+def bools(who: Any, mask: Any) -> Any:
+    """A mask as an array of bools: an additive one, of 0 and −∞, would mean the opposite."""
+    mask = array(who, mask, "mask")
+    if mask.dtype != bool:
+        raise TypeError(f"{who}: mask must hold bools, True where x counts, got {mask.dtype}; convert it.")
+    return mask
 
 
 def no_carry(who: Any, carry: Any) -> None:
@@ -157,20 +166,15 @@ def gradient(who: Any, name: str, got: Any, value: Any) -> None:
     """Refuses a gradient by hand that has not the structure and the shapes of what it is the gradient of."""
     found = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(got)}
     for path, leaf in jax.tree_util.tree_leaves_with_path(value):
-        where = f"{name}{jax.tree_util.keystr(path)}"
+        where, shape = f"{name}{jax.tree_util.keystr(path)}", jnp.shape(leaf)
         partner = found.pop(jax.tree_util.keystr(path), None)
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             continue
         if partner is None:
             raise ValueError(
-                f"{who}: backward must give {where} an array of shape {shape_text(leaf.shape)}, got none."
+                f"{who}: backward must give {where} an array of shape {shape_text(shape)}, got none."
             )
-        same_shape(
-            who,
-            where,
-            jnp.shape(partner),
-            leaf.shape,
-            "a gradient has the shape of what it is the gradient of.",
-        )
+        remedy = "a gradient has the shape of what it is the gradient of."
+        same_shape(who, where, jnp.shape(partner), shape, remedy)
     if found:
         raise ValueError(f"{who}: backward gave {name}{next(iter(found))}, which is not there in {name[1:]}.")

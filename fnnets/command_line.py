@@ -63,8 +63,10 @@ def _one(options: argparse.Namespace) -> int:
     found = targets.load(options.target)
     try:
         report = targets.report_on(found, options.shape)
-    except (TypeError, ValueError) as error:
-        raise targets.TargetError(f"{options.target}: {error}") from error
+    except targets.TargetError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise targets.TargetError(f"{options.target}: {targets.first_line(error)}") from error
     print(report)
     _write(options.json, [report])
     return OK if report.ok else MISMATCH

@@ -43,7 +43,7 @@ def trainable(params: Any) -> Any:
     def mark(node: Any) -> Any:
         if _is_stats(node):
             return Stats(False, False)  # type: ignore[arg-type]
-        return bool(jnp.issubdtype(node.dtype, jnp.floating))
+        return bool(jnp.issubdtype(getattr(node, "dtype", None) or jnp.result_type(node), jnp.floating))
 
     return jax.tree.map(mark, params, is_leaf=_is_stats)
 
@@ -121,7 +121,9 @@ def count_params(params: Any) -> int:
       9
     """
     leaves, marks = jax.tree.leaves(params), jax.tree.leaves(trainable(params))
-    return sum(math.prod(leaf.shape) for leaf, mark in zip(leaves, marks, strict=True) if mark)
+    return sum(
+        math.prod(getattr(leaf, "shape", ())) for leaf, mark in zip(leaves, marks, strict=True) if mark
+    )
 
 
 def zero_carry(layer: Layer, params: Any, x: Any) -> Any:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fnnets.comparison import Report, compare, compare_grad
@@ -62,13 +63,13 @@ def _of_layer(layer: Layer, shape: tuple[int, ...] | None) -> Report:
         try:
             params = layer.init(jax.random.key(0), x)
             jax.eval_shape(layer.apply, params, x)
-        except (TypeError, ValueError) as error:
+        except Exception as error:
             refused = refused or error
             continue
         return compare(layer, _moved(params), x)
     tried = shape or " or ".join(map(str, GUESSES))
     raise TargetError(
-        f"{layer!r} takes no x of shape {tried} ({_first_line(refused)}); give --shape, or name a tuple (layer, x)"
+        f"{layer!r} takes no x of shape {tried} ({first_line(refused)}); give --shape, or name a tuple (layer, x)"
     )
 
 
@@ -77,9 +78,9 @@ def _moved(params: Any) -> Any:
     rng = np.random.default_rng(1)
 
     def move(leaf: Any) -> Any:
-        if not np.issubdtype(leaf.dtype, np.inexact):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             return leaf
-        return np.asarray(leaf, np.float64) + 0.1 * rng.standard_normal(leaf.shape)
+        return np.asarray(leaf, np.float64) + 0.1 * rng.standard_normal(np.shape(leaf))
 
     return jax.tree.map(move, params)
 
@@ -96,8 +97,8 @@ def _from_file(path: Path) -> ModuleType:
     sys.modules.setdefault(path.stem, module)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise TargetError(f"{path} cannot be imported: {_first_line(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise TargetError(f"{path} cannot be imported: {first_line(error)}") from error
     return module
 
 
@@ -105,10 +106,11 @@ def _from_module(name: str) -> ModuleType:
     sys.path.insert(0, "")
     try:
         return importlib.import_module(name)
-    except Exception as error:
-        raise TargetError(f"{name} cannot be imported: {_first_line(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise TargetError(f"{name} cannot be imported: {first_line(error)}") from error
 
 
-def _first_line(error: BaseException | None) -> str:
+def first_line(error: BaseException | None) -> str:
+    """What an error says, in one line."""
     lines = str(error).splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"

@@ -95,6 +95,22 @@ def test_a_file_that_cannot_be_imported(tmp_path, capsys):
     assert "broken.py cannot be imported: ZeroDivisionError: division by zero" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("import sys; sys.exit(3)", "cannot be imported: SystemExit: 3"),
+        ("layer = fn.layer(lambda k, x: {}, lambda p, x: p['w'], print, print)", "takes no x of shape"),
+        ("layer = (lambda w: 1 / 0, lambda w: w, 1.0)", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_the_users_code_raises_gets_one_line(tmp_path, capsys, text, says):
+    (tmp_path / "mine.py").write_text(f"import fnnets as fn\n{text}")
+    assert main(["compare", f"{tmp_path / 'mine.py'}:layer"]) == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert err.count("\n") == 1
+
+
 def test_bad_options_are_argparse_errors(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["compare", "--shape", "four"])

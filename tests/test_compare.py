@@ -56,7 +56,7 @@ def test_a_wrong_leaf_is_named_with_its_place():
     [
         (lambda dparams, dx: (dparams, -dx), "sign", "wrong sign"),
         (lambda dparams, dx: (dparams, dx * 4 / 3), "factor", "n/(n−1), n = the batch (4)"),
-        (lambda dparams, dx: (dparams, dx / 2), "factor", "½ (divided by the root of the batch (4))"),
+        (lambda dparams, dx: (dparams, dx / 2), "factor", "a constant factor of ½"),
         (lambda dparams, dx: (dparams._replace(w=dparams.w / 5), dx), "factor", "divided by axis 1 of x (5)"),
         (lambda dparams, dx: (dparams, -2 * dx), "factor", "the wrong sign and a constant factor of 2"),
         (lambda dparams, dx: (dparams._replace(w=dparams.w.T), dx), "transpose", "transpose"),
@@ -64,6 +64,9 @@ def test_a_wrong_leaf_is_named_with_its_place():
         (lambda dparams, dx: (dparams, dx.at[1:3, 3].set(0)), "zero block", "[1:3, 3:4]"),
         (lambda dparams, dx: (dparams, dx.at[0, 0].set(jnp.nan)), "not finite", "the first at [0, 0]"),
         (lambda dparams, dx: (dparams, dx + jnp.sin(dx)), "unknown", "no simple cause"),
+        (lambda dparams, dx: (dparams, dx / 5**0.5), "factor", "divided by the root of axis 1 of x (5)"),
+        (lambda dparams, dx: (dparams._replace(w=dparams.w.at[2, 1].mul(3)), dx), "entry", "only the entry [2, 1] is wrong"),
+        (lambda dparams, dx: (dparams._replace(b=dparams.b.astype("float32")), dx), "precision", "computed in float32"),
         (lambda dparams, dx: (dparams, None), "missing", "no such leaf"),
         (lambda dparams, dx: (dparams, dx[0]), "shape", "(5,)"),
     ],
@@ -272,6 +275,125 @@ def test_bad_use(settings, says):
 def test_what_is_no_layer_is_refused():
     with pytest.raises(TypeError, match="expected a Layer, got function"):
         fn.compare(fn.dense, (), X)
+
+
+def test_a_layer_that_reads_what_has_changed_is_compared_anew():
+    factor = {"is": 1.0}
+    layer = fn.layer(
+        lambda key, x: (), lambda params, x: jnp.sin(x), lambda params, x: (jnp.sin(x), x),
+        lambda params, x, dy: ((), factor["is"] * dy * jnp.cos(x)),
+    )  # fmt: skip
+    assert fn.compare(layer, (), X).ok
+    factor["is"] = 2.0
+    assert not fn.compare(layer, (), X).ok
+
+
+def test_a_missing_sum_names_its_own_axis():
+    x = np.random.default_rng(0).standard_normal((3, 4, 5))
+    right = fn.dense(2)
+    for axis, name in ((0, "the batch"), (1, "time")):
+
+        def backward(params, saved, dy, dcarry=None, summed=1 - axis):
+            dparams, dx, _ = right.backward(params, saved, dy)
+            return dparams._replace(b=dy.sum(summed)), dx, None
+
+        report = report_of(right._replace(backward=backward), x)
+        assert row(report, "params.b").diagnosis == f"the sum over {name} is missing"
+
+
+def test_a_single_number_is_not_over_interpreted():
+    report = fn.compare_grad(lambda a: jnp.sin(a), jnp.cosh, np.array(0.7))
+    assert "a single number cannot tell why" in report.rows[0].diagnosis
+
+
+def test_what_is_not_finite_on_both_sides_is_nobodys_mistake():
+    x = X.copy()
+    x[0, 0] = np.nan
+    report = report_of(fn.dense(3), x)
+    assert row(report, "params.w").diagnosis == (
+        "the gradient is not finite, by hand and by autodiff alike: nothing can be compared here"
+    )
+    assert "went wrong" not in str(report)
+
+
+def test_behind_a_loss_causes_have_their_names_too():
+    net, target = fn.serial(fn.dense(3), fn.tanh()), np.random.default_rng(1).standard_normal((4, 3))
+    settings = {"loss": fn.losses.mse(), "target": target}
+    scaled = toys.with_backward(net, lambda dparams, dx: (jax.tree.map(lambda leaf: leaf / 4, dparams), dx))
+    assert "divided by the batch (4)" in row(report_of(scaled, **settings), "params[0].w").diagnosis
+    one = net._replace(
+        backward=lambda params, saved, dy, dcarry=None: net.backward(params, saved, dy.at[1:].set(0), dcarry)
+    )
+    assert row(report_of(one, **settings), "params[0].w").diagnosis.startswith(
+        "only number 0 of the batch counts"
+    )
+
+
+def scanned(mistake):
+    """h_t = tanh(x_t + h_{t−1}·u), as one scan, with a mistake in its BPTT."""
+
+    def states(u, x):
+        def step(h, x):
+            h = jnp.tanh(x + h @ u)
+            return h, h
+
+        return jax.lax.scan(step, jnp.zeros_like(x[:, 0]), x.swapaxes(0, 1))[1].swapaxes(0, 1)
+
+    def backward(u, saved, dy):
+        before = jnp.concatenate([jnp.zeros_like(saved[:, :1]), saved[:, :-1]], 1)
+        dh, du, dx = jnp.zeros_like(dy[:, 0]), jnp.zeros_like(u), []
+        for t in reversed(range(dy.shape[1])):
+            slope = 1 if mistake == "slope" else 1 - saved[:, t] ** 2
+            dz = (dh + dy[:, t]) * slope
+            du += before[:, t].T @ dz if mistake != "last" or t == dy.shape[1] - 1 else 0
+            dh = 0 * dz if mistake == "carry" else dz @ u.T
+            dx.append(dz)
+        return du, jnp.stack(dx[::-1], 1)
+
+    return fn.layer(
+        lambda key, x: jnp.eye(x.shape[-1]),
+        states,
+        lambda u, x: (states(u, x), states(u, x)),
+        backward,
+        name="elman",
+    )
+
+
+@pytest.mark.parametrize(
+    ("mistake", "says"),
+    [
+        ("slope", "the derivative of tanh is missing"),
+        ("carry", "the carry of scan (number 0) is missing"),
+        ("last", "only the last step of scan counts"),
+    ],
+)
+def test_inside_a_scan(mistake, says):
+    x = np.random.default_rng(3).standard_normal((2, 4, 3))
+    assert report_of(scanned(None), x).ok
+    assert says in row(report_of(scanned(mistake), x), "params").diagnosis
+
+
+def test_a_noisy_function_is_said_to_be_unchecked():
+    noise = np.random.default_rng(0)
+    f = lambda w: float(np.sum(np.asarray(w) ** 3)) + 1e-6 * noise.random()
+    report = fn.compare_grad(f, lambda w: 7 * w, np.arange(1.0, 4.0))
+    assert not report.ok
+    assert report.rows[0].verdict == "unchecked"
+
+
+def test_more_bad_use():
+    net = fn.dense(3)
+    with pytest.raises(TypeError, match="loss must be a Loss, got mse; call it"):
+        report_of(net, loss=fn.losses.mse, target=X[:, :3])
+    with pytest.raises(TypeError, match="cannot be traced; call it outside jit"):
+        jax.jit(lambda x: fn.compare(net, point(net), x).ok)(X)
+    with pytest.raises(TypeError, match="train must be a Python bool"):
+        report_of(net, train=1)
+    counted = fn.layer(
+        lambda key, x: (), lambda p, x: x * 1.0, lambda p, x: (x * 1.0, ()), lambda p, s, dy: ((), None)
+    )
+    with pytest.raises(ValueError, match="there is nothing to compare"):
+        fn.compare(counted, (), np.arange(3))
 
 
 # --- any function, any derivation ---

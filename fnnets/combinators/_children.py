@@ -57,16 +57,17 @@ def mask_shape(x: Any) -> tuple[int, ...]:
 
 
 def zero_padding(who: Any, x: Any, mask: Any) -> Any:
-    """X with 0 wherever the mask is False, so that what stands there (NaN too) reaches no product."""
+    """x with 0 wherever the mask is False, so that what stands there (NaN too) reaches no product."""
     if mask is None:
         return x
     if not same_structure(x, mask):
         raise ValueError(
-            f"{who}: mask must have the structure of x, {jax.tree.structure(x)}, got {jax.tree.structure(mask)}; "
-            "give each input its own mask."
+            f"{who}: mask must have the structure of x, {jax.tree.structure(x)}, got {type(mask).__name__}; "
+            "give each input its own mask, an array of bools."
         )
 
     def clean(x: Any, mask: Any) -> Any:
+        mask = checks.bools(who, mask)
         checks.same_shape(who, "mask", mask.shape, mask_shape(x), "one bool for each step of x.")
         return hide(x, mask)
 
@@ -74,12 +75,12 @@ def zero_padding(who: Any, x: Any, mask: Any) -> Any:
 
 
 def hide(x: Any, mask: Any) -> Any:
-    """X where the mask (with as many axes, or fewer) is True, 0 elsewhere."""
+    """x where the mask (with as many axes, or fewer) is True, 0 elsewhere."""
     return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, jnp.zeros((), x.dtype))
 
 
 def hide_gradient(dx: Any, mask: Any) -> Any:
-    """Dx behind `zero_padding`: what stood in the padding was not used. None (integers) stays None."""
+    """dx behind `zero_padding`: what stood in the padding was not used. None (integers) stays None."""
     if mask is None or dx is None:
         return dx
     structure: Any = jax.tree.structure(mask)

@@ -56,7 +56,7 @@ def stack(layer: Layer, depth: int) -> Layer:
             return jax.vmap(lambda i: layer.init(c.child_key(key, i), x))(jnp.arange(depth))
 
     def entrance(params: Any, x: Any, key: Any, train: bool, mask: Any) -> Any:
-        """X without its padding, in the dtype that the copies hand on; a scan's shapes must not change."""
+        """x without its padding, in the dtype that the copies hand on; a scan's shapes must not change."""
         sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(params)}
         if sizes - {(depth,)}:
             raise ValueError(

@@ -33,7 +33,7 @@ NAMES = {"logistic": "sigmoid", "integer_pow": "power"}
 class Alternative(NamedTuple):
     """A mistake, and the gradient that it would give."""
 
-    kind: str  # "missing derivative" or "missing term"
+    kind: str  # "missing derivative", "missing term" or "missing sum"
     text: str
     gradient: dict[str, np.ndarray]
 
@@ -61,8 +61,21 @@ class _Sites:
         )
 
     def cut(self, what: str, x: jax.Array) -> jax.Array:
+        if not _is_float(x):
+            return x
         altered = jax.lax.stop_gradient(x)
         return jnp.where(self._is_chosen("missing term", f"the term through {what} is missing"), altered, x)
+
+    def at(self, here: jax.Array, where: str, x: jax.Array) -> jax.Array:
+        """x, whose use anywhere but here is forgotten where that is chosen."""
+        if not _is_float(x):
+            return x
+        altered = jnp.where(here, x, jax.lax.stop_gradient(x))
+        return jnp.where(
+            self._is_chosen("missing sum", f"only {where} counts: the sum over its steps is missing"),
+            altered,
+            x,
+        )
 
     def _is_chosen(self, kind: str, text: str) -> jax.Array:
         # By name, since a scan may trace its body more than once.
@@ -92,7 +105,9 @@ def of_equations(plain: Plain, point: Any, fixed: Any, dy: Any) -> list[Alternat
     structure: Any = jax.tree.structure(jax.eval_shape(plain, point, fixed))
 
     def altered(sites: _Sites, point: Any, fixed: Any) -> Any:
-        return structure.unflatten(_evaluate(jaxpr, jax.tree.leaves((point, fixed)), sites))
+        inputs = jax.tree_util.tree_leaves_with_path((point, fixed))
+        leaves, names = [leaf for _, leaf in inputs], [trees.text(path[1:]) for path, _ in inputs]
+        return structure.unflatten(_evaluate(jaxpr, leaves, sites, names))
 
     return _gradients(altered, point, fixed, dy)
 
@@ -120,25 +135,33 @@ def _gradients(altered: Callable[..., Any], point: Any, fixed: Any, dy: Any) -> 
     ]
 
 
-def _evaluate(closed: Any, inputs: list[Any], sites: _Sites) -> list[Any]:
+def _evaluate(closed: Any, inputs: list[Any], sites: _Sites, origins: list[str] | None = None) -> list[Any]:
     """Evaluates a jaxpr with every differentiable equation offered to `sites`."""
     jaxpr = closed.jaxpr
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     values |= dict(zip(jaxpr.invars, inputs, strict=True))
-    origin: dict[Any, str] = {}
+    origin: dict[Any, str] = dict(zip(jaxpr.invars, origins or (), strict=False))
 
     def read(atom: Any) -> Any:
         return atom.val if _is_literal(atom) else values[atom]
 
+    def source(atom: Any) -> str:
+        return "a constant" if _is_literal(atom) else origin.get(atom, "an input")
+
     for equation in jaxpr.eqns:
         given = [read(atom) for atom in equation.invars]
-        name = equation.primitive.name
-        if name in INLINED:
-            label = str(equation.params.get("name", name))
-            results = _evaluate(equation.params["jaxpr"], given, sites)
+        sources = [source(atom) for atom in equation.invars]
+        kind, label = equation.primitive.name, ""
+        if kind in INLINED:
+            label = str(equation.params.get("name", kind))
+            results = _evaluate(equation.params["jaxpr"], given, sites, sources)
+        elif kind == "scan":
+            label = sites.label("scan")
+            results = _scan(equation, given, label, sites, sources)
         else:
-            label = sites.label(str(equation.params.get("name") or NAMES.get(name, name)))
-            given = _operands(equation, given, label, origin, sites)
+            # What only changes the shape is called by what it changes.
+            label = sources[0] if kind in SHAPE_ONLY and sources else sites.label(_name(equation))
+            given = _operands(equation, given, label, sources, sites)
             results = _unary(equation, given, _bind(equation, given), label, sites)
         for variable, result in zip(equation.outvars, results, strict=True):
             values[variable] = result
@@ -146,22 +169,54 @@ def _evaluate(closed: Any, inputs: list[Any], sites: _Sites) -> list[Any]:
     return [read(atom) for atom in jaxpr.outvars]
 
 
+def _scan(equation: Any, given: list[Any], label: str, sites: _Sites, sources: list[str]) -> list[Any]:
+    """A scan with its body offered to `sites`; and as a whole, to count its last step only, or to hand nothing on."""
+    body, length, reverse = (equation.params[name] for name in ("jaxpr", "length", "reverse"))
+    # What is scanned over has one axis more outside than inside: so the parts are told in every jax.
+    inside, outside = (
+        [len(variable.aval.shape) for variable in variables]
+        for variables in (body.jaxpr.invars, body.jaxpr.outvars)
+    )
+    xs = sum(rank < jnp.ndim(x) for rank, x in zip(inside, given, strict=True))
+    ys = sum(rank < len(y.aval.shape) for rank, y in zip(outside, equation.outvars, strict=True))
+    handed = len(outside) - ys
+    first = len(given) - handed - xs
+    consts, start, scanned = given[:first], given[first : first + handed], given[first + handed :]
+    last = 0 if reverse else length - 1
+
+    def step(carry: list[Any], now: Any) -> tuple[list[Any], list[Any]]:
+        t, rows = now
+        own = [sites.at(t == last, f"the last step of {label}", const) for const in consts]
+        held = [sites.cut(f"the carry of {label} (number {i})", part) for i, part in enumerate(carry)]
+        found = _evaluate(body, [*own, *held, *rows], sites, sources)
+        return found[:handed], found[handed:]
+
+    carry, rows = jax.lax.scan(step, start, (jnp.arange(length), scanned), length, reverse=reverse)
+    return [*carry, *rows]
+
+
+def _name(equation: Any) -> str:
+    """What people call a primitive; a custom derivative by the function that it is of."""
+    name = equation.primitive.name
+    inner: Any = getattr(equation.params.get("call_jaxpr"), "eqns", ())
+    if len(inner) == 1:
+        name = inner[0].params.get("name", name)
+    return str(equation.params.get("name") or NAMES.get(name, name))
+
+
 def _bind(equation: Any, given: list[Any]) -> list[Any]:
     results = equation.primitive.bind(*given, **equation.primitive.get_bind_params(equation.params))
     return results if equation.primitive.multiple_results else [results]
 
 
-def _operands(
-    equation: Any, given: list[Any], label: str, origin: dict[Any, str], sites: _Sites
-) -> list[Any]:
+def _operands(equation: Any, given: list[Any], label: str, sources: list[str], sites: _Sites) -> list[Any]:
     """Offers each operand of an equation with several to be cut."""
     live = [i for i, atom in enumerate(equation.invars) if not _is_literal(atom) and _is_float(given[i])]
     if len(live) < 2:
         return given
     given = list(given)
     for place in live:
-        source = origin.get(equation.invars[place], "an input")
-        given[place] = sites.cut(f"operand {place}, {source}, of {label}", given[place])
+        given[place] = sites.cut(f"operand {place} ({sources[place]}) of {label}", given[place])
     return given
 
 
@@ -170,7 +225,7 @@ def _unary(equation: Any, given: list[Any], results: list[Any], label: str, site
     live = [x for atom, x in zip(equation.invars, given, strict=True) if not _is_literal(atom)]
     if len(live) != 1 or len(results) != 1 or equation.primitive.name in SHAPE_ONLY:
         return results
-    (x,), (y,) = live, results
+    x, y = live[0], results[0]
     if not (_is_float(x) and _is_float(y)) or jnp.shape(x) != jnp.shape(y):
         return results
     return [sites.slope_one(label, x, y)]

@@ -58,7 +58,12 @@ def diagnose(path: str, hand: np.ndarray, true: np.ndarray, context: Context) ->
             "not finite", f"{len(bad)} of {hand.size} entries are not finite, the first at {bad[0].tolist()}"
         )
     if hand.shape != true.shape:
-        return _of_shape(hand, true, context)
+        return _of_shape(path, hand, true, context)
+    if close(hand, true):
+        gap = np.abs(hand - true).max(initial=0) / np.abs(true).max(initial=1e-300)
+        return Cause(
+            "precision", f"agrees to {gap:.0e} only: something in the derivation is computed in float32"
+        )
     searches = (
         lambda: _whole(hand, true, context.sizes, only_named=True),
         lambda: _transposed(hand, true),
@@ -78,14 +83,24 @@ def close(a: np.ndarray, b: np.ndarray) -> bool:
     return a.shape == b.shape and bool(np.abs(a - b).max(initial=0) <= CLOSE * np.abs(b).max(initial=0))
 
 
-def _of_shape(hand: np.ndarray, true: np.ndarray, context: Context) -> Cause:
+def _of_shape(path: str, hand: np.ndarray, true: np.ndarray, context: Context) -> Cause:
     extra = hand.ndim - true.ndim
     if extra > 0 and close(hand.sum(tuple(range(extra))), true):
-        names = [context.axes[i] if i < len(context.axes) else f"axis {i}" for i in range(extra)]
-        return Cause("missing sum", f"the sum over {' and '.join(names)} is missing")
+        return Cause("missing sum", f"the sum over {_summed(path, hand, extra, context)} is missing")
     if (turned := _transposed(hand, true)) is not None:
         return turned
     return Cause("shape", f"has shape {hand.shape} where {true.shape} is due")
+
+
+def _summed(path: str, hand: np.ndarray, extra: int, context: Context) -> str:
+    """The axes over which a gradient should have been summed: told by what each index alone gives, else by length."""
+    if extra == len(context.axes):
+        return " and ".join(context.axes)
+    if extra == 1:
+        for axis, parts in zip(context.axes, context.slices(), strict=False):
+            if path in parts and close(hand, parts[path]):
+                return axis
+    return f"its first {extra} axes" if extra > 1 else "its first axis"
 
 
 def _whole(
@@ -99,6 +114,9 @@ def _whole(
     factor = float(np.vdot(true, hand) / np.vdot(true, true))
     if factor == 0 or not close(hand, factor * true):
         return None
+    if np.count_nonzero(true) == 1 and not _factor(factor, sizes)[1]:
+        alone = f"is off by a factor of {factor:.6g}; a single number cannot tell why"
+        return None if only_named else Cause("factor", alone)
     if abs(factor + 1) < CLOSE:
         return Cause("sign", "has the wrong sign")
     text, named = _factor(factor, sizes)
@@ -108,24 +126,29 @@ def _whole(
 def _factor(factor: float, sizes: dict[str, float]) -> tuple[str, bool]:
     """A factor in words, and whether it is one that has a name."""
     sign, size = ("the wrong sign and " if factor < 0 else ""), abs(factor)
-    found = []
-    for name, n in sizes.items():
-        forms = {
+    lengths = [(name, n) for name, n in sizes.items() if n > 1]
+
+    def explained(forms: Callable[[str, float], dict[str, float]]) -> list[str]:
+        every = [item for name, n in lengths for item in forms(name, n).items()]
+        return [text for text, value in every if value != 1 and abs(size / value - 1) < CLOSE]
+
+    found = explained(
+        lambda name, n: {
             f"multiplied by {name}": n,
-            f"divided by {name}": 1 / n if n else 0,
-            f"n/(n−1), n = {name}": n / (n - 1) if n > 1 else 0,
-            f"(n−1)/n, n = {name}": (n - 1) / n if n else 0,
-            f"multiplied by the root of {name}": math.sqrt(n),
-            f"divided by the root of {name}": 1 / math.sqrt(n) if n else 0,
+            f"divided by {name}": 1 / n,
+            f"n/(n−1), n = {name}": n / (n - 1),
+            f"(n−1)/n, n = {name}": (n - 1) / n,
         }
-        # A factor of 1 says nothing, and an axis of length 2 gives 2 in more than one way.
-        found += (
-            [text for text, value in forms.items() if value != 1 and abs(size / value - 1) < CLOSE]
-            if n > 1
-            else []
-        )
+    )
     plain = {2.0: "2", 0.5: "½", 3.0: "3", 1 / 3: "⅓", 4.0: "4", 0.25: "¼", math.pi: "π"}
     number = next((text for value, text in plain.items() if abs(size / value - 1) < CLOSE), None)
+    if not found and number is None:  # roots explain much by accident: they come last
+        found = explained(
+            lambda name, n: {
+                f"multiplied by the root of {name}": n**0.5,
+                f"divided by the root of {name}": n**-0.5,
+            }
+        )
     names = f" ({' or '.join(found)})" if found else ""
     return f"has {sign}a constant factor of {number or f'{size:.6g}'}{names}", bool(number or found)
 
@@ -150,7 +173,8 @@ def _blocks(path: str, hand: np.ndarray, true: np.ndarray, context: Context) -> 
             (i,) = wrong
             if not parts[i].any():
                 return Cause("zero block", f"{names[i]} is zero")
-            if (cause := _whole(parts[i], right[i], context.sizes)) is not None:
+            several = np.count_nonzero(right[i]) > 1
+            if several and (cause := _whole(parts[i], right[i], context.sizes)) is not None:
                 return Cause(f"{cause.kind} block", f"{names[i]} {cause.text}")
         if len(wrong) == 2:
             i, j = wrong
@@ -209,11 +233,16 @@ def _one_only(path: str, hand: np.ndarray, context: Context) -> Cause | None:
 
 def _altered(path: str, hand: np.ndarray, true: np.ndarray, context: Context) -> Cause | None:
     """The exact gradient of the function with one derivative, or one term, left out."""
-    for found in sorted(context.alternatives(), key=lambda found: found.kind):
-        gradient = found.gradient.get(path)
-        if gradient is not None and close(hand, gradient) and not close(gradient, true):
-            return Cause(found.kind, found.text)
-    return None
+    matches = [
+        found
+        for found in context.alternatives()
+        if (gradient := found.gradient.get(path)) is not None
+        and close(hand, gradient)
+        and not close(gradient, true)
+    ]
+    # Where a cut explains it too, a slope of 1 is the accident: what is constant or centred hides the difference.
+    matches.sort(key=lambda found: found.kind != "missing term")
+    return Cause(matches[0].kind, matches[0].text) if matches else None
 
 
 def _region(hand: np.ndarray, true: np.ndarray, sizes: dict[str, float]) -> Cause | None:
@@ -223,7 +252,11 @@ def _region(hand: np.ndarray, true: np.ndarray, sizes: dict[str, float]) -> Caus
         return None
     box = tuple(slice(int(k.min()), int(k.max()) + 1) for k in np.nonzero(wrong))
     where = "[" + ", ".join(f"{s.start}:{s.stop}" for s in box) + "]"
+    if wrong.sum() == 1 and hand[box].any():
+        return Cause("entry", f"only the entry {[side.start for side in box]} is wrong")
     if (cause := _whole(hand[box], true[box], sizes)) is not None:
         return Cause(f"{cause.kind} block", f"the block {where} {cause.text}")
+    if all(side.stop - side.start == n for side, n in zip(box, wrong.shape, strict=True)):
+        return None
     share = f"{int(wrong.sum())} of {wrong.size} entries"
     return Cause("unknown", f"no simple cause was found; wrong only inside {where} ({share})")

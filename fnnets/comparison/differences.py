@@ -80,6 +80,8 @@ def central(
       tolerances: for each leaf the error of the slope, absolute, from which on a kink matters.
     """
     leaves = jax.tree.leaves(point)
+    if not leaves:
+        return []
     starts = np.cumsum([0] + [leaf.size for leaf in leaves])
     chosen = [np.zeros(0, int) if i in skip else _entries(leaf.size, seed=i) for i, leaf in enumerate(leaves)]
     entries = np.concatenate([start + own for start, own in zip(starts, chosen, strict=False)] + [[]]).astype(

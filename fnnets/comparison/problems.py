@@ -36,13 +36,24 @@ def of_layer(
     loss: Any = None,
     target: Any = None,
     loss_mask: Any = None,
+    compiled: Functions | None = None,
 ) -> Problem:
-    """A layer at a point, as a `Problem`; call it inside `jax.enable_x64(True)`."""
-    who = f"compare({layer!r})"
+    """A layer at a point, as a `Problem`; call it inside `jax.enable_x64(True)`.
+
+    `compiled` is what `functions` gave, for those who compare one layer at many points. It is not kept
+    from call to call: a layer may read what has changed since.
+    """
     if not isinstance(layer, Layer):
         raise TypeError(
             f"compare: expected a Layer, got {type(layer).__name__}; for a function use fn.compare_grad."
         )
+    who = f"compare({layer!r})"
+    checks.static_bool(who, train)
+    if loss is not None and not hasattr(loss, "per_example"):
+        name = getattr(loss, "__name__", type(loss).__name__)
+        raise TypeError(f"{who}: loss must be a Loss, got {name}; call it: fn.losses.{name}().")
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, x, carry))):
+        raise TypeError(f"{who}: looks at values and cannot be traced; call it outside jit, grad and vmap.")
     if loss is not None and (target is None or dy is not None):
         raise ValueError(f"{who}: loss needs a target, and leaves no room for dy.")
     if loss is None and (target is not None or loss_mask is not None):
@@ -50,7 +61,11 @@ def of_layer(
     point, others = trees.split(trees.in_float64({"params": params, "x": x, "carry": carry}))
     given = trees.in_float64({"key": key, "mask": mask, "target": target, "loss_mask": loss_mask})
     fixed = {"others": others, **given}
-    plain, by_hand = functions(layer, train, loss, carry is not None)
+    if not jax.tree.leaves(point):
+        raise ValueError(
+            f"{who}: params, x and carry hold no floating-point leaf: there is nothing to compare."
+        )
+    plain, by_hand = compiled or functions(layer, train, loss, carry is not None)
     outputs = jax.eval_shape(plain, point, fixed)
     if loss is not None:
         dy = jnp.ones(())
@@ -62,13 +77,12 @@ def of_layer(
         repr(layer) if loss is None else f"{loss.info}({layer!r})",
         plain, by_hand, point, fixed, dy,
         layers=functools.partial(_layer_at, layer),
-        context=_context(layer, plain, point, fixed, dy, params, x, loss is None and carry is None),
+        context=_context(layer, train, loss, plain, point, fixed, dy, params, x, carry is None),
     )  # fmt: skip
 
 
-@functools.lru_cache(maxsize=256)
 def functions(layer: Layer, train: bool, loss: Any = None, with_carry: bool = False) -> Functions:
-    """The plain equations and the derivation, as functions of (point, fixed): made once, compiled once."""
+    """The plain equations and the derivation, as functions of (point, fixed)."""
 
     def plain(point: Any, fixed: Any) -> Any:
         at = trees.join(point, fixed["others"])
@@ -217,11 +231,11 @@ def _eagerly(grad_by_hand: Callable[..., Any], arguments: list[Any]) -> Any:
 
 def _random_like(outputs: Any) -> Any:
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape)), outputs)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), leaf.dtype), outputs)
 
 
 def _given_dy(who: str, dy: Any, outputs: Any, with_carry: bool) -> Any:
-    """Dy as the outputs have it: y alone, or (y, carry) with no gradient from the carry."""
+    """dy as the outputs have it: y alone, or (y, carry) with no gradient from the carry."""
     structure: Any = jax.tree.structure(outputs)
     if with_carry and structure != jax.tree.structure(dy):
         dy = (dy, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), outputs[1]))
@@ -231,9 +245,24 @@ def _given_dy(who: str, dy: Any, outputs: Any, with_carry: bool) -> Any:
 
 
 def _context(
-    layer: Layer, plain: Any, point: Any, fixed: Any, dy: Any, params: Any, x: Any, sliced: bool
+    layer: Layer,
+    train: bool,
+    loss: Any,
+    plain: Any,
+    point: Any,
+    fixed: Any,
+    dy: Any,
+    params: Any,
+    x: Any,
+    sliced: bool,
 ) -> diagnosis.Context:
     """What a diagnosis may use; nothing of it is computed before a leaf is wrong."""
+    net = functions(layer, train)[0] if loss is not None else plain
+    y = jax.eval_shape(net, point, fixed)
+    array = hasattr(x, "shape") and hasattr(y, "shape")
+    leading = (x.shape[:-1] if trees.is_float(x) else x.shape) if array else ()
+    shared = _shared_axes(leading, y.shape[:-1]) if array and sliced else 0
+    names = tuple(AXES[k] if len(leading) <= len(AXES) else f"axis {k}" for k in range(shared))
 
     @functools.cache
     def altered() -> list[alternatives.Alternative]:
@@ -241,19 +270,19 @@ def _context(
             inside = alternatives.of_layers(plain, point, fixed, dy) if layer.info.children else []
             return inside + alternatives.of_equations(plain, point, fixed, dy)
 
-    array = hasattr(x, "shape") and hasattr(dy, "shape")
-    leading = (x.shape[:-1] if trees.is_float(x) else x.shape) if array else ()
-    shared = _shared_axes(leading, dy.shape[:-1]) if array and sliced else 0
-    few = len(leading) <= len(AXES)
-    names = tuple(AXES[k] if few else f"axis {k}" for k in range(shared))
+    def at_output() -> Any:
+        """Behind a loss the examples part at the network's output: dy there is the loss's own gradient."""
+        if loss is None:
+            return dy
+        return jax.grad(lambda y: loss.apply(y, fixed["target"], fixed["loss_mask"]))(net(point, fixed))
 
     @functools.cache
     def parts() -> list[dict[str, np.ndarray]]:
         with jax.enable_x64(True):
-            return slices(plain, point, fixed, dy, shared)
+            return slices(net, point, fixed, at_output(), shared)
 
     return diagnosis.Context(
-        sizes=_sizes(x, dy, names),
+        sizes=_sizes(x, y, names),
         blocks=trees.blocks({"params": params}),
         axes=names,
         dy=np.asarray(dy) if array else None,

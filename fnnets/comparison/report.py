@@ -29,7 +29,7 @@ class Row:
       difference: the largest error of autodiff or hand against central differences, over the scale.
       differenced: the number of entries that were differenced.
       set_aside: how many of them lie at a kink and were left out.
-      verdict: "ok", "constant" (moving statistics, right at 0) or what is wrong.
+      verdict: "ok", "constant" (moving statistics, right at 0), "unchecked", or what is wrong.
       cause: the kind of mistake, where it was recognised; "" where all is right.
       diagnosis: the mistake in words; "" where all is right.
     """
@@ -136,8 +136,10 @@ def _table(rows: tuple[Row, ...]) -> list[str]:
     body: list[tuple[str, ...]] = [head]
     for row in rows:
         shape = "" if row.shape is None else "×".join(map(str, row.shape)) or "scalar"
-        checked = f"{row.difference:.1e}" if row.differenced else "-"
-        aside = f" ({row.set_aside} at a kink)" if row.set_aside else ""
+        used, size = row.differenced - row.set_aside, math.prod(row.shape or ())
+        checked = f"{row.difference:.1e}" if used else "-"
+        sample = f" ({row.differenced} of {size})" if 0 < row.differenced < size else ""
+        aside = sample + (f" ({row.set_aside} at a kink)" if row.set_aside else "")
         agreed = f"{row.relative:.1e}"
         body.append((row.path, row.layer, shape, agreed, checked + aside, f"{row.cosine:.6f}", row.verdict))
     body = [cells if layers else (cells[0], *cells[2:]) for cells in body]

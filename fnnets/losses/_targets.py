@@ -130,9 +130,7 @@ def smoothed(t: jax.Array, label_smoothing: float, outcomes: int) -> jax.Array:
 
 def mask_of_examples(info: Info, y: jax.Array, mask: Any) -> jax.Array:
     """A mask with one bool for each example."""
-    mask = checks.array(info, mask, "mask")
-    if mask.dtype != bool:
-        raise TypeError(f"{info}: mask must hold bools, got {mask.dtype}; convert it with mask.astype(bool).")
+    mask = checks.bools(info, mask)
     remedy = f"y has shape {checks.shape_text(y.shape)}, and a mask one bool for each example."
     checks.same_shape(info, "mask", mask.shape, y.shape[:-1], remedy)
     return mask

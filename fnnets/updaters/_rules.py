@@ -31,7 +31,7 @@ def updater(
 
 
 def widen(x: Any) -> jax.Array:
-    """X in at least float32: in bfloat16 a mean with ρ = 0.999 cannot move, in float16 g² underflows at 2e-4."""
+    """x in at least float32: in bfloat16 a mean with ρ = 0.999 cannot move, in float16 g² underflows at 2e-4."""
     x = jnp.asarray(x)
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
