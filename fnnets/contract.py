@@ -131,11 +131,13 @@ def layer(
       forward: `(params, x) -> (y, saved)`, the same y and what `backward` needs.
       backward: `(params, saved, dy) -> (dparams, dx)`, trees of the shapes of params and x.
         apply and forward may also name `key`, `train` or `mask` as keyword arguments; those
-        that they name are passed on.
+        that they name are passed on. saved is a tree of arrays; a shape, a string or whatever is no array
+        goes in as `fn.Static(value)`.
       name: what errors and tables call the layer; an `Info` where there are settings to show.
 
     Returns:
-      The `Layer`.
+      The `Layer`. A NamedTuple of params may name the equal blocks of a field's last axis in a class
+      attribute, `blocks = {"w": ("value", "gate")}`: a report then calls them by these names.
 
     Raises:
       TypeError: forward or backward return something else than a pair, or a carry is passed in.

@@ -58,6 +58,8 @@ def l1(rate: Any, *, n: int = 1, on: Any = kernels) -> Penalty:
       on: what it acts on, a function from params to a tree of bools, or the tree; a bool in place of a
         subtree counts for all of it. Kernels and recurrent kernels by default; `fn.trainable` adds biases
         and scales. Leaves that are not floating point are left out always.
+        A kernel is told by its name, `w` or `u`: where params are called otherwise, say what `on` is.
+        A kernel is told by its name, `w` or `u`: where params are called otherwise, say what `on` is.
 
     Returns:
       A `Penalty` of any params; value () in at least float32, dparams in the shapes and dtypes of params.
@@ -100,6 +102,8 @@ def l2(rate: Any, *, n: int = 1, on: Any = kernels) -> Penalty:
       on: what it acts on, a function from params to a tree of bools, or the tree; a bool in place of a
         subtree counts for all of it. Kernels and recurrent kernels by default; `fn.trainable` adds biases
         and scales. Leaves that are not floating point are left out always.
+        A kernel is told by its name, `w` or `u`: where params are called otherwise, say what `on` is.
+        A kernel is told by its name, `w` or `u`: where params are called otherwise, say what `on` is.
 
     Returns:
       A `Penalty` of any params; value () in at least float32, dparams in the shapes and dtypes of params.

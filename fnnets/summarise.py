@@ -39,8 +39,13 @@ class Summary:
 
     def __str__(self) -> str:
         head = ("layer", "output shape", "parameters")
+        inside = any(row.path == "" for row in self.rows)  # below a line for the network itself
         body = [
-            ("  " * row.path.count("/") + row.layer, str(row.shape), f"{row.params:,}" if row.params else "")
+            (
+                "  " * (row.path.count("/") + (inside and row.path != "")) + row.layer,
+                str(row.shape),
+                f"{row.params:,}" if row.params else "",
+            )
             for row in self.rows
         ]
         lines = format_table([head, *body])
@@ -77,11 +82,10 @@ def summary(layer: Layer, x: Any) -> Summary:
     """
     params = jax.eval_shape(layer.init, jax.random.key(0), x)
     shapes = observe.output_shapes(layer, params, x)
-    rows = (
-        _rows(layer, params, shapes, "")
-        if layer.info.children
-        else [_row(layer, params, layer.info.name, shapes)]
-    )
+    # A serial is its layers; any other network, and a layer alone, is a line of its own.
+    shapes[""] = jax.eval_shape(layer.apply, params, x)
+    rows = [] if layer.info.name == "serial" else [_row(layer, params, "", shapes)]
+    rows += _rows(layer, params, shapes, "")
     return Summary(tuple(rows), count_params(params))
 
 

@@ -202,6 +202,9 @@ def test_summary_is_a_table_of_layers_shapes_and_parameters():
     assert "    dense(8, use_bias=False)  (2, 8)        64" in str(table)
     assert str(table).endswith("320 parameters")
     assert fn.summary(fn.dense(3), jnp.ones((4, 2))).params == 9
+    alone = fn.summary(fn.residual(fn.dense(4)), jnp.ones((2, 4)))
+    assert [(row.path, row.layer) for row in alone.rows] == [("", "residual"), ("0.dense", "dense(4)")]
+    assert "\n  dense(4)" in str(alone)
 
 
 @pytest.mark.parametrize(
