@@ -1,99 +1,32 @@
-"""Losses: PyTorch's numbers, autodiff, masks, dtypes, extremes and errors."""
-
-import json
-from pathlib import Path
-from typing import NamedTuple
+"""Losses: PyTorch's numbers, autodiff, masks and dtypes."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from loss_cases import (
+    CLASSES,
+    IGNORED,
+    MASK,
+    REFERENCES,
+    SHAPE,
+    SUMS,
+    WEIGHTS,
+    both_ways,
+    classified,
+    close,
+    distributions,
+    every_case,
+    labels,
+    numbers,
+    one_of_each,
+    other_numbers,
+    shares,
+    signs,
+    soft_targets,
+)
 
 import fnnets as fn
-
-REFERENCES = json.loads((Path(__file__).parent / "references" / "losses.json").read_text())["losses"]
-SHAPE, CLASSES, IGNORED = (4, 3), 5, 1
-MASK = np.array([[1, 1, 0], [0, 0, 0], [1, 0, 1], [1, 1, 1]], bool)
-WEIGHTS = (0.5, 1.0, 2.0, 0.25, 1.5)
-SUMS = ("half_squared_error", "squared_error")
-
-draw = np.random.default_rng(0)
-numbers = draw.normal(size=(*SHAPE, CLASSES))
-other_numbers = draw.normal(size=(*SHAPE, CLASSES))
-signs = draw.choice([-1.0, 1.0], size=(*SHAPE, CLASSES))
-shares = draw.uniform(0.05, 0.95, size=(*SHAPE, CLASSES))
-distributions = draw.dirichlet(np.ones(CLASSES), size=SHAPE)
-soft_targets = draw.dirichlet(np.ones(CLASSES), size=SHAPE)
-labels = draw.integers(0, CLASSES, size=SHAPE)
-labels[0, 0] = labels[3, 1] = IGNORED
-
-
-class Case(NamedTuple):
-    """One row of the table that all properties go through."""
-
-    loss: str
-    options: dict
-    y: np.ndarray
-    target: np.ndarray
-
-    def build(self):
-        return getattr(fn.losses, self.loss)(**self.options)
-
-
-def table():
-    for loss in (*SUMS, "mse", "mae", "huber"):
-        yield Case(loss, {}, numbers, other_numbers)
-    yield Case("huber", {"delta": 0.3}, numbers, other_numbers)
-    yield Case("hinge", {}, numbers, signs)
-    yield Case("kl_divergence", {}, np.log(distributions), soft_targets)
-    some = ({}, {"weights": WEIGHTS}, {"label_smoothing": 0.2}, {"weights": WEIGHTS, "label_smoothing": 0.2})
-    for loss, y in (("binary_cross_entropy", shares), ("sigmoid_cross_entropy", numbers)):
-        yield from (Case(loss, options, y, soft_targets) for options in some)
-        yield Case(loss, {}, y, signs > 0)
-    for loss, y in (
-        ("cross_entropy", distributions),
-        ("nll", np.log(distributions)),
-        ("softmax_cross_entropy", numbers),
-    ):
-        yield from (Case(loss, options, y, labels) for options in some)
-        yield from (Case(loss, options | {"ignore_label": IGNORED}, y, labels) for options in some[::3])
-        yield from (Case(loss, options, y, soft_targets) for options in some[::3])
-        yield Case(loss, {"weights": WEIGHTS}, y, np.eye(CLASSES, dtype=int)[labels])
-
-
-def label(case):
-    kind = "labels" if case.target.shape == SHAPE else case.target.dtype
-    return "-".join([case.loss, *(key for key in case.options if case.options[key]), str(kind)])
-
-
-CASES = list(table())
-every_case = pytest.mark.parametrize("case", CASES, ids=label)
-FULLEST = {case.loss: case for case in sorted(CASES, key=lambda case: len(case.options))}
-one_of_each = pytest.mark.parametrize("case", FULLEST.values(), ids=label)
-on_logits = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-CLASSIFIED = ("cross_entropy", "nll", "softmax_cross_entropy")
-classified = pytest.mark.parametrize("name", CLASSIFIED)
-
-
-def close(got, expected, rtol=1e-12):
-    np.testing.assert_allclose(got, np.asarray(expected), rtol=rtol, atol=1e-15)
-
-
-class Numbers(NamedTuple):
-    """A loss in both ways."""
-
-    value: np.ndarray  # of forward
-    dy: np.ndarray  # of backward
-    applied: np.ndarray  # of apply
-    autodiff: np.ndarray  # of apply's gradient
-
-
-def both_ways(loss, y, target, mask=None, dvalue=1.0):
-    # Not under jit: the operations of all cases are the same few, compiled once.
-    value, saved = loss.forward(y, target, mask)
-    applied, gradient = jax.value_and_grad(loss.apply)(jnp.asarray(y), target, mask)
-    return Numbers(*map(np.asarray, (value, loss.backward(saved, dvalue), applied, gradient)))
-
 
 # Numbers of PyTorch
 
@@ -296,136 +229,6 @@ def test_classes_that_weigh_nothing_leave_nothing_to_divide_by():
     assert got.value == got.applied == 0
     assert not got.dy.any()
     assert not got.autodiff.any()
-
-
-# Extremes and kinks
-
-
-@on_logits
-def test_softmax_cross_entropy_of_huge_logits(dtype):
-    z = jnp.array([[1e4, -1e4], [1e4, -1e4]], dtype)
-    got = both_ways(fn.losses.softmax_cross_entropy(), z, jnp.array([0, 1]))
-    assert got.value == got.applied == float(z[0, 0])
-    assert got.dy.tolist() == got.autodiff.tolist() == [[0.0, 0.0], [0.5, -0.5]]
-
-
-@on_logits
-def test_sigmoid_cross_entropy_of_huge_logits(dtype):
-    z = jnp.array([[1e4, -1e4], [1e4, -1e4]], dtype)
-    got = both_ways(fn.losses.sigmoid_cross_entropy(), z, jnp.array([[1, 0], [0, 1]]))
-    assert got.value == got.applied == float(z[0, 0]) / 2
-    assert got.dy.tolist() == got.autodiff.tolist() == [[0.0, 0.0], [0.25, -0.25]]
-
-
-def test_sigmoid_cross_entropy_keeps_its_digits_where_it_is_nearly_right():
-    got = both_ways(fn.losses.sigmoid_cross_entropy(), jnp.array([20.0]), jnp.array([1]))
-    close(got.value, np.exp(-20), rtol=1e-6)
-    close(got.dy, [-np.exp(-20)], rtol=1e-6)
-
-
-TINY = float(np.finfo(np.float32).tiny)
-
-
-@pytest.mark.parametrize(
-    ("q", "t", "value", "slope"),
-    [
-        (0.0, 1, -np.log(TINY), 0.0),
-        (TINY, 1, -np.log(TINY), -1 / TINY),
-        (0.0, 0, 0.0, 0.0),
-        (1.0, 1, 0.0, -1.0),
-    ],
-)
-def test_logarithms_of_probabilities_are_finite_at_zero(q, t, value, slope):
-    # The other answer, 1 − t of probability 1 − q, has a slope of its own where it is the true one.
-    for loss, dy in ((fn.losses.cross_entropy(), slope), (fn.losses.binary_cross_entropy(), slope + (1 - t))):
-        got = both_ways(loss, jnp.array([q]), jnp.array([t]))
-        close(got.value, value, rtol=1e-6)
-        close(got.dy, [dy], rtol=1e-6)
-        close(got.autodiff, got.dy, rtol=1e-6)
-
-
-@one_of_each
-def test_nan_that_counts_is_not_hidden(case):
-    y = case.y.copy()
-    y[0, 1] = np.nan
-    with jax.enable_x64(True):
-        got = both_ways(case.build(), y, case.target)
-    assert np.isnan([got.value, got.applied]).all()
-
-
-@pytest.mark.parametrize("name", ["nll", "kl_divergence", "softmax_cross_entropy"])
-def test_an_impossible_class_that_is_not_the_target_costs_nothing(name):
-    got = both_ways(getattr(fn.losses, name)(), jnp.array([[0.0, -jnp.inf]]), jnp.array([[1.0, 0.0]]))
-    assert got.value == got.applied == 0
-    assert got.dy.tolist() == got.autodiff.tolist()
-    assert got.dy[0, 1] == 0
-
-
-@pytest.mark.parametrize(
-    ("name", "y", "target", "slope"),
-    [
-        ("mae", [2.0, 3.0], [2.0, 2.0], [0.0, 0.5]),
-        ("huber", [3.0, 1.0], [2.0, 2.0], [0.5, -0.5]),
-        ("hinge", [1.0, -1.0], [1.0, -1.0], [0.0, 0.0]),
-    ],
-)
-def test_slope_at_a_kink(name, y, target, slope):
-    got = both_ways(getattr(fn.losses, name)(), jnp.array(y), jnp.array(target))
-    assert got.dy.tolist() == got.autodiff.tolist() == slope
-
-
-# Errors
-
-WRONG_SHAPES = [((7, 1), (7,)), ((7,), (7, 1)), ((7, 3), (3,)), ((7, 3), (1, 3))]
-
-
-@pytest.mark.parametrize(
-    ("name", "y", "target"),
-    [
-        (name, y, target)
-        for name in FULLEST
-        for y, target in WRONG_SHAPES
-        if name not in CLASSIFIED or target != y[:-1]  # where they are labels
-    ],
-)
-def test_nothing_is_broadcast(name, y, target):
-    with pytest.raises(ValueError, match="target must have shape") as error:
-        getattr(fn.losses, name)().apply(np.zeros(y), np.zeros(target, int))
-    text = str(error.value)
-    assert text.startswith(f"{name}(): ")
-    assert str(y) in text
-    assert f"got {target}" in text
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "text"),
-    [
-        (lambda: fn.losses.mse().apply(jnp.ones((4, 3), int), numbers), TypeError, "mse(): y must be floating point"),
-        (lambda: fn.losses.mse().apply(jnp.ones(()), jnp.ones(())), ValueError, "mse(): y must have at least 1 axis"),
-        (lambda: fn.losses.mse().apply(numbers, None), TypeError, "mse(): target must be an array"),
-        (lambda: fn.losses.mse().apply(numbers, numbers, MASK[0]), ValueError, "mask must have shape (4, 3), got (3,)"),
-        (lambda: fn.losses.mse().apply(numbers, numbers, MASK[..., None]), ValueError, "got (4, 3, 1)"),
-        (lambda: fn.losses.mse().apply(numbers, numbers, 1.0 * MASK), TypeError, "mask must hold bools, got float"),
-        (lambda: fn.losses.nll().apply(numbers, 1.0 * labels), TypeError, "nll(): target must hold integers"),
-        (lambda: fn.losses.nll(ignore_label=1).apply(numbers, signs), ValueError, "leave examples out by the mask"),
-        (lambda: fn.losses.nll(weights=(1.0,)).apply(numbers, labels), ValueError, "nll(weights=…): weights must"),
-        (lambda: fn.losses.nll(weights=2.0).apply(numbers, labels), ValueError, "must have shape (5,), got ()"),
-        (lambda: fn.losses.nll(label_smoothing=1.5), ValueError, "nll: label_smoothing must lie between 0 and 1"),
-        (lambda: fn.losses.huber(0.0), ValueError, "huber: delta must be greater than 0, got 0.0"),
-        (lambda: fn.losses.mse().apply(numbers, numbers, maks=MASK), TypeError, "mse().apply() got an unexpected"),
-        (lambda: fn.l2(0.1, n=0), ValueError, "l2: n must be a whole number of at least 1, got 0"),
-    ],
-)  # fmt: skip
-def test_errors_say_what_to_do(call, error, text):
-    with pytest.raises(error) as raised:
-        call()
-    assert text in str(raised.value)
-
-
-def test_a_loss_is_written_as_in_code():
-    assert repr(fn.losses.huber(0.5)) == "huber(delta=0.5)"
-    assert repr(fn.losses.nll(weights=WEIGHTS, ignore_label=0)) == "nll(weights=…, ignore_label=0)"
-    assert fn.losses.nll(weights=WEIGHTS).info.settings["weights"] == WEIGHTS
 
 
 def test_a_network_is_differentiated_through_a_loss_with_no_autodiff():
