@@ -123,7 +123,9 @@ def bools(who: Any, mask: Any) -> Any:
     """A mask as an array of bools: an additive one, of 0 and −∞, would mean the opposite."""
     mask = array(who, mask, "mask")
     if mask.dtype != bool:
-        raise TypeError(f"{who}: mask must hold bools, True where x counts, got {mask.dtype}; convert it.")
+        raise TypeError(
+            f"{who}: mask must hold bools, got {mask.dtype}; True stands where x counts, convert it."
+        )
     return mask
 
 
