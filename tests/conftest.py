@@ -7,8 +7,13 @@ import pytest
 
 collect_ignore_glob = ["references/*"]  # scripts that need the peers
 
-# Two workers share the machine: each test process leaves the other a core.
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+# Two workers share the machine, and nearly all of their time is compilation: of tiny programs, which
+# gain nothing from being optimised.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0 "
+    "--xla_llvm_disable_expensive_passes=true",
+)
 
 
 @pytest.fixture
