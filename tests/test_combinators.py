@@ -35,16 +35,19 @@ def gradient(layer, params, x, dy, mask=None):
     return y, *layer.backward(params, saved, dy)[:2]
 
 
-def test_stack_is_serial_of_its_copies():
+def test_stack_is_serial_of_its_copies(x64):
+    x = jnp.asarray(np.asarray(X, np.float64))
     stack, flat = fn.stack(BLOCK, 3), fn.serial(BLOCK, BLOCK, BLOCK)
-    params = stack.init(KEY, X)
+    params = stack.init(KEY, x)
     copies = tuple(jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(3))
-    dy = jnp.ones_like(X)
-    y, dparams, dx = gradient(stack, params, X, dy)
-    expected, dcopies, dx_expected = gradient(flat, copies, X, dy)
-    chex.assert_trees_all_close((y, dx), (expected, dx_expected), rtol=1e-5)
-    chex.assert_trees_all_close(dparams, jax.tree.map(lambda *leaves: jnp.stack(leaves), *dcopies), rtol=1e-5)
-    chex.assert_trees_all_close(copies, flat.init(KEY, X), rtol=1e-6)
+    dy = jnp.ones_like(x)
+    y, dparams, dx = gradient(stack, params, x, dy)
+    expected, dcopies, dx_expected = gradient(flat, copies, x, dy)
+    chex.assert_trees_all_close((y, dx), (expected, dx_expected), rtol=1e-11)
+    chex.assert_trees_all_close(
+        dparams, jax.tree.map(lambda *leaves: jnp.stack(leaves), *dcopies), rtol=1e-11
+    )
+    chex.assert_trees_all_close(copies, flat.init(KEY, x), rtol=1e-11)
 
 
 def test_stack_draws_as_serial_does():
@@ -175,17 +178,18 @@ def test_residual_adds_and_branch_merges():
     chex.assert_trees_all_close(summed.apply((half, (), ()), X), 2.5 * X)
 
 
-def test_intermediates_hold_what_every_child_gave():
+def test_intermediates_hold_what_every_child_gave(x64):
+    x = jnp.asarray(np.asarray(X, np.float64))
     net = fn.serial(fn.dense(5), fn.residual(BLOCK), fn.stack(BLOCK, 3), fn.branch(fn.tanh(), fn.dense(2)))
-    params = net.init(KEY, X)
-    found = jax.jit(lambda params, x: fn.intermediates(net, params, x))(params, X)
+    params = net.init(KEY, x)
+    found = jax.jit(lambda params, x: fn.intermediates(net, params, x))(params, x)
     assert list(found)[:4] == ["0.dense", "1.residual", "1.residual/0.serial", "1.residual/0.serial/0.dense"]
     assert found["2.stack/0.serial/1.tanh"].shape == (3, 3, 4, 5)
-    chex.assert_trees_all_close(found["2.stack"], found["2.stack/0.serial"][-1], rtol=1e-6)
-    chex.assert_trees_all_close(found["3.branch"], net.apply(params, X), rtol=1e-6)
-    chex.assert_trees_all_close(found["0.dense"], fn.dense(5).apply(params[0], X), rtol=1e-6)
-    by_hand = fn.intermediates(fn.by_hand(net), params, X)
-    chex.assert_trees_all_close(by_hand, found, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(found["2.stack"], found["2.stack/0.serial"][-1], rtol=1e-11)
+    chex.assert_trees_all_close(found["3.branch"], net.apply(params, x), rtol=1e-11)
+    chex.assert_trees_all_close(found["0.dense"], fn.dense(5).apply(params[0], x), rtol=1e-11)
+    by_hand = fn.intermediates(fn.by_hand(net), params, x)
+    chex.assert_trees_all_close(by_hand, found, rtol=1e-11)
 
 
 def test_summary_is_a_table_of_layers_shapes_and_parameters():
