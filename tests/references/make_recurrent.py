@@ -101,10 +101,15 @@ def torch_cases():
 # ---------------------------------------------------------------- Keras' layers
 
 
+@keras.saving.register_keras_serializable()
+def tanh(x):
+    """Keras' own is float32 on jax, even of float64."""
+    return jax.numpy.tanh(x)
+
+
 def keras_case(kind, mask=None, carried=False, bidirectional=False, **options):
-    layer = getattr(keras.layers, kind)(
-        UNITS, return_sequences=True, return_state=not bidirectional, **options
-    )
+    given = {"activation": tanh, "return_sequences": True, "return_state": not bidirectional} | options
+    layer = getattr(keras.layers, kind)(UNITS, **given)
     layer.zero_output_for_mask = True  # Keras repeats the last output there
     if bidirectional:
         layer = keras.layers.Bidirectional(layer)
