@@ -158,10 +158,10 @@ def table(rows: Sequence[Row]) -> str:
     )
 
 
-def arguments(description: str | None) -> argparse.ArgumentParser:
-    """The options that every benchmark has; a benchmark may add its own."""
+def arguments(description: str | None, rounds: int = 60, quick: int = 5) -> argparse.ArgumentParser:
+    """The options that every benchmark has; it takes so many rounds by default, and may add its own."""
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, help="turns of each contender (60; 5 if --quick)")
+    parser.add_argument("--rounds", type=int, help=f"turns of each contender ({rounds}; {quick} if --quick)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes and few rounds, to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to FILE")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a claim does not hold")

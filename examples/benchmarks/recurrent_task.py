@@ -123,9 +123,9 @@ def repeated(step: Callable[..., Any], *inputs: Any) -> Built:
 # ---------------------------------------------------------------- fnnets
 
 
-def by_hand(settings: Settings, **options: Any) -> Built:
+def by_hand(settings: Settings) -> Built:
     """`jax.value_and_grad` through `fn.by_hand`: the layer's own backward."""
-    net = network(settings, **options)
+    net = network(settings)
     x = arrays(settings)[0]
     return contender(fn.by_hand(net).apply, lambda weights: own(net, x, weights), settings)
 
@@ -142,6 +142,20 @@ def grad_of_forward(settings: Settings) -> Built:
     net = network(settings)
     x = arrays(settings)[0]
     return contender(lambda p, x: net.forward(p, x)[0], lambda weights: own(net, x, weights), settings)
+
+
+def layer_alone(settings: Settings, memory: str, time_major: bool) -> Built:
+    """forward, and backward of a given dy: y and the gradients are results, and not temporary memory."""
+    x, dy, weights = arrays(settings)
+    if time_major:
+        x, dy = (np.ascontiguousarray(a.swapaxes(0, 1)) for a in (x, dy))
+    net = network(settings, memory=memory, time_major=time_major)
+
+    def step(params: Any, x: Any, dy: Any) -> Any:
+        y, _, saved = net.forward(params, x)
+        return y, net.backward(params, saved, dy)
+
+    return repeated(step, own(net, x, weights), x, dy)
 
 
 def compilation(settings: Settings, steps: int) -> Built:
