@@ -6,7 +6,6 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fnnets import checks
 from fnnets.contract import Layer, describe
@@ -42,7 +41,7 @@ class GRUStep(NamedTuple):
 class GRUFactors(NamedTuple):
     """What a step back multiplies by."""
 
-    s: jax.Array  # (…, 3, H), of r, z and m; (…, 2, H), of r and z, where the reset comes before
+    s: jax.Array  # (…, 3H), of r, z and m; (…, 2H), of r and z, where the reset comes before
     s_n: jax.Array  # (…, H)
     keep: jax.Array  # (…, H), the share of the old state
     r: Any  # (…, H), where the reset comes before; None otherwise
@@ -136,7 +135,6 @@ def gru(
         time_major=time_major, recurrent_dropout=recurrent_dropout, variational=variational,
     )  # fmt: skip
     after, old, both = reset == "after", update == "old", 2 * features
-    second = np.array([[False], [True]])
 
     def init(key: Any, x: Any) -> GRU:
         dtype = jnp.result_type(float)
@@ -184,20 +182,22 @@ def gru(
         s_z = (h - n if old else n - h) * z * (1 - z)
         s_n = (1 - keep) * (1 - n * n)
         if after:
-            return GRUFactors(jnp.stack([s_n * saved.m * r * (1 - r), s_z, s_n * r], -2), s_n, keep, None)
-        return GRUFactors(jnp.stack([dropped(h, noise) * r * (1 - r), s_z], -2), s_n, keep, r)
+            return GRUFactors(
+                jnp.concatenate([s_n * saved.m * r * (1 - r), s_z, s_n * r], -1), s_n, keep, None
+            )
+        return GRUFactors(jnp.concatenate([dropped(h, noise) * r * (1 - r), s_z], -1), s_n, keep, r)
 
     def backward(
         params: GRU, h: jax.Array, factors: GRUFactors, dh: jax.Array, *, noise: Any = None
     ) -> tuple[jax.Array, GRUGradient]:
         del h
-        (s, s_n, keep, r), batch = factors, dh.shape[:-1]
+        s, s_n, keep, r = factors
         da_n = dh * s_n
         if after:  # s of r, z and m, each times dh
-            d = (dh[..., None, :] * s).reshape(*batch, 3 * features)
+            d = jnp.concatenate([dh] * 3, -1) * s
             return dh * keep + dropped(d @ params.u.T, noise), GRUGradient(d, da_n)
         dk = da_n @ params.u[:, both:].T  # s of r times dk, s of z times dh
-        d = (jnp.where(second, dh[..., None, :], dk[..., None, :]) * s).reshape(*batch, both)
+        d = jnp.concatenate([dk, dh], -1) * s
         return dh * keep + dropped(dk * r + d @ params.u[:, :both].T, noise), GRUGradient(d, da_n)
 
     def collect(

@@ -49,7 +49,7 @@ class LSTMCarry(NamedTuple):
 class LSTMFactors(NamedTuple):
     """What a step back multiplies by."""
 
-    s: jax.Array  # (…, 4, H), dz from dc, of the block o from dh
+    s: jax.Array  # (…, 4H), dz from dc, of the block o from dh
     s_c: jax.Array  # (…, H), dc from dh
     k: jax.Array  # (…, H), dc of the step before from dc
 
@@ -141,7 +141,6 @@ def lstm(
     kind: Any = CoupledLSTM if coupled else LSTM
     names = kind.blocks["w"]
     n, peepholes = len(names), len(kind.blocks["p"])
-    last_block = np.arange(n)[:, None] == n - 1
 
     def init(key: Any, x: Any) -> Any:
         dtype = jnp.result_type(float)
@@ -212,7 +211,7 @@ def lstm(
         if peephole:
             s_c = s_c + s_o * params.p[-1]
             k = k + s_i * params.p[0] + (0 if coupled else s_f * params.p[1])
-        return LSTMFactors(jnp.stack([s_i, s_g, s_o] if coupled else [s_i, s_f, s_g, s_o], -2), s_c, k)
+        return LSTMFactors(jnp.concatenate([s_i, s_g, s_o] if coupled else [s_i, s_f, s_g, s_o], -1), s_c, k)
 
     def backward(
         params: Any, carry: LSTMCarry, factors: LSTMFactors, dcarry: LSTMCarry, *, noise: Any = None
@@ -220,9 +219,7 @@ def lstm(
         del carry
         (s, s_c, k), (dh, dc) = factors, dcarry
         dc = dc + dh * s_c
-        # dh for the block o, dc for the others: one selection is one kernel, where a concatenation is several.
-        dz = jnp.where(last_block, dh[..., None, :], dc[..., None, :]) * s
-        dz = dz.reshape(*dh.shape[:-1], n * features)
+        dz = jnp.concatenate([dc] * (n - 1) + [dh], -1) * s
         return LSTMCarry(dropped(dz @ params.u.T, noise), dc * k), dz
 
     def collect(
