@@ -93,9 +93,21 @@ def one_hot(classes: int, *shape: int) -> Draw:
     return lambda rng: np.eye(classes)[rng.integers(0, classes, shape)]
 
 
+def several(*draws: Draw) -> Draw:
+    """A tuple of inputs."""
+    return lambda rng: tuple(draw(rng) for draw in draws)
+
+
+def bools(mask: Any) -> Any:
+    """A mask of nested lists of 0 and 1 as an array, or as a tuple of arrays."""
+    if isinstance(mask, tuple):
+        return tuple(map(bools, mask))
+    return None if mask is None else np.array(mask, bool)
+
+
 def layer_case(name: str, layer: Layer, x: Draw, *, train: bool = False, mask: Any = None) -> Case:
-    """A row for a layer; the mask is a nested list of 0 and 1."""
-    mode: dict[str, Any] = {"train": train, "mask": None if mask is None else np.array(mask, bool)}
+    """A row for a layer; the mask is a nested list of 0 and 1, or a tuple of them where x is one."""
+    mode: dict[str, Any] = {"train": train, "mask": bools(mask)}
 
     compiled = problems.functions(layer, train)
 
@@ -113,7 +125,7 @@ def loss_case(name: str, loss: Any, y: Draw, target: Draw, *, mask: Any = None) 
 
     def problem(seed: int) -> Problem:
         rng = np.random.default_rng(seed)
-        return problems.of_loss(loss, y(rng), target(rng), None if mask is None else np.array(mask, bool))
+        return problems.of_loss(loss, y(rng), target(rng), bools(mask))
 
     return Case(name, problem, None, None, {})
 
@@ -192,6 +204,40 @@ def network_cases() -> list[Case]:
     ]
 
 
+# Nothing masked, right padding, left padding, a gap, nothing valid.
+STEPS = [[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 1, 1], [0, 0, 0, 0]]
+
+
+def sequence_cases() -> list[Case]:
+    """The rows with layers over time."""
+    steps, block = normal(5, 4, 2), fn.serial(fn.dense(3), fn.tanh())
+    rows = []
+    for factory in (fn.last, fn.mean_over_time, fn.max_over_time):
+        rows += [
+            layer_case(factory.__name__, factory(), steps),
+            layer_case(f"{factory.__name__}, masked", factory(), steps, mask=STEPS),
+        ]
+    for merge in ("concat", "sum", "mean", "mul"):
+        net = fn.bidirectional(block, merge)
+        rows.append(layer_case(f"bidirectional, {merge}", net, steps, mask=STEPS))
+    return [
+        *rows,
+        layer_case("dropout, shared by all steps", fn.dropout(0.4, shared_axes=(-2,)), steps, train=True),
+        layer_case(
+            "bidirectional, ids",
+            fn.serial(fn.bidirectional(fn.serial(fn.embedding(6, 3), fn.tanh())), fn.last()),
+            ids(6, 5, 4),
+            mask=STEPS,
+        ),
+        layer_case(
+            "bidirectional, reduced over time",
+            fn.bidirectional(fn.serial(block, fn.last())),
+            steps,
+            mask=STEPS,
+        ),
+    ]
+
+
 def loss_cases() -> list[Case]:
     """The rows with losses and penalties."""
     losses = fn.losses
@@ -238,4 +284,4 @@ def loss_cases() -> list[Case]:
 
 def cases() -> list[Case]:
     """All rows."""
-    return [*layer_cases(), *network_cases(), *loss_cases()]
+    return [*layer_cases(), *network_cases(), *sequence_cases(), *loss_cases()]
