@@ -210,30 +210,31 @@ STEPS = [[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 1, 1], [0, 0, 0, 0]]
 
 def sequence_cases() -> list[Case]:
     """The rows with layers over time."""
-    steps, block = normal(5, 4, 2), fn.serial(fn.dense(3), fn.tanh())
+    steps = normal(5, 4, 2)
     rows = []
     for factory in (fn.last, fn.mean_over_time, fn.max_over_time):
         rows += [
             layer_case(factory.__name__, factory(), steps),
             layer_case(f"{factory.__name__}, masked", factory(), steps, mask=STEPS),
         ]
-    for merge in ("concat", "sum", "mean", "mul"):
-        net = fn.bidirectional(block, merge)
-        rows.append(layer_case(f"bidirectional, {merge}", net, steps, mask=STEPS))
+    block = fn.serial(fn.dense(3), fn.tanh())
+    for net in (
+        fn.bidirectional(fn.elman(3)),
+        fn.bidirectional(block, "sum"),
+        fn.bidirectional(block, "mean"),
+        fn.bidirectional(fn.elman(3), "mul"),
+    ):
+        rows.append(layer_case(f"bidirectional, {net.info.settings['merge']}", net, steps, mask=STEPS))
+    reader = fn.serial(fn.bidirectional(fn.serial(fn.embedding(6, 2), fn.elman(3))), fn.last())
     return [
         *rows,
+        layer_case("bidirectional, ids", reader, ids(6, 5, 4), mask=STEPS),
         layer_case("dropout, shared by all steps", fn.dropout(0.4, shared_axes=(-2,)), steps, train=True),
         layer_case(
-            "bidirectional, ids",
-            fn.serial(fn.bidirectional(fn.serial(fn.embedding(6, 3), fn.tanh())), fn.last()),
-            ids(6, 5, 4),
-            mask=STEPS,
-        ),
-        layer_case(
-            "bidirectional, reduced over time",
-            fn.bidirectional(fn.serial(block, fn.last())),
-            steps,
-            mask=STEPS,
+            "encoder_decoder",
+            fn.encoder_decoder(fn.lstm(3), fn.lstm(3)),
+            several(normal(5, 4, 2), normal(5, 3, 2)),
+            mask=(STEPS, [row[:3] for row in STEPS[1:] + STEPS[:1]]),
         ),
     ]
 

@@ -74,11 +74,11 @@ def mask_shape(x: Any) -> tuple[int, ...]:
     return x.shape if jnp.issubdtype(x.dtype, jnp.integer) else x.shape[:-1]
 
 
-def time_axis(who: Any, x: Any) -> int:
+def time_axis(who: Any, x: Any, name: str = "x") -> int:
     """The time axis of x: its last, behind which floats have one of features."""
-    x = checks.array(who, x)
+    x = checks.array(who, x, name)
     features = x.ndim - len(mask_shape(x))
-    checks.rank(who, x, 1 + features)
+    checks.rank(who, x, 1 + features, name)
     return -1 - features
 
 

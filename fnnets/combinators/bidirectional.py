@@ -48,7 +48,7 @@ def bidirectional(layer: Layer, merge: Merge = "concat") -> Layer:
 
     Returns:
       A `Layer`; params are a tuple of two, of the copy forward in time and of the one backward, with the keys
-      `fold_in(key, 0)` and `fold_in(key, 1)`. x is (…, T, D) floats or (…, T) integers, the mask (…, T). y is
+      `fold_in(key, 0)` and `fold_in(key, 1)`. x is (…, T, D) floats or (…, T) integers (not time first), the mask (…, T). y is
       (…, T, 2H), or (…, T, H); a layer that reduces time away, such as a `serial` that ends in `fn.last()`, gives
       (…, 2H): what each copy had read at its end. What is observed inside the second copy is in its own time,
       the last step of x first.

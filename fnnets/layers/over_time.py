@@ -68,7 +68,7 @@ def max_over_time() -> Layer:
 
     Formula: y_d = x_{l_d, d}, l_d = argmax_t x_td over the t with mask_t; y = 0 where no step is valid.
 
-    Derivation: y_d is one entry of x, and l_d does not change when x changes a little, so
+    Derivation: y_d is one entry of x, and l_d does not change when x changes a little: dx is dy there,
 
         dx_td = dy_d where t = l_d, else 0
 

@@ -73,9 +73,8 @@ def generate(
     def step(state: Any, t: Any) -> Any:
         ids, carry = state
         y, carry, _ = net.forward(params, ids[..., None], carry)
-        checks.same_shape(
-            "generate", "the network's output", y.shape[:-1], (*ids.shape, 1), "logits (…, 1, V)."
-        )
+        shape = (*ids.shape, 1, *y.shape[-1:])
+        checks.same_shape("generate", "the network's output", y.shape, shape, "logits of one step.")
         logits = y[..., 0, :].astype(jnp.promote_types(y.dtype, jnp.float32))
         if not greedy:
             noise = jax.random.gumbel(jax.random.fold_in(key, t), logits.shape, logits.dtype)

@@ -93,8 +93,8 @@ def _checked(sequences: Sequence[Any]) -> list[np.ndarray]:
     for n, array in enumerate(arrays):
         name = f"sequence {n}"
         checks.rank("pad_sequences", array, 1, name)
-        remedy = "as sequence 0 has them."
-        checks.same_shape("pad_sequences", f"{name}'s steps", array.shape[1:], arrays[0].shape[1:], remedy)
+        remedy = "the shape that it has in sequence 0."
+        checks.same_shape("pad_sequences", f"a step of {name}", array.shape[1:], arrays[0].shape[1:], remedy)
         if array.dtype != arrays[0].dtype:
             raise TypeError(
                 f"pad_sequences: {name} must have dtype {arrays[0].dtype}, as sequence 0 has, got {array.dtype}; "

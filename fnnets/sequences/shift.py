@@ -37,7 +37,7 @@ def shift_right(targets: Any, first: Any) -> jax.Array:
       Computation 1 (1989), "teacher-forced learning".
     """
     targets = checks.array("shift_right", targets, "targets")
-    axis = c.time_axis("shift_right", targets)
+    axis = c.time_axis("shift_right", targets, "targets")
     before = jnp.expand_dims(jnp.asarray(first, targets.dtype), axis) if jnp.ndim(first) else first
     start = jnp.broadcast_to(before, jax.lax.slice_in_dim(targets, 0, 1, axis=axis).shape)
     kept = jax.lax.slice_in_dim(targets, 0, targets.shape[axis] - 1, axis=axis)
