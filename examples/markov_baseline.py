@@ -50,7 +50,6 @@ import fnnets as fn
 
 ORDERS = 6
 STREAMS, LENGTH, STEPS, STARTS, SEED = 128, 100, 300, 8, 0
-LABEL = {"color": GREY, "fontsize": 8, "va": "bottom", "ha": "right"}
 COLOURS = (ORANGE, BLUE, GREEN, PURPLE, RED)
 
 
@@ -237,7 +236,10 @@ def draw_bits(axes: Any, hidden: dict[int, float], markov: np.ndarray) -> None:
     axes.semilogx(list(hidden), list(hidden.values()), "o-", base=2, color=BLUE, label="hidden Markov model")
     for n, value in enumerate(markov):
         axes.axhline(value, color=GREY, linewidth=1)
-        axes.text(0.98 - 0.14 * (n % 4), value, f"order {n}", transform=axes.get_yaxis_transform(), **LABEL)
+        place = {"x": 0.98 - 0.14 * (n % 4), "va": "bottom" if n % 2 else "top", "ha": "right"}
+        axes.text(
+            y=value, s=f"order {n}", color=GREY, fontsize=8, transform=axes.get_yaxis_transform(), **place
+        )
     axes.set_xticks(list(hidden), list(hidden))
     axes.minorticks_off()
     axes.set(xlabel="states", title="Bits per character of the test, n-grams in grey")
@@ -255,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     markov_bits = bits(markov, corpus.before(corpus.test, ORDERS))
     models, shares = {}, {}
     for states in (2, 3) if chosen.quick else (2, 3, 4, 8, 16, 32, 64):
-        starts, steps = (2, 30) if chosen.quick else (STARTS if states <= 4 else 1, STEPS)
+        starts, steps = (2, 20) if chosen.quick else (STARTS if states <= 4 else 1, STEPS)
         models[states], _ = trained(corpus, states, starts, steps)
         if states <= 3:
             shares[states] = share_of_states(models[states], corpus)
