@@ -54,4 +54,17 @@ from fnnets.parameters import zero_carry as zero_carry
 from fnnets.penalties import Penalty as Penalty
 from fnnets.penalties import l1 as l1
 from fnnets.penalties import l2 as l2
+from fnnets.recurrent import GRU as GRU
+from fnnets.recurrent import LSTM as LSTM
+from fnnets.recurrent import Cell as Cell
+from fnnets.recurrent import CoupledLSTM as CoupledLSTM
+from fnnets.recurrent import Elman as Elman
+from fnnets.recurrent import Jordan as Jordan
+from fnnets.recurrent import LSTMCarry as LSTMCarry
+from fnnets.recurrent import elman as elman
+from fnnets.recurrent import gates as gates
+from fnnets.recurrent import gru as gru
+from fnnets.recurrent import jordan as jordan
+from fnnets.recurrent import lstm as lstm
+from fnnets.recurrent import recurrent as recurrent
 from fnnets.summarise import summary as summary
