@@ -74,6 +74,16 @@ def progress(steps: Iterable[Any], what: str) -> Iterable[Any]:
     return tqdm(steps, desc=what, leave=False, dynamic_ncols=True)
 
 
+def say(text: str) -> None:
+    """Prints a line at once, above a bar where there is one."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        tqdm.write(text)
+    else:
+        print(text, flush=True)
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """The rows as text: the first column to the left, the others to the right."""
     lines = [[str(cell) for cell in row] for row in (head, *rows)]

@@ -72,9 +72,10 @@ def parted(name: str, text: str) -> Corpus:
     return Corpus(name, letters, ids[: -2 * tenth], ids[-2 * tenth : -tenth], ids[-tenth:])
 
 
-def load(path: Path | None = None) -> Corpus:
-    """A file's text, or by default Python's documentation, as a `Corpus`."""
-    return parted(*read(path))
+def load(path: Path | None = None, first: int | None = None) -> Corpus:
+    """A file's text, or by default Python's documentation, as a `Corpus`; or its `first` so many characters."""
+    name, text = read(path)
+    return parted(name, text[:first])
 
 
 def in_words(corpus: Corpus) -> str:
