@@ -125,7 +125,7 @@ def trained(net: fn.Layer, corpus: Corpus, setting: Setting) -> Learned:
                 values.clear()
     except KeyboardInterrupt:
         print("interrupted: this is what was learned so far", file=sys.stderr, flush=True)
-        best = best if curve else (np.nan, state[0])
+        best = best if curve else (np.inf, state[0])
     return Learned(best[1], np.array(curve).reshape(-1, 3))
 
 
@@ -255,6 +255,7 @@ def draw(figure: Any, rows: Sequence[Row], curve: np.ndarray) -> None:
         right.annotate(f"order {n}", point(row), (0, 7), textcoords="offset points", ha="center", fontsize=8)
     for row, colour in ((window, GREEN), (net, BLUE)):
         right.semilogx(*point(row), "o", color=colour, label=f"{row.name}: weights")
+    right.tick_params(axis="x", which="minor", labelbottom=False)
     right.set(xlabel="counts or weights", title="Bits per character of the test, by size")
     right.legend()
 
