@@ -35,7 +35,7 @@ from ngrams import Ngrams, bits, fitted, probabilities, windows
 
 import fnnets as fn
 
-BATCH, LENGTH, RATE, SEED = 32, 64, 4e-3, 0
+BATCH, LENGTH, RATE, SEED = 32, 64, 6e-3, 0
 SIDE = 40  # characters on either side of a missing one
 LOSS = fn.losses.softmax_cross_entropy()
 COLOURS = {
@@ -201,8 +201,11 @@ def draw_kinds(axes: Any, right: dict[str, np.ndarray], groups: dict[str, np.nda
 
 def draw_text(axes: Any, corpus: Corpus, guess: dict[str, Guess], width: int = 100) -> None:
     """A line of the test part, and below it what each guessed in every place: its mistakes in red."""
-    first = len(corpus.test) // 2
-    places = np.arange(first, first + width)
+    stretches = windows(np.arange(len(corpus.test) - SIDE), width)
+    letters = np.char.isalpha(list(corpus.text(corpus.test)))
+    places = stretches[
+        letters[stretches].sum(1).argmax()
+    ]  # a stretch of sentences, of which there is most to see
     lines = {"text": corpus.test[places]} | {
         name: one(missing(corpus, places)) for name, one in guess.items()
     }
@@ -228,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{fn.compare(beside(2), (), x)}\n")
 
     nets = two_networks(len(corpus.letters), 16 if chosen.quick else 128)
-    steps = 20 if chosen.quick else 700
+    steps = 20 if chosen.quick else 1200
     markov = best_ngram(corpus)
     guess = {
         "n-gram, one side": by_ngram(markov, 1),
