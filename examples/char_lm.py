@@ -265,10 +265,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = options(__doc__, argv, text_option, full_option)
     setting = QUICK if chosen.quick else FULL if chosen.full else SHORT
     corpus = load(chosen.text, 60_000 if chosen.quick else None)
-    if len(corpus.train) <= 2 * STREAMS * WINDOW:
-        raise SystemExit(
-            f"{corpus.name} is too short: {STREAMS} streams of {WINDOW} characters are read at once"
-        )
     print(f"{in_words(corpus)}\n")
 
     net = network(len(corpus.letters), setting)

@@ -15,6 +15,7 @@ import numpy as np
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # stands for every character that is too rare to be learned
 RARE, LARGEST = 5, 255  # a character seen less often is unknown; so are all but the 255 commonest
+SHORTEST = 20_000  # characters of a file
 
 
 class Corpus(NamedTuple):
@@ -47,9 +48,12 @@ def read(path: Path | None = None) -> tuple[str, str]:
     """A name and a text: the file's, or the standard library's documentation of the language."""
     if path is not None:
         try:
-            return path.name, path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise SystemExit(f"--text {path}: {getattr(error, 'strerror', None) or error}") from None
+        if len(text) < SHORTEST:
+            raise SystemExit(f"--text {path}: {len(text)} characters are too few, {SHORTEST} are needed")
+        return path.name, text
     try:
         from pydoc_data.topics import topics
     except ImportError:
@@ -62,7 +66,7 @@ def parted(name: str, text: str) -> Corpus:
     points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
     tenth = len(points) // 10
     if tenth < 100:
-        raise SystemExit(f"{name}: a text of {len(points)} characters is too short to be parted in tenths")
+        raise SystemExit(f"{name}: {len(points)} characters are too few to be parted in tenths")
     seen, counts = np.unique(points[: -2 * tenth], return_counts=True)
     common = np.argsort(-counts, kind="stable")[:LARGEST]
     known = np.sort(seen[common[counts[common] >= RARE]])

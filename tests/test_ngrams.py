@@ -84,7 +84,7 @@ def test_a_part_can_be_read_on_from_what_is_before_it():
 def test_the_default_text_is_real_and_a_file_can_be_given(tmp_path):
     assert len(load().train) > 100_000
     path = tmp_path / "mine.txt"
-    path.write_text("naïve text " * 200, encoding="utf-8")
+    path.write_text("naïve text " * 2000, encoding="utf-8")
     assert load(path).letters == UNKNOWN + " aentvxï"
     with pytest.raises(SystemExit, match="No such file"):
         load(tmp_path / "nothing.txt")
@@ -92,5 +92,7 @@ def test_the_default_text_is_real_and_a_file_can_be_given(tmp_path):
     with pytest.raises(SystemExit, match="utf-8"):
         load(path)
     path.write_text("short")
-    with pytest.raises(SystemExit, match="too short"):
+    with pytest.raises(SystemExit, match="5 characters are too few"):
         load(path)
+    with pytest.raises(SystemExit, match="5 characters are too few"):
+        parted("mine", "short")
