@@ -91,14 +91,16 @@ def stack(layer: Layer, depth: int) -> Layer:
     ) -> tuple[Any, Any, StackSaved]:
         def step(x: Any, scanned: Any) -> Any:
             i, own, carry = scanned
-            y, carry, kept = c.forward_child(
-                info, 0, layer, own, x, carry, key=c.child_key(key, i), train=train, mask=mask
-            )
-            return y, (carry, kept)
+            with observe.recording() as seen:
+                y, carry, kept = c.forward_child(
+                    info, 0, layer, own, x, carry, key=c.child_key(key, i), train=train, mask=mask
+                )
+            return y, (carry, kept, seen)
 
         dtype = Static(jnp.result_type(x))
         x = entrance(params, x, key, train, mask)
-        y, (carry, kept) = jax.lax.scan(step, x, (jnp.arange(depth), params, carry))
+        y, (carry, kept, seen) = jax.lax.scan(step, x, (jnp.arange(depth), params, carry))
+        observe.keep(seen)
         return y, carry, StackSaved(kept, dtype, mask)
 
     def backward(params: Any, saved: StackSaved, dy: Any, dcarry: Any = None) -> tuple[Any, Any, Any]:

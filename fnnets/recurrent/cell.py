@@ -8,6 +8,11 @@ from typing import Any, NamedTuple
 from fnnets.contract import Carry, Info, Params, Saved
 
 
+def _as_saved(params: Params, carry: Carry, saved: Saved) -> Saved:
+    del params, carry
+    return saved
+
+
 class Cell(NamedTuple):
     """A recurrent cell: one step and its gradient. `fn.recurrent(cell)` makes a `Layer` of it.
 
@@ -32,8 +37,11 @@ class Cell(NamedTuple):
       collect: `(params, x, carry, saved, dz) -> (dparams, dx)`: all steps at once, each argument but params with
         T as first axis; x as project saw it.
       info: name and settings, or a name.
+      ready: `(params, carry, saved) -> ready`: all steps at once, before the loop back. What it gives takes the
+        place of saved in `backward` (collect gets saved itself): a place for whatever does not depend on
+        dcarry, which is quicker at once than step by step. By default it gives saved.
 
-    step, forward, backward and collect may name `noise` as a keyword argument: the factors by which dropout
+    step, forward, backward, collect and ready may name `noise` as a keyword argument: the factors by which dropout
     multiplies the hidden state where a product sees it (None without). A cell that does not cannot have
     dropout inside.
 
@@ -65,3 +73,4 @@ class Cell(NamedTuple):
     backward: Callable[..., tuple[Carry, Any]]
     collect: Callable[..., tuple[Params, Any]]
     info: Info | str = "cell"
+    ready: Callable[..., Any] = _as_saved

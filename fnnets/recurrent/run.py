@@ -41,39 +41,39 @@ class Run:
         scanned = (self.cell.project(params, steps.x), steps.t, steps.mask)
         return jax.lax.scan(step, carry, scanned, unroll=self.unroll)[1]
 
-    def forward(self, params: Any, carry: Any, steps: Steps, noise: Any) -> tuple[Any, Any, Any, Any]:
-        """(y, the last carry, the carry before each step, what the cell saved of each step)."""
+    def forward(self, params: Any, carry: Any, steps: Steps, noise: Any) -> tuple[Any, Any, Any]:
+        """(the last carry, the carry after each step, what the cell saved of each step)."""
 
         def step(carry: Any, at: Any) -> Any:
             z, t, mask = at
             new, saved = self._call(self.cell.forward, noise, t, carry, params, carry, z)
-            return held(mask, new, carry), (carry, saved)
+            new = held(mask, new, carry)
+            return new, (new, saved)
 
         scanned = (self.cell.project(params, steps.x), steps.t, steps.mask)
-        last, (before, saved) = jax.lax.scan(step, carry, scanned, unroll=self.unroll)
-        # What is before a step came out of the one before it: the outputs need no memory of their own.
-        y = jnp.concatenate([output(before)[1:], output(last)[None]])
-        return y, last, before, saved
+        last, (after, saved) = jax.lax.scan(step, carry, scanned, unroll=self.unroll)
+        return last, after, saved
 
     def backward(
-        self, params: Any, before: Any, saved: Any, steps: Steps, noise: Any, dy: Any, dcarry: Any
+        self, params: Any, first: Any, after: Any, saved: Any, steps: Steps, noise: Any, dy: Any, dcarry: Any
     ) -> tuple[Any, Any, Any]:
         """(dparams, dx, the gradient of the first carry)."""
 
         def step(dnew: Any, at: Any) -> Any:
-            carry, saved, t, mask, dy = at
+            carry, ready, t, mask, dy = at
             total = plus(dnew, dy if mask is None else hidden(mask, dy))
-            dcarry, dz = self._call(self.cell.backward, noise, t, carry, params, carry, saved, total)
+            dcarry, dz = self._call(self.cell.backward, noise, t, carry, params, carry, ready, total)
             if mask is not None:
                 dcarry, dz = held(mask, dcarry, dnew), jax.tree.map(lambda leaf: hidden(mask, leaf), dz)
             return dcarry, dz
 
-        scanned = (before, saved, steps.t, steps.mask, dy)
-        first, dz = jax.lax.scan(step, dcarry, scanned, reverse=True, unroll=self.unroll)
-        dparams, dx = self._call(
-            self.cell.collect, noise, steps.t, before, params, steps.x, before, saved, dz
-        )
-        return dparams, dx, first
+        before = jax.tree.map(lambda one, each: jnp.concatenate([one[None], each[:-1]]), first, after)
+        ready = self._call(self.cell.ready, noise, steps.t, before, params, before, saved)
+        scanned = (before, ready, steps.t, steps.mask, dy)
+        dfirst, dz = jax.lax.scan(step, dcarry, scanned, reverse=True, unroll=self.unroll)
+        given = (params, steps.x, before, saved, dz)
+        dparams, dx = self._call(self.cell.collect, noise, steps.t, before, *given)
+        return dparams, dx, dfirst
 
     def _call(self, function: Callable[..., Any], source: Any, t: Any, carry: Any, *given: Any) -> Any:
         if not takes_noise(function):
