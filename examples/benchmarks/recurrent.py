@@ -22,7 +22,7 @@ import numpy as np
 import recurrent_peers as peers
 import recurrent_task as task
 from harness import Ratio, Verdict, arguments, mean_ratio, processor, ratio, versions
-from processes import MEASURED, Contender, Row, measure
+from processes import MEASURED, SITTINGS, TURN, Contender, Row, measure
 from recurrent_task import Settings
 
 Size = tuple[int, int, int]  # T, B, H
@@ -161,7 +161,7 @@ def compilation(cell: str, rounds: int, quick: bool) -> tuple[list[Row], list[Ve
     """The time to trace and compile the step, for few steps and for many."""
     few, many = COMPILED[quick]
     contenders = [Contender(f"T {steps}", partial(task.compilation, steps=steps)) for steps in (few, many)]
-    rows = measured(contenders, Settings(cell, few, 8, 32), min(rounds, 9), quick)
+    rows = measured(contenders, Settings(cell, few, 8, 32), min(rounds, 9), quick, sittings=1)
     if any(row.status != MEASURED for row in rows):
         return rows, [Verdict(None, "time to compile: not compared, it could not be measured")]
     found = ratio(rows[1].seconds, rows[0].seconds)
@@ -232,10 +232,12 @@ of 95 %; temporary memory is what the compiler plans.
 Device {device} ({before}); {found}."""
 
 
-def measured(contenders: Sequence[Contender], settings: Settings, rounds: int, quick: bool) -> list[Row]:
-    """The rows, in fewer and shorter turns where it is only to be seen that it runs."""
+def measured(
+    contenders: Sequence[Contender], settings: Settings, rounds: int, quick: bool, sittings: int = SITTINGS
+) -> list[Row]:
+    """The rows, in shorter turns and one sitting where it is only to be seen that it runs."""
     print(f"{settings} …", file=sys.stderr, flush=True)
-    return measure(contenders, settings, rounds, *((0.001, 1) if quick else ()))
+    return measure(contenders, settings, rounds, *((0.001, 1) if quick else (TURN, sittings)))
 
 
 def size(text: str) -> Size:
