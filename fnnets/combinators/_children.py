@@ -29,12 +29,15 @@ def forward_child(
 ) -> Any:
     """Child i's (y, carry, saved)."""
     with observe.child(parent, i, layer):
-        return layer.forward(params, x, carry, key=key, train=train, mask=mask)
+        y, carry, saved = layer.forward(params, x, carry, key=key, train=train, mask=mask)
+        return observe.seen(layer, x, y), carry, saved
 
 
 def backward_child(parent: Any, i: int, layer: Layer, params: Any, saved: Any, dy: Any, dcarry: Any) -> Any:
-    """Child i's (dparams, dx, dcarry)."""
+    """Child i's (dparams, dx, dcarry); its dy is shown to whoever observes."""
     with observe.child(parent, i, layer):
+        if observe.records("gradients"):
+            observe.note("dy", dy)
         return layer.backward(params, saved, dy, dcarry)
 
 

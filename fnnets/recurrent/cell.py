@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+
 from fnnets.contract import Carry, Info, Params, Saved
 
 
@@ -28,10 +30,13 @@ class Cell(NamedTuple):
       step: `(params, carry, z) -> carry`: the textbook equation of one step; `apply` scans it.
       forward: `(params, carry, z) -> (carry, saved)`: the same, keeping what backward needs.
       backward: `(params, carry, saved, dcarry) -> (dcarry, dz)`: one step back; the first carry is the one
-        *before* the step, dcarry goes in for after it and comes out for before it. dz is any tree.
+        *before* the step, dcarry goes in for after it and comes out for before it. dz is any tree; one like z, or
+        the field `z` of one, is taken for the gradient of z where a comparison looks inside.
       collect: `(params, x, carry, saved, dz) -> (dparams, dx)`: all steps at once, each argument but params with
         T as first axis; x as project saw it.
       info: name and settings, or a name.
+      gates: optional, for those who look inside: `(carry, saved) -> {name: values}` of what squashes, all steps
+        at once, with the carry *after* each; from 0 to 1, the ends of its range: σ(z), or ½·tanh(z) + ½.
 
     step, forward, backward and collect may name `noise` as a keyword argument: the factors by which dropout
     multiplies the hidden state where a product sees it (None without). A cell that does not cannot have
@@ -65,3 +70,4 @@ class Cell(NamedTuple):
     backward: Callable[..., tuple[Carry, Any]]
     collect: Callable[..., tuple[Params, Any]]
     info: Info | str = "cell"
+    gates: Callable[[Carry, Saved], dict[str, jax.Array]] | None = None

@@ -199,5 +199,10 @@ def gru(
         db = None if params.b is None else total(da)
         return GRU(outer(x, da), du, db, None if params.b_n is None else total(dm)), da @ params.w.T
 
-    cell = Cell(init, start, project, step, forward, backward, collect, info)
+    def shown(h: jax.Array, saved: GRUStep) -> dict[str, jax.Array]:
+        del h
+        r, z, n = jnp.split(saved.a, 3, -1)
+        return {"r": r, "z": z, "n": (n + 1) / 2}
+
+    cell = Cell(init, start, project, step, forward, backward, collect, info, shown)
     return of_cell(cell, info, Options(memory, unroll, time_major, recurrent_dropout, variational))
