@@ -31,11 +31,15 @@ STYLE = {
 }
 
 
-def options(doc: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The options of an example whose docstring is `doc`: `quick` and `out`, a folder that exists."""
+def options(
+    doc: str | None, argv: Sequence[str] | None, *more: Callable[[argparse.ArgumentParser], object]
+) -> argparse.Namespace:
+    """The options of an example whose docstring is `doc`: `quick`, `out`, a folder that exists, and what `more` adds."""
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a small version of a few seconds")
     parser.add_argument("--out", type=Path, default=Path("pictures"), metavar="DIR", help="where pictures go")
+    for add in more:
+        add(parser)
     found = parser.parse_args(argv)
     try:
         found.out.mkdir(parents=True, exist_ok=True)  # now: nobody trains for a minute to learn of a typo
@@ -68,6 +72,16 @@ def progress(steps: Iterable[Any], what: str) -> Iterable[Any]:
     from tqdm import tqdm
 
     return tqdm(steps, desc=what, leave=False, dynamic_ncols=True)
+
+
+def say(text: str) -> None:
+    """Prints a line at once, above a bar where there is one."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        tqdm.write(text)
+    else:
+        print(text, flush=True)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

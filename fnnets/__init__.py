@@ -6,7 +6,9 @@
 from fnnets import curvature as curvature
 from fnnets import losses as losses
 from fnnets import updaters as updaters
+from fnnets.combinators import bidirectional as bidirectional
 from fnnets.combinators import branch as branch
+from fnnets.combinators import encoder_decoder as encoder_decoder
 from fnnets.combinators import residual as residual
 from fnnets.combinators import serial as serial
 from fnnets.combinators import stack as stack
@@ -34,8 +36,11 @@ from fnnets.layers import flatten as flatten
 from fnnets.layers import gelu as gelu
 from fnnets.layers import hard_sigmoid as hard_sigmoid
 from fnnets.layers import identity as identity
+from fnnets.layers import last as last
 from fnnets.layers import leaky_relu as leaky_relu
 from fnnets.layers import log_softmax as log_softmax
+from fnnets.layers import max_over_time as max_over_time
+from fnnets.layers import mean_over_time as mean_over_time
 from fnnets.layers import prelu as prelu
 from fnnets.layers import relu as relu
 from fnnets.layers import reshape as reshape
@@ -68,4 +73,11 @@ from fnnets.recurrent import gru as gru
 from fnnets.recurrent import jordan as jordan
 from fnnets.recurrent import lstm as lstm
 from fnnets.recurrent import recurrent as recurrent
+from fnnets.sequences import TruncatedBPTT as TruncatedBPTT
+from fnnets.sequences import Window as Window
+from fnnets.sequences import generate as generate
+from fnnets.sequences import length_mask as length_mask
+from fnnets.sequences import pad_sequences as pad_sequences
+from fnnets.sequences import shift_right as shift_right
+from fnnets.sequences import truncated_bptt as truncated_bptt
 from fnnets.summarise import summary as summary

@@ -100,11 +100,26 @@ def one_hot(classes: int, *shape: int) -> Draw:
     return lambda rng: np.eye(classes)[rng.integers(0, classes, shape)]
 
 
+def several(*draws: Draw) -> Draw:
+    """A tuple of inputs."""
+    return lambda rng: tuple(draw(rng) for draw in draws)
+
+
+def bools(mask: Any) -> Any:
+    """A mask of nested lists of 0 and 1 as an array, or as a tuple of arrays."""
+    if isinstance(mask, tuple):
+        return tuple(map(bools, mask))
+    return None if mask is None else np.array(mask, bool)
+
+
 def layer_case(
     name: str, layer: Layer, x: Draw, *, train: bool = False, mask: Any = None, carried: bool = False
 ) -> Case:
-    """A row for a layer; the mask is a nested list of 0 and 1; carried: with a carry drawn at random."""
-    mode: dict[str, Any] = {"train": train, "mask": None if mask is None else np.array(mask, bool)}
+    """A row for a layer; the mask is a nested list of 0 and 1, or a tuple of them where x is one.
+
+    carried: with a carry drawn at random.
+    """
+    mode: dict[str, Any] = {"train": train, "mask": bools(mask)}
 
     compiled = problems.functions(layer, train, with_carry=carried)
 
@@ -123,7 +138,7 @@ def loss_case(name: str, loss: Any, y: Draw, target: Draw, *, mask: Any = None) 
 
     def problem(seed: int) -> Problem:
         rng = np.random.default_rng(seed)
-        return problems.of_loss(loss, y(rng), target(rng), None if mask is None else np.array(mask, bool))
+        return problems.of_loss(loss, y(rng), target(rng), bools(mask))
 
     return Case(name, problem, None, None, {})
 
@@ -242,6 +257,37 @@ def recurrent_cases() -> list[Case]:
     ]  # fmt: skip
 
 
+def sequence_cases() -> list[Case]:
+    """The rows with layers over time."""
+    steps = normal(5, 4, 2)
+    rows = []
+    for factory in (fn.last, fn.mean_over_time, fn.max_over_time):
+        rows += [
+            layer_case(factory.__name__, factory(), steps),
+            layer_case(f"{factory.__name__}, masked", factory(), steps, mask=MASKS),
+        ]
+    block = fn.serial(fn.dense(3), fn.tanh())
+    for net in (
+        fn.bidirectional(fn.elman(3)),
+        fn.bidirectional(block, "sum"),
+        fn.bidirectional(block, "mean"),
+        fn.bidirectional(fn.elman(3), "mul"),
+    ):
+        rows.append(layer_case(f"bidirectional, {net.info.settings['merge']}", net, steps, mask=MASKS))
+    reader = fn.serial(fn.bidirectional(fn.serial(fn.embedding(6, 2), fn.elman(3))), fn.last())
+    return [
+        *rows,
+        layer_case("bidirectional, ids", reader, ids(6, 5, 4), mask=MASKS),
+        layer_case("dropout, shared by all steps", fn.dropout(0.4, shared_axes=(-2,)), steps, train=True),
+        layer_case(
+            "encoder_decoder",
+            fn.encoder_decoder(fn.lstm(3), fn.lstm(3)),
+            several(normal(5, 4, 2), normal(5, 3, 2)),
+            mask=(MASKS, [row[:3] for row in MASKS[1:] + MASKS[:1]]),
+        ),
+    ]
+
+
 def loss_cases() -> list[Case]:
     """The rows with losses and penalties."""
     losses = fn.losses
@@ -288,4 +334,4 @@ def loss_cases() -> list[Case]:
 
 def cases() -> list[Case]:
     """All rows."""
-    return [*layer_cases(), *network_cases(), *recurrent_cases(), *loss_cases()]
+    return [*layer_cases(), *network_cases(), *recurrent_cases(), *sequence_cases(), *loss_cases()]

@@ -119,12 +119,12 @@ def static_bool(who: Any, train: Any) -> None:
         )
 
 
-def bools(who: Any, mask: Any) -> Any:
+def bools(who: Any, mask: Any, name: str = "mask") -> Any:
     """A mask as an array of bools: an additive one, of 0 and −∞, would mean the opposite."""
-    mask = array(who, mask, "mask")
+    mask = array(who, mask, name)
     if mask.dtype != bool:
         raise TypeError(
-            f"{who}: mask must hold bools, got {mask.dtype}; True stands where x counts, convert it."
+            f"{who}: {name} must hold bools, got {mask.dtype}; True stands where x counts, convert it."
         )
     return mask
 
@@ -139,9 +139,14 @@ def no_carry(who: Any, carry: Any) -> None:
 
 def pair(who: Any, function: str, expected: str, got: Any) -> Any:
     """Refuses anything but a tuple of two from a user's own function."""
+    return two(f"{who}: {function} must return {expected}", got)
+
+
+def two(what: str, got: Any) -> Any:
+    """Refuses anything but a tuple of two; `what` is the error's first half, up to what it got."""
     if not isinstance(got, tuple) or len(got) != 2:
-        what = f"a tuple of {len(got)}" if isinstance(got, tuple) else type(got).__name__
-        raise TypeError(f"{who}: {function} must return {expected}, got {what}.")
+        found = f"a tuple of {len(got)}" if isinstance(got, tuple) else type(got).__name__
+        raise TypeError(f"{what}, got {found}.")
     return got
 
 

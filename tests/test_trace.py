@@ -20,7 +20,8 @@ def point(layer, x=X):
 
 
 def cell_of(layer):
-    return layer.info.settings["cell"]
+    """Its cell, whose step back is given what the step forward saved."""
+    return layer.info.settings["cell"]._replace(ready=lambda params, carry, saved: saved)
 
 
 def lstm_backward(mistake, params, carry, a, dcarry):
@@ -176,7 +177,7 @@ def test_a_report_names_the_step_and_a_right_one_does_not():
 
 
 def test_a_sum_that_is_collected_wrongly_is_told_apart():
-    cell = cell_of(fn.gru(2))
+    cell = fn.gru(2).info.settings["cell"]
 
     def collect(*given):
         dparams, dx = cell.collect(*given)
@@ -226,7 +227,7 @@ def test_time_first_is_kept_and_jit_and_vmap_change_nothing(x64):
         traced(fn.gru(2, time_major=time_major), x)[0].values()
         for time_major, x in ((False, X[:, None, :, :]), (True, np.moveaxis(X[:, None], -2, 0)))
     )
-    assert list(first) == ["dy", "dh", "dz_r", "dz_z", "dz_n", "dm", "dh_before"]
+    assert list(first) == ["dy", "dh", "dm", "dz_r", "dz_z", "dz_n", "dh_before"]
     assert first["dz_r"].shape == (T, 2, 1, 2)
     assert last["dz_r"].shape == (2, 1, T, 2)
     net = fn.serial(fn.stack(fn.elman(3), 2), fn.jordan(3, 2))

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from harness import Benchmark, Built, Claim, Contender, arguments, jitted, main
+from harness import Benchmark, Claim, arguments, main
+from processes import Built, Contender, jitted
 
 import fnnets as fn
 

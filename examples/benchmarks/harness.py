@@ -1,66 +1,23 @@
-"""What every benchmark shares: contenders in processes of their own, timed in interleaved rounds.
-
-Each contender lives in its own process, so that no framework's threads, allocator or flags reach
-another. Only one computes at a time: in each round every contender, in random order, repeats its step
-for at least `TURN` seconds and reports the median time of a step. Whatever slows the machine for a while
-then slows all of them alike, and the rounds pair their times: a ratio's interval comes from resampling
-rounds.
-"""
+"""What every benchmark shares: its options, its claims, the ratios that decide them, and the report."""
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
-import math
-import multiprocessing
 import os
 import platform
-import random
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib import metadata
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
+from processes import MEASURED, TURN, Contender, Row, measure
 
-TURN = 0.05  # seconds that a contender computes in one round, at least
-PAUSE = 0.005  # seconds between two turns: threads that wait in a busy loop fall asleep
-SITTINGS = 3
 RESAMPLES = 4000
-MEASURED, DIED = "measured", "failed: its process ended"
 FIGURES = {"flops": "flops", "bytes": "bytes accessed", "temp": "temporary bytes"}
-
-
-class Built(NamedTuple):
-    """What a contender's `build` gives: a step that was compiled and warmed up, and can be repeated."""
-
-    step: Callable[[], None]  # one step; returns when all of it is computed
-    figures: dict[str, int]  # what the compiler says of the step; {} where nothing is compiled
-    device: str
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One row of the table.
-
-    Args:
-      name: the row's name.
-      build: `(settings) -> Built`, a function of a module (its process finds it by name) that imports
-        its framework itself: where that is missing, the row says so.
-      package: the distribution whose version is shown.
-    """
-
-    name: str
-    build: Callable[[Any], Built]
-    package: str = "fnnets"
 
 
 @dataclass(frozen=True)
@@ -83,17 +40,6 @@ class Benchmark:
     quick: Any
 
 
-@dataclass
-class Row:
-    """What was measured of one contender."""
-
-    name: str
-    status: str = MEASURED  # or why there is nothing
-    seconds: list[float] = field(default_factory=list)  # the median time of a step in each round
-    figures: dict[str, int] = field(default_factory=dict)
-    device: str = ""
-
-
 class Ratio(NamedTuple):
     """A ratio of median times and its 95 % interval."""
 
@@ -105,164 +51,24 @@ class Ratio(NamedTuple):
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-# ---------------------------------------------------------------- in a contender's process
-
-
-def jitted(step: Callable[..., Any], state: Any, *inputs: Any) -> Built:
-    """Compiles `step(state, *inputs) -> (state, value)` and warms it up; the state's buffers are donated."""
-    compiled_step = jax.jit(step, donate_argnums=0)
-    compiled = compiled_step.lower(state, *inputs).compile()
-
-    def one() -> None:
-        nonlocal state
-        state, _ = jax.block_until_ready(compiled_step(state, *inputs))
-
-    for _ in range(3):
-        one()
-    return Built(one, compiled_figures(compiled), jax.devices()[0].device_kind)
-
-
-def compiled_figures(compiled: Any) -> dict[str, int]:
-    """Flops, bytes accessed and temporary memory of a compiled function, as far as the compiler tells."""
-    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
-    figures = {"flops": cost.get("flops"), "bytes": cost.get("bytes accessed")}
-    figures["temp"] = None if memory is None else memory.temp_size_in_bytes
-    return {name: int(value) for name, value in figures.items() if value is not None}
-
-
-def _work(pipe: Connection, build: Callable[[Any], Built], settings: Any) -> None:
-    """A contender's process: builds, says what it is, then computes when it is told how many steps."""
-    try:
-        try:
-            step, figures, device = build(settings)
-        except ModuleNotFoundError as error:
-            pipe.send({"status": f"not installed: {error.name}"})
-            return
-        except Exception as error:  # any framework's own kind: shown in the table, not raised
-            pipe.send({"status": f"failed: {type(error).__name__}: {error}".splitlines()[0]})
-            return
-        gc.collect()
-        gc.disable()
-        pipe.send({"figures": figures, "device": device})
-        while True:
-            k = pipe.recv()
-            step()  # other processes had the caches since the last turn
-            pipe.send(float(np.median([_seconds(step) for _ in range(k)])))
-    except (EOFError, OSError):
-        pass  # the coordinator is gone
-
-
-def _seconds(step: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
-
-
-# ---------------------------------------------------------------- the coordinator
-
-
-class _Worker(NamedTuple):
-    row: Row
-    pipe: Connection
-    process: Any
-
-
-@contextmanager
-def _workers(contenders: Sequence[Contender], rows: Sequence[Row], settings: Any) -> Iterator[list[_Worker]]:
-    """One process each, started together and stopped together, however this ends."""
-    context = multiprocessing.get_context("spawn")
-    workers: list[_Worker] = []
-    # Ctrl-C reaches every process of the terminal; those started while it is ignored go on ignoring it
-    # and leave the answer to this one.
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        for contender, row in zip(contenders, rows, strict=True):
-            pipe, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, contender.build, settings), daemon=True)
-            process.start()
-            theirs.close()
-            workers.append(_Worker(row, pipe, process))
-        signal.signal(signal.SIGINT, interrupt)
-        yield workers
-    finally:
-        signal.signal(signal.SIGINT, interrupt)
-        for worker in workers:
-            worker.pipe.close()
-            worker.process.terminate()
-        for worker in workers:
-            worker.process.join(5)
-            if worker.process.is_alive():
-                worker.process.kill()
-
-
-def measure(
-    contenders: Sequence[Contender], settings: Any, rounds: int, turn: float = TURN, sittings: int = SITTINGS
-) -> list[Row]:
-    """The rows of the contenders: `rounds` times per step for each that could be built.
-
-    Args:
-      contenders: what is compared.
-      settings: what their `build` gets.
-      rounds: how many turns each has.
-      turn: how long a turn lasts, in seconds, at least.
-      sittings: the rounds are spread over so many sittings, with new processes in each: where a
-        process happens to lie in memory makes it faster or slower for all its life.
-    """
-    # An accelerator is shared by all: by default the first process would take its whole memory.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    rows = [Row(contender.name) for contender in contenders]
-    order, progress = random.Random(0), _progress(range(rounds))
-    for sitting in range(sittings):
-        with _workers(contenders, rows, settings) as workers:
-            ready = [worker for worker in workers if _built(worker)]
-            steps = {w.row.name: math.ceil(turn / min(_answers(w, 1) for _ in range(3))) for w in ready}
-            for _ in range(sitting, rounds, sittings):
-                next(progress)
-                for worker in order.sample(ready, len(ready)):
-                    time.sleep(PAUSE)
-                    worker.row.seconds.append(_answers(worker, steps[worker.row.name]))
-    next(progress, None)
-    return rows
-
-
-def _built(worker: _Worker) -> bool:
-    """Waits until the worker has built its step; whether it could."""
-    try:
-        vars(worker.row).update(worker.pipe.recv())
-    except EOFError:
-        worker.row.status = DIED
-    return worker.row.status == MEASURED
-
-
-def _answers(worker: _Worker, k: int) -> float:
-    """The median time of k steps; infinite from a process that died, whose row says so."""
-    try:
-        worker.pipe.send(k)
-        return worker.pipe.recv()
-    except (EOFError, OSError):
-        worker.row.status = DIED
-        return math.inf
-
-
-def _progress(rounds: range) -> Iterator[int]:
-    """The rounds, with a bar where someone watches."""
-    with suppress(ImportError):
-        from tqdm import tqdm
-
-        return iter(tqdm(rounds, unit="round", leave=False, disable=None))  # None: only on a terminal
-    return iter(rounds)
-
-
 # ---------------------------------------------------------------- what the times say
 
 
 def ratio(times: Sequence[float], to: Sequence[float]) -> Ratio:
     """The ratio of the medians of `times` and `to`, with a 95 % bootstrap interval, paired by round."""
-    first, second = np.asarray(times), np.asarray(to)
-    draws = np.random.default_rng(0).integers(len(first), size=(RESAMPLES, len(first)))
-    ratios = np.median(first[draws], axis=1) / np.median(second[draws], axis=1)
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return Ratio(float(np.median(first) / np.median(second)), float(low), float(high))
+    return mean_ratio([(times, to)])
+
+
+def mean_ratio(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Ratio:
+    """The geometric mean of the ratios of several pairs; each pair's rounds are drawn for themselves."""
+    random, value, resampled = np.random.default_rng(0), 0.0, np.zeros(RESAMPLES)
+    for times, to in pairs:
+        first, second = np.asarray(times), np.asarray(to)
+        draws = random.integers(len(first), size=(RESAMPLES, len(first)))
+        resampled += np.log(np.median(first[draws], axis=1) / np.median(second[draws], axis=1))
+        value += np.log(np.median(first) / np.median(second))
+    low, high = np.exp(np.quantile(resampled, [0.025, 0.975]) / len(pairs))
+    return Ratio(float(np.exp(value / len(pairs))), float(low), float(high))
 
 
 class Verdict(NamedTuple):
@@ -352,10 +158,10 @@ def table(rows: Sequence[Row]) -> str:
     )
 
 
-def arguments(description: str | None) -> argparse.ArgumentParser:
-    """The options that every benchmark has; a benchmark may add its own."""
+def arguments(description: str | None, rounds: int = 60, quick: int = 5) -> argparse.ArgumentParser:
+    """The options that every benchmark has; it takes so many rounds by default, and may add its own."""
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, help="turns of each contender (60; 5 if --quick)")
+    parser.add_argument("--rounds", type=int, help=f"turns of each contender ({rounds}; {quick} if --quick)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes and few rounds, to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to FILE")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a claim does not hold")

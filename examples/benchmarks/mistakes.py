@@ -12,6 +12,7 @@ import numpy as np
 
 import fnnets as fn
 from fnnets import catalogue
+from fnnets.combinators.bidirectional import of_two, parted
 from fnnets.comparison import problems, trees
 from fnnets.comparison.judge import judge
 from fnnets.comparison.measure import Measured, Problem, measure
@@ -131,6 +132,29 @@ def _without_last_arm(layer: fn.Layer) -> fn.Layer:
     return layer._replace(backward=backward)
 
 
+def _without_second_direction(layer: fn.Layer) -> fn.Layer:
+    """The gradient of x through the copy that reads forward alone."""
+
+    def backward(params: Any, saved: Any, dy: Any, dcarry: Any = None) -> Any:
+        dparams, _, _ = layer.backward(params, saved, dy, dcarry)
+        da, _ = parted(layer.info.settings["merge"], saved.outputs, dy)
+        _, dx, _ = layer.info.children[0].backward(params[0], saved.children[0], da)
+        return dparams, dx, None
+
+    return layer._replace(backward=backward)
+
+
+def _without_carry(layer: fn.Layer) -> fn.Layer:
+    """The encoder learns nothing of what the decoder made of its carry."""
+
+    def backward(params: Any, saved: Any, dy: Any, dcarry: Any = None) -> Any:
+        dparams, dx, _ = layer.backward(params, saved, dy, dcarry)
+        zeros = jax.tree.map(jnp.zeros_like, (dparams[0], dx[0]))
+        return (zeros[0], dparams[1]), (zeros[1], dx[1]), None
+
+    return layer._replace(backward=backward)
+
+
 SQUASHING = (
     "sigmoid",
     "tanh",
@@ -157,6 +181,8 @@ LAYER_MISTAKES: dict[str, tuple[tuple[str, Any, tuple[str, ...]], ...]] = {
     "log_softmax": (("dropped term", _without_normaliser, ("missing term", "missing derivative")),),
     "residual": (("dropped term", _without_skip, ("missing term",)),),
     "branch": (("dropped term", _without_last_arm, ("missing term",)),),
+    "bidirectional": (("dropped term", _without_second_direction, ("missing term",)),),
+    "encoder_decoder": (("dropped term", _without_carry, ("zero",)),),
 }
 
 
@@ -210,10 +236,10 @@ def _lengths(case: catalogue.Case, problem: Problem) -> tuple[int, int]:
     if case.x is None:
         leading: tuple[int, ...] = tuple(problem.point["y"].shape[:-1]) if "y" in problem.point else ()
         return (leading[0] if leading else 0), 0
-    x = case.x(np.random.default_rng(0))
-    leading = x.shape[:-1] if trees.is_float(x) else x.shape
-    batch = leading[0] if leading else 0
-    return batch, leading[1] if len(leading) == 2 and problem.dy.shape[:2] == leading else 0
+    inputs = [trees.leading(leaf) for leaf in jax.tree.leaves(case.x(np.random.default_rng(0)))]
+    batch = inputs[0][0] if inputs[0] else 0
+    shared = [axes for axes in inputs if len(axes) == 2 and problem.dy.shape[:2] == axes]
+    return batch, shared[0][1] if shared else 0
 
 
 def _differ(wrong: Any, true: np.ndarray) -> bool:
@@ -241,6 +267,8 @@ def _rebuilt(layer: fn.Layer, children: tuple[fn.Layer, ...]) -> fn.Layer:
         "residual": lambda: fn.residual(*children),
         "branch": lambda: fn.branch(*children, merge=settings["merge"]),
         "stack": lambda: fn.stack(*children, settings["depth"]),
+        "bidirectional": lambda: of_two(children, layer.info, settings["merge"]),
+        "encoder_decoder": lambda: fn.encoder_decoder(*children),
     }
     return build[layer.info.name]()
 

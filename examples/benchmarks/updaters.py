@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from harness import Benchmark, Built, Claim, Contender, arguments, jitted, main
+from harness import Benchmark, Claim, arguments, main
+from processes import Built, Contender, jitted
 
 from fnnets import updaters
 

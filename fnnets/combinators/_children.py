@@ -27,7 +27,7 @@ def apply_child(
 def forward_child(
     parent: Any, i: int, layer: Layer, params: Any, x: Any, carry: Any, *, key: Any, train: bool, mask: Any
 ) -> Any:
-    """Child i's (y, carry, saved)."""
+    """Child i's (y, carry, saved), y shown to whoever observes."""
     with observe.child(parent, i, layer):
         y, carry, saved = layer.forward(params, x, carry, key=key, train=train, mask=mask)
         return observe.seen(layer, x, y), carry, saved
@@ -54,9 +54,34 @@ def all_or_none(carries: list[Any]) -> Any:
     return None if all(carry is None for carry in carries) else tuple(carries)
 
 
+def fitted_carry(who: Any, carry: Any, like: Any, given: str) -> Any:
+    """A carry in the structure and the dtypes of another: leaf by leaf, in their order.
+
+    So an encoder's carry fits a decoder that has more layers, if those have no carry.
+    """
+    leaves, wanted = jax.tree.leaves(carry), jax.tree.leaves(like)
+    shapes = [jnp.shape(leaf) for leaf in leaves], [leaf.shape for leaf in wanted]
+    if shapes[0] != shapes[1]:
+        got, expected = (", ".join(map(checks.shape_text, each)) or "none" for each in shapes)
+        raise ValueError(
+            f"{who}: {given} must hold arrays of the shapes {expected}, got {got}; the recurrent layers on both "
+            "sides need the same kind, width and batch axes."
+        )
+    leaves = [jnp.asarray(leaf, target.dtype) for leaf, target in zip(leaves, wanted, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
 def mask_shape(x: Any) -> tuple[int, ...]:
     """The shape of a mask for x: without the features, which integers (ids) have not."""
     return x.shape if jnp.issubdtype(x.dtype, jnp.integer) else x.shape[:-1]
+
+
+def time_axis(who: Any, x: Any, name: str = "x") -> int:
+    """The time axis of x: its last, behind which floats have one of features."""
+    x = checks.array(who, x, name)
+    features = x.ndim - len(mask_shape(x))
+    checks.rank(who, x, 1 + features, name)
+    return -1 - features
 
 
 def zero_padding(who: Any, x: Any, mask: Any) -> Any:

@@ -173,7 +173,8 @@ def _blocks(path: str, hand: np.ndarray, true: np.ndarray, context: Context) -> 
             (i,) = wrong
             if not parts[i].any():
                 return Cause("zero block", f"{names[i]} is zero")
-            several = np.count_nonzero(right[i]) > 1
+            # A factor of all that is not zero is one of the whole.
+            several = np.count_nonzero(right[i]) > 1 and np.count_nonzero(right[i]) < np.count_nonzero(true)
             if several and (cause := _whole(parts[i], right[i], context.sizes)) is not None:
                 return Cause(f"{cause.kind} block", f"{names[i]} {cause.text}")
         if len(wrong) == 2:

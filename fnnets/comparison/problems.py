@@ -260,10 +260,11 @@ def _context(
     """What a diagnosis may use; nothing of it is computed before a leaf is wrong."""
     net = functions(layer, train)[0] if loss is not None else plain
     y = jax.eval_shape(net, point, fixed)
-    array = hasattr(x, "shape") and hasattr(y, "shape")
-    leading = (x.shape[:-1] if trees.is_float(x) else x.shape) if array else ()
-    shared = _shared_axes(leading, y.shape[:-1]) if array and sliced else 0
-    names = tuple(AXES[k] if len(leading) <= len(AXES) else f"axis {k}" for k in range(shared))
+    array = hasattr(y, "shape")
+    inputs = [trees.leading(leaf) for leaf in jax.tree.leaves(x)] if array and sliced else []
+    # Of several inputs the one that shares most: a decoder's has its steps, its encoder's has others.
+    shared, rank = max(((_shared_axes(axes, y.shape[:-1]), len(axes)) for axes in inputs), default=(0, 0))
+    names = tuple(AXES[k] if rank <= len(AXES) else f"axis {k}" for k in range(shared))
 
     @functools.cache
     def altered() -> list[alternatives.Alternative]:
@@ -305,12 +306,13 @@ def _shared_axes(x: tuple[int, ...], y: tuple[int, ...]) -> int:
 def _sizes(x: Any, dy: Any, names: tuple[str, ...]) -> dict[str, float]:
     """The numbers that gradients are wrongly scaled by: the lengths of axes, and their products."""
     sizes: dict[str, float] = {}
-    for name, shape in (("x", getattr(x, "shape", ())), ("y", getattr(dy, "shape", ()))):
-        for k, n in enumerate(shape):
+    inputs = [(trees.text(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path({"x": x})]
+    for name, leaf in [*inputs, ("y", dy)]:
+        for k, n in enumerate(getattr(leaf, "shape", ())):
             axis = names[k] if k < len(names) else f"axis {k} of {name}"
             sizes[f"{axis} ({n})"] = float(n)
     if len(names) > 1:
-        examples = math.prod(x.shape[: len(names)])
+        examples = math.prod(dy.shape[: len(names)])
         sizes[f"{' and '.join(names)} ({examples})"] = float(examples)
     if hasattr(dy, "size"):
         sizes[f"all of y ({dy.size})"] = float(dy.size)

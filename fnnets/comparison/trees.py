@@ -21,6 +21,12 @@ def is_float(leaf: Any) -> bool:
     return bool(jnp.issubdtype(_dtype(leaf), jnp.floating))
 
 
+def leading(leaf: Any) -> tuple[int, ...]:
+    """The axes of an input before its features, which integers (ids) have not."""
+    shape = np.shape(leaf)
+    return shape[:-1] if is_float(leaf) else shape
+
+
 def in_float64(tree: Any) -> Any:
     """The tree with every floating-point leaf in float64; call it inside `jax.enable_x64(True)`."""
     return jax.tree.map(

@@ -5,6 +5,9 @@ from fnnets.layers.dense import dense as dense
 from fnnets.layers.dropout import dropout as dropout
 from fnnets.layers.embedding import Embedding as Embedding
 from fnnets.layers.embedding import embedding as embedding
+from fnnets.layers.over_time import last as last
+from fnnets.layers.over_time import max_over_time as max_over_time
+from fnnets.layers.over_time import mean_over_time as mean_over_time
 from fnnets.layers.rectifiers import PReLU as PReLU
 from fnnets.layers.rectifiers import elu as elu
 from fnnets.layers.rectifiers import gelu as gelu

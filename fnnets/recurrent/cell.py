@@ -10,6 +10,20 @@ import jax
 from fnnets.contract import Carry, Info, Params, Saved
 
 
+def _as_saved(params: Params, carry: Carry, saved: Saved) -> Saved:
+    del params, carry
+    return saved
+
+
+def _no_gates(carry: Carry, saved: Saved) -> dict[str, jax.Array]:
+    del carry, saved
+    return {}
+
+
+def _as_it_is(dz: Any) -> Any:
+    return dz
+
+
 class Cell(NamedTuple):
     """A recurrent cell: one step and its gradient. `fn.recurrent(cell)` makes a `Layer` of it.
 
@@ -30,15 +44,19 @@ class Cell(NamedTuple):
       step: `(params, carry, z) -> carry`: the textbook equation of one step; `apply` scans it.
       forward: `(params, carry, z) -> (carry, saved)`: the same, keeping what backward needs.
       backward: `(params, carry, saved, dcarry) -> (dcarry, dz)`: one step back; the first carry is the one
-        *before* the step, dcarry goes in for after it and comes out for before it. dz is any tree; one like z, or
-        the field `z` of one, is taken for the gradient of z where a comparison looks inside.
+        *before* the step, dcarry goes in for after it and comes out for before it. dz is any tree.
       collect: `(params, x, carry, saved, dz) -> (dparams, dx)`: all steps at once, each argument but params with
         T as first axis; x as project saw it.
       info: name and settings, or a name.
+      ready: `(params, carry, saved) -> ready`: all steps at once, before the loop back. What it gives takes the
+        place of saved in `backward` (collect gets saved itself): a place for whatever does not depend on
+        dcarry, which is quicker at once than step by step. By default it gives saved.
       gates: optional, for those who look inside: `(carry, saved) -> {name: values}` of what squashes, all steps
         at once, with the carry *after* each; from 0 to 1, the ends of its range: σ(z), or ½·tanh(z) + ½.
+      shown: optional, likewise: `(dz) -> tree`, dz as a trace is to show it. One like z, or the field `z` of one, is
+        taken for the gradient of z where a comparison looks inside. By default it gives dz.
 
-    step, forward, backward and collect may name `noise` as a keyword argument: the factors by which dropout
+    step, forward, backward, collect and ready may name `noise` as a keyword argument: the factors by which dropout
     multiplies the hidden state where a product sees it (None without). A cell that does not cannot have
     dropout inside.
 
@@ -70,4 +88,6 @@ class Cell(NamedTuple):
     backward: Callable[..., tuple[Carry, Any]]
     collect: Callable[..., tuple[Params, Any]]
     info: Info | str = "cell"
-    gates: Callable[[Carry, Saved], dict[str, jax.Array]] | None = None
+    ready: Callable[..., Any] = _as_saved
+    gates: Callable[[Carry, Saved], dict[str, jax.Array]] = _no_gates
+    shown: Callable[[Any], Any] = _as_it_is

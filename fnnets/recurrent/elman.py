@@ -123,9 +123,9 @@ def elman(
         db = None if params.b is None else total(dz)
         return Elman(outer(x, dz), outer(dropped(h, noise), dz), db), dz @ params.w.T
 
-    def shown(h: jax.Array, saved: Any) -> dict[str, jax.Array]:
+    def gates(h: jax.Array, saved: Any) -> dict[str, jax.Array]:
         del saved
         return squashed(activation, "h", h)
 
-    cell = Cell(init, start, project, step, forward, backward, collect, info, shown)
+    cell = Cell(init, start, project, step, forward, backward, collect, info, gates=gates)
     return of_cell(cell, info, Options(memory, unroll, time_major, recurrent_dropout, variational))

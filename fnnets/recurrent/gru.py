@@ -33,15 +33,25 @@ GRU.blocks = dict.fromkeys("wub", ("r", "z", "n"))  # type: ignore[attr-defined]
 class GRUStep(NamedTuple):
     """What a step saves."""
 
-    a: jax.Array  # (…, 3H), r, z and n, activated
+    rz: jax.Array  # (…, 2H), r and z
+    n: jax.Array  # (…, H)
     m: Any  # (…, H), h·u_n + b_n, which r multiplies; None where the reset comes before
+
+
+class GRUFactors(NamedTuple):
+    """What a step back multiplies by."""
+
+    s: jax.Array  # (…, 3H), of r, z and m; (…, 2H), of r and z, where the reset comes before
+    s_n: jax.Array  # (…, H)
+    keep: jax.Array  # (…, H), the share of the old state
+    r: Any  # (…, H), where the reset comes before; None otherwise
 
 
 class GRUGradient(NamedTuple):
     """What a step back gives."""
 
-    z: jax.Array  # (…, 3H), in front of the activations
-    m: Any  # (…, H), of h·u_n + b_n; None where the reset comes before
+    rzm: jax.Array  # (…, 3H), of a_r, a_z and m; (…, 2H), of a_r and a_z, where the reset comes before
+    n: jax.Array  # (…, H), of a_n
 
 
 def gru(
@@ -82,7 +92,8 @@ def gru(
         da_r = dr⊙r(1−r), da_z = dz⊙z(1−z)
         dh_{t−1} += (da_r, da_z)·(u_r, u_z)ᵀ  and, after, + dm·u_nᵀ
 
-    and after the loop, over all steps, with a = (a_r, a_z, a_n): dw = Σ_t x_tᵀda, db = Σ_t da, dx_t = da·wᵀ,
+    All of it but the products is dh times factors that the forward pass has fixed; those are computed for all steps at once.
+    After the loop, over all steps, with a = (a_r, a_z, a_n): dw = Σ_t x_tᵀda, db = Σ_t da, dx_t = da·wᵀ,
     (du_r, du_z) = Σ_t h_{t−1}ᵀ(da_r, da_z), du_n = Σ_t h_{t−1}ᵀdm and db_n = Σ_t dm (after) or Σ_t kᵀda_n (before).
 
     Args:
@@ -139,12 +150,14 @@ def gru(
 
     def project(params: GRU, x: jax.Array) -> jax.Array:
         checks.width(info, x, params.w.shape[0])
-        z = x @ params.w
-        return z if params.b is None else z + params.b
+        return x @ params.w  # the bias comes in where the gates are computed: no pass of its own
+
+    def with_bias(params: GRU, x: jax.Array) -> jax.Array:
+        return x if params.b is None else x + params.b
 
     def step(params: GRU, h: jax.Array, x: jax.Array, *, noise: Any = None) -> jax.Array:
         u_r, u_z, u_n = jnp.split(params.u, 3, -1)
-        x_r, x_z, x_n = jnp.split(x, 3, -1)
+        x_r, x_z, x_n = jnp.split(with_bias(params, x), 3, -1)
         seen = dropped(h, noise)
         r, z = jax.nn.sigmoid(x_r + seen @ u_r), jax.nn.sigmoid(x_z + seen @ u_z)
         m = seen @ u_n if params.b_n is None else seen @ u_n + params.b_n
@@ -152,7 +165,7 @@ def gru(
         return z * h + (1 - z) * n if old else (1 - z) * h + z * n
 
     def forward(params: GRU, h: jax.Array, x: jax.Array, *, noise: Any = None) -> tuple[jax.Array, GRUStep]:
-        seen = dropped(h, noise)
+        seen, x = dropped(h, noise), with_bias(params, x)
         product = seen @ (params.u if after else params.u[:, :both])
         rz = 0.5 * jnp.tanh(0.5 * (x[..., :both] + product[..., :both])) + 0.5  # σ, with one tanh for both
         r, z = jnp.split(rz, 2, -1)
@@ -160,49 +173,58 @@ def gru(
         if params.b_n is not None:
             m = m + params.b_n
         n = jnp.tanh(x[..., both:] + (r * m if after else (r * seen) @ params.u[:, both:]))
-        new = n + z * (h - n) if old else h + z * (n - h)
-        return new, GRUStep(jnp.concatenate([rz, n], -1), m)
+        return n + z * (h - n) if old else h + z * (n - h), GRUStep(rz, n, m)
+
+    def ready(params: GRU, h: jax.Array, saved: GRUStep, *, noise: Any = None) -> GRUFactors:
+        del params
+        (r, z), n = jnp.split(saved.rz, 2, -1), saved.n
+        keep = z if old else 1 - z
+        s_z = (h - n if old else n - h) * z * (1 - z)
+        s_n = (1 - keep) * (1 - n * n)
+        if after:
+            return GRUFactors(
+                jnp.concatenate([s_n * saved.m * r * (1 - r), s_z, s_n * r], -1), s_n, keep, None
+            )
+        return GRUFactors(jnp.concatenate([dropped(h, noise) * r * (1 - r), s_z], -1), s_n, keep, r)
 
     def backward(
-        params: GRU, h: jax.Array, saved: GRUStep, dh: jax.Array, *, noise: Any = None
+        params: GRU, h: jax.Array, factors: GRUFactors, dh: jax.Array, *, noise: Any = None
     ) -> tuple[jax.Array, GRUGradient]:
-        r, z, n = jnp.split(saved.a, 3, -1)
-        keep = z if old else 1 - z
-        da_z = dh * (h - n if old else n - h) * z * (1 - z)
-        da_n = dh * (1 - keep) * (1 - n * n)
-        if after:
-            dm: Any = da_n * r
-            dr = da_n * saved.m
-            dh = dh * keep
-        else:
-            dm, dk = None, da_n @ params.u[:, both:].T
-            dr = dk * dropped(h, noise)
-            dh = dh * keep + dropped(dk * r, noise)
-        da_r = dr * r * (1 - r)
-        da = jnp.concatenate([da_r, da_z, da_n], -1)
-        if after:
-            back = jnp.concatenate([da_r, da_z, dm], -1) @ params.u.T
-        else:
-            back = da[..., :both] @ params.u[:, :both].T
-        return dh + dropped(back, noise), GRUGradient(da, dm)
+        del h
+        s, s_n, keep, r = factors
+        da_n = dh * s_n
+        if after:  # s of r, z and m, each times dh
+            d = jnp.concatenate([dh] * 3, -1) * s
+            return dh * keep + dropped(d @ params.u.T, noise), GRUGradient(d, da_n)
+        dk = da_n @ params.u[:, both:].T  # s of r times dk, s of z times dh
+        d = jnp.concatenate([dk, dh], -1) * s
+        return dh * keep + dropped(dk * r + d @ params.u[:, :both].T, noise), GRUGradient(d, da_n)
+
+    def of_product(dz: GRUGradient) -> jax.Array:
+        return jnp.concatenate([dz.rzm[..., :both], dz.n], -1)
 
     def collect(
         params: GRU, x: jax.Array, h: jax.Array, saved: GRUStep, dz: GRUGradient, *, noise: Any = None
     ) -> tuple[GRU, jax.Array]:
-        da, dm = dz
         seen = dropped(h, noise)
+        da = of_product(dz)
         if after:
-            du = outer(seen, jnp.concatenate([da[..., :both], dm], -1))
+            du = outer(seen, dz.rzm)
         else:
-            k = saved.a[..., :features] * seen
-            du = jnp.concatenate([outer(seen, da[..., :both]), outer(k, da[..., both:])], -1)
+            k = saved.rz[..., :features] * seen
+            du = jnp.concatenate([outer(seen, dz.rzm), outer(k, dz.n)], -1)
         db = None if params.b is None else total(da)
-        return GRU(outer(x, da), du, db, None if params.b_n is None else total(dm)), da @ params.w.T
+        db_n = None if params.b_n is None else total(dz.rzm[..., both:])
+        return GRU(outer(x, da), du, db, db_n), da @ params.w.T
 
-    def shown(h: jax.Array, saved: GRUStep) -> dict[str, jax.Array]:
+    def gates(h: jax.Array, saved: GRUStep) -> dict[str, jax.Array]:
         del h
-        r, z, n = jnp.split(saved.a, 3, -1)
-        return {"r": r, "z": z, "n": (n + 1) / 2}
+        r, z = jnp.split(saved.rz, 2, -1)
+        return {"r": r, "z": z, "n": (saved.n + 1) / 2}
 
-    cell = Cell(init, start, project, step, forward, backward, collect, info, shown)
+    def shown(dz: GRUGradient) -> dict[str, jax.Array]:
+        m = {"m": dz.rzm[..., both:]} if after else {}
+        return {"z": of_product(dz), **m}
+
+    cell = Cell(init, start, project, step, forward, backward, collect, info, ready, gates, shown)
     return of_cell(cell, info, Options(memory, unroll, time_major, recurrent_dropout, variational))

@@ -161,10 +161,10 @@ def jordan(
         du = outer(dropped(y, noise), dz.z)
         return Jordan(outer(x, dz.z), du, db, outer(saved.s, dz.o), dc), dz.z @ params.w.T
 
-    def shown(y: jax.Array, saved: JordanStep) -> dict[str, jax.Array]:
+    def gates(y: jax.Array, saved: JordanStep) -> dict[str, jax.Array]:
         return squashed(activation, "s", saved.s) | squashed(output_activation, "y", y)
 
-    cell = Cell(init, start, project, step, forward, backward, collect, info, shown)
+    cell = Cell(init, start, project, step, forward, backward, collect, info, gates=gates)
     return of_cell(cell, info, Options(memory, unroll, time_major, recurrent_dropout, variational))
 
 

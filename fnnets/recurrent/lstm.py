@@ -46,6 +46,14 @@ class LSTMCarry(NamedTuple):
     c: jax.Array  # (…, H), the cell's state
 
 
+class LSTMFactors(NamedTuple):
+    """What a step back multiplies by."""
+
+    s: jax.Array  # (…, 4H), dz from dc, of the block o from dh
+    s_c: jax.Array  # (…, H), dc from dh
+    k: jax.Array  # (…, H), dc of the step before from dc
+
+
 def lstm(
     features: int,
     *,
@@ -81,7 +89,13 @@ def lstm(
         dc_{t−1} = dc⊙f               and + dz_i⊙p_i + dz_f⊙p_f, as i and f see c_{t−1}
         dh_{t−1} = dz·uᵀ
 
-    and after the loop, over all steps: dw = Σ_t x_tᵀdz, du = Σ_t h_{t−1}ᵀdz, db = Σ_t dz, dx_t = dz·wᵀ,
+    All of it is linear in dh and dc, with factors that the forward pass has fixed. Computed for all steps at once,
+
+        s_i = g⊙i(1−i), s_f = c_{t−1}⊙f(1−f), s_g = i⊙(1−g²), s_o = q⊙o(1−o)
+        s_c = o⊙(1−q²) + s_o⊙p_o,  k = f + s_i⊙p_i + s_f⊙p_f
+
+    they leave four lines to a step: dc ← dc + dh⊙s_c; dz = (dc, dc, dc, dh)⊙s; dc_{t−1} = dc⊙k; dh_{t−1} = dz·uᵀ.
+    After the loop, over all steps: dw = Σ_t x_tᵀdz, du = Σ_t h_{t−1}ᵀdz, db = Σ_t dz, dx_t = dz·wᵀ,
     dp_i = Σ_t dz_i⊙c_{t−1}, dp_f likewise, dp_o = Σ_t dz_o⊙c_t.
 
     Args:
@@ -144,17 +158,20 @@ def lstm(
 
     def project(params: Any, x: jax.Array) -> jax.Array:
         checks.width(info, x, params.w.shape[0])
-        z = x @ params.w
-        return z if params.b is None else z + params.b
+        return x @ params.w  # the bias comes in where the gates are computed: no pass of its own
 
     def parted(z: jax.Array) -> list[jax.Array]:
         """Blocks as i, f, g, o; f is i's where the gates are coupled, and i's activation gives it."""
         blocks = jnp.split(z, n, -1)
         return [blocks[0], *blocks] if coupled else blocks
 
+    def before_gates(params: Any, h: jax.Array, z: jax.Array, noise: Any) -> jax.Array:
+        z = z + dropped(h, noise) @ params.u
+        return z if params.b is None else z + params.b
+
     def step(params: Any, carry: LSTMCarry, z: jax.Array, *, noise: Any = None) -> LSTMCarry:
         h, c = carry
-        z_i, z_f, z_g, z_o = parted(z + dropped(h, noise) @ params.u)
+        z_i, z_f, z_g, z_o = parted(before_gates(params, h, z, noise))
         if peephole:
             z_i, z_f = z_i + params.p[0] * c, z_f + params.p[1 - coupled] * c
         i, g = jax.nn.sigmoid(z_i), jnp.tanh(z_g)
@@ -169,7 +186,7 @@ def lstm(
 
     def forward(params: Any, carry: LSTMCarry, z: jax.Array, *, noise: Any = None) -> tuple[LSTMCarry, Any]:
         h, c = carry
-        z = z + dropped(h, noise) @ params.u
+        z = before_gates(params, h, z, noise)
         if not peephole:
             i, f, g, o = gates(a := squash(z, names))
             c = f * c + i * g
@@ -183,24 +200,27 @@ def lstm(
         o = squash(blocks[-1] + params.p[-1] * c, names[-1:])
         return LSTMCarry(o * jnp.tanh(c), c), jnp.concatenate([a, o], -1)
 
-    def backward(
-        params: Any, carry: LSTMCarry, a: jax.Array, dcarry: LSTMCarry, *, noise: Any = None
-    ) -> tuple[LSTMCarry, jax.Array]:
-        c, (dh, dc) = carry.c, dcarry
+    def ready(params: Any, carry: LSTMCarry, a: jax.Array) -> LSTMFactors:
         i, f, g, o = gates(a)
-        q = jnp.tanh(f * c + i * g)
-        dz_o = dh * q * o * (1 - o)
-        dc = dc + dh * o * (1 - q * q)
+        q = jnp.tanh(f * carry.c + i * g)
+        s_i = (g - carry.c if coupled else g) * i * (1 - i)
+        s_f = carry.c * f * (1 - f)
+        s_g = i * (1 - g * g)
+        s_o = q * o * (1 - o)
+        s_c, k = o * (1 - q * q), f
         if peephole:
-            dc = dc + dz_o * params.p[-1]
-        dz_i = dc * (g - c if coupled else g) * i * (1 - i)
-        dz_f = dc * c * f * (1 - f)
-        dz_g = dc * i * (1 - g * g)
-        dc = dc * f
-        if peephole:
-            dc = dc + dz_i * params.p[0] + (0 if coupled else dz_f * params.p[1])
-        dz = jnp.concatenate([dz_i, dz_g, dz_o] if coupled else [dz_i, dz_f, dz_g, dz_o], -1)
-        return LSTMCarry(dropped(dz @ params.u.T, noise), dc), dz
+            s_c = s_c + s_o * params.p[-1]
+            k = k + s_i * params.p[0] + (0 if coupled else s_f * params.p[1])
+        return LSTMFactors(jnp.concatenate([s_i, s_g, s_o] if coupled else [s_i, s_f, s_g, s_o], -1), s_c, k)
+
+    def backward(
+        params: Any, carry: LSTMCarry, factors: LSTMFactors, dcarry: LSTMCarry, *, noise: Any = None
+    ) -> tuple[LSTMCarry, jax.Array]:
+        del carry
+        (s, s_c, k), (dh, dc) = factors, dcarry
+        dc = dc + dh * s_c
+        dz = jnp.concatenate([dc] * (n - 1) + [dh], -1) * s
+        return LSTMCarry(dropped(dz @ params.u.T, noise), dc * k), dz
 
     def collect(
         params: Any, x: jax.Array, carry: LSTMCarry, a: jax.Array, dz: jax.Array, *, noise: Any = None
@@ -208,20 +228,18 @@ def lstm(
         dp = None
         if peephole:
             i, f, g, _ = gates(a)
-            seen = [carry.c] * (peepholes - 1) + [f * carry.c + i * g]
-            blocks = jnp.split(dz, n, -1)
-            dp = jnp.stack(
-                [total(d * c) for d, c in zip([*blocks[: peepholes - 1], blocks[-1]], seen, strict=True)]
-            )
+            dz_i, dz_f, _, dz_o = parted(dz)
+            seen = [dz_i * carry.c, *([] if coupled else [dz_f * carry.c]), dz_o * (f * carry.c + i * g)]
+            dp = jnp.stack([total(part) for part in seen])
         db = None if params.b is None else total(dz)
         return kind(outer(x, dz), outer(dropped(carry.h, noise), dz), db, dp), dz @ params.w.T
 
-    def shown(carry: LSTMCarry, a: jax.Array) -> dict[str, jax.Array]:
+    def gates_by_name(carry: LSTMCarry, a: jax.Array) -> dict[str, jax.Array]:
         del carry
         values = zip(names, jnp.split(a, n, -1), strict=True)
         return {name: (value + 1) / 2 if name == "g" else value for name, value in values}
 
-    cell = Cell(init, start, project, step, forward, backward, collect, info, shown)
+    cell = Cell(init, start, project, step, forward, backward, collect, info, ready, gates_by_name)
     return of_cell(cell, info, Options(memory, unroll, time_major, recurrent_dropout, variational))
 
 

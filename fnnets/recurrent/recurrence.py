@@ -15,7 +15,7 @@ from fnnets.recurrent import segments
 from fnnets.recurrent.cell import Cell
 from fnnets.recurrent.noise import Noise, takes_noise
 from fnnets.recurrent.run import Run, Steps, output
-from fnnets.recurrent.traced import Traced, blocks_of, moved
+from fnnets.recurrent.traced import Gates, Traced, blocks_of, moved
 
 Memory = Literal["all", "sqrt"] | int
 
@@ -25,8 +25,9 @@ class RecurrentSaved(NamedTuple):
 
     steps: Steps
     noise: Any  # what dropout's factors are made of
-    carry: Any  # before each step, or before each segment, time first
-    cell: Any  # what the cell saved of each step; None where segments are computed again
+    first: Any  # the carry before the first step, or before each segment
+    after: Any  # the carry after each step, time first; None where segments are computed again
+    cell: Any  # what the cell saved of each step; None likewise
     like: Static  # the dtype of x; the given carry's structure and dtypes
 
 
@@ -156,25 +157,26 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
         steps, first, noise = enter(params, x, carry, key, train, mask)
         length = segment_length(options.memory, steps.t.size)
         if observe.records("gates"):
-            _, last, before, kept = run.forward(params, first, steps, noise)
-            observe.note("gates", outward(run.gates(before, last, kept, steps), steps))
+            _, after, kept = run.forward(params, first, steps, noise)
+            observe.note("gates", outward(Gates(cell.gates(after, kept), steps.mask), steps))
         if length is None:
-            y, last, before, kept = run.forward(params, first, steps, noise)
+            last, after, kept = run.forward(params, first, steps, noise)
+            y = output(after)
         else:
-            y, last, before = segments.forward(run, params, first, steps, noise, length)
-            kept = None
-        return leave(y, steps.mask), last, RecurrentSaved(steps, noise, before, kept, like)
+            y, last, first = segments.forward(run, params, first, steps, noise, length)
+            after = kept = None
+        return leave(y, steps.mask), last, RecurrentSaved(steps, noise, first, after, kept, like)
 
     def backward(params: Any, saved: RecurrentSaved, dy: Any, dcarry: Any = None) -> tuple[Any, Any, Any]:
-        steps, noise, before, kept, like = saved
+        steps, noise, first, after, kept, like = saved
         last = _carry(info, "dcarry", dcarry, cell.start(params, steps.x.shape[1:-1]))
         dy = (dy if time_major else jnp.moveaxis(dy, -2, 0)).astype(output(last).dtype)
         length = segment_length(options.memory, steps.t.size)
         with observe.recording() as seen:
             if length is None:
-                dparams, dx, first = run.backward(params, before, kept, steps, noise, dy, last)
+                dparams, dx, dfirst = run.backward(params, first, after, kept, steps, noise, dy, last)
             else:
-                dparams, dx, first = segments.backward(run, params, before, steps, noise, dy, last, length)
+                dparams, dx, dfirst = segments.backward(run, params, first, steps, noise, dy, last, length)
         if seen:
             observe.note("steps", Traced(**outward(seen, steps), blocks=Static(blocks_of(params))))
         if steps.mask is not None:
@@ -182,9 +184,9 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
         x_dtype, structure, dtypes = like.value
         dx = (dx if time_major else jnp.moveaxis(dx, 0, -2)).astype(x_dtype)
         if dtypes:
-            leaves = zip(jax.tree.leaves(first), dtypes, strict=True)
-            first = structure.unflatten([leaf.astype(dtype) for leaf, dtype in leaves])
-        return dparams, dx, first
+            leaves = zip(jax.tree.leaves(dfirst), dtypes, strict=True)
+            dfirst = structure.unflatten([leaf.astype(dtype) for leaf, dtype in leaves])
+        return dparams, dx, dfirst
 
     return named(Layer(init, apply, forward, backward, keep_stats, info))
 

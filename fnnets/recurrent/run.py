@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from fnnets import observe
 from fnnets.recurrent.cell import Cell
 from fnnets.recurrent.noise import Noise, takes_noise
-from fnnets.recurrent.traced import Gates, Probe, added
+from fnnets.recurrent.traced import Probe, added
 
 
 class Steps(NamedTuple):
@@ -45,44 +45,43 @@ class Run:
         scanned = (self.cell.project(params, steps.x), steps.t, steps.mask, steps.probe)
         return jax.lax.scan(step, carry, scanned, unroll=self.unroll)[1]
 
-    def forward(self, params: Any, carry: Any, steps: Steps, noise: Any) -> tuple[Any, Any, Any, Any]:
-        """(y, the last carry, the carry before each step, what the cell saved of each step)."""
+    def forward(self, params: Any, carry: Any, steps: Steps, noise: Any) -> tuple[Any, Any, Any]:
+        """(the last carry, the carry after each step, what the cell saved of each step)."""
 
         def step(carry: Any, at: Any) -> Any:
             z, t, mask, probe = at
             old = added(carry, probe.before)
             new, saved = self._call(self.cell.forward, noise, t, old, params, old, added(z, probe.z))
-            return added(held(mask, new, old), probe.after), (carry, saved)
+            new = added(held(mask, new, old), probe.after)
+            return new, (new, saved)
 
         scanned = (self.cell.project(params, steps.x), steps.t, steps.mask, steps.probe)
-        last, (before, saved) = jax.lax.scan(step, carry, scanned, unroll=self.unroll)
-        # What is before a step came out of the one before it: the outputs need no memory of their own.
-        y = jnp.concatenate([output(before)[1:], output(last)[None]])
-        return y, last, before, saved
+        last, (after, saved) = jax.lax.scan(step, carry, scanned, unroll=self.unroll)
+        return last, after, saved
 
     def backward(
-        self, params: Any, before: Any, saved: Any, steps: Steps, noise: Any, dy: Any, dcarry: Any
+        self, params: Any, first: Any, after: Any, saved: Any, steps: Steps, noise: Any, dy: Any, dcarry: Any
     ) -> tuple[Any, Any, Any]:
         """(dparams, dx, the gradient of the first carry)."""
 
         def step(dnew: Any, at: Any) -> Any:
-            carry, saved, t, mask, dy = at
+            carry, ready, t, mask, dy = at
             total = plus(dnew, dy if mask is None else hidden(mask, dy))
-            dcarry, dz = self._call(self.cell.backward, noise, t, carry, params, carry, saved, total)
+            dcarry, dz = self._call(self.cell.backward, noise, t, carry, params, carry, ready, total)
             if mask is not None:
                 dcarry, dz = held(mask, dcarry, dnew), jax.tree.map(lambda leaf: hidden(mask, leaf), dz)
             return dcarry, (dz, (total, dcarry) if traced else None)
 
         traced = observe.records("gradients")
-        scanned = (before, saved, steps.t, steps.mask, dy)
-        first, (dz, passed) = jax.lax.scan(step, dcarry, scanned, reverse=True, unroll=self.unroll)
-        dparams, dx = self._call(
-            self.cell.collect, noise, steps.t, before, params, steps.x, before, saved, dz
-        )
+        before = jax.tree.map(lambda one, each: jnp.concatenate([one[None], each[:-1]]), first, after)
+        ready = self._call(self.cell.ready, noise, steps.t, before, params, before, saved)
+        scanned = (before, ready, steps.t, steps.mask, dy)
+        dfirst, (dz, passed) = jax.lax.scan(step, dcarry, scanned, reverse=True, unroll=self.unroll)
+        given = (params, steps.x, before, saved, dz)
+        dparams, dx = self._call(self.cell.collect, noise, steps.t, before, *given)
         if traced:
-            after, left = passed
-            observe.keep({"after": after, "dz": dz, "before": left})
-        return dparams, dx, first
+            observe.keep(dict(zip(("after", "before"), passed, strict=True)) | {"dz": self.cell.shown(dz)})
+        return dparams, dx, dfirst
 
     def zeros(self, params: Any, carry: Any, steps: Steps) -> Probe:
         """Zeros for all that a comparison asks the gradients of."""
@@ -90,13 +89,6 @@ class Run:
         z = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         carries = jax.tree.map(lambda leaf: jnp.zeros((steps.t.size, *leaf.shape), leaf.dtype), carry)
         return Probe(carries, z, carries)
-
-    def gates(self, before: Any, last: Any, saved: Any, steps: Steps) -> Gates:
-        """The gates of all steps, as far as the cell tells of them."""
-        if self.cell.gates is None:
-            return Gates({}, steps.mask)
-        after = jax.tree.map(lambda a, last: jnp.concatenate([a[1:], last[None]]), before, last)
-        return Gates(self.cell.gates(after, saved), steps.mask)
 
     def _call(self, function: Callable[..., Any], source: Any, t: Any, carry: Any, *given: Any) -> Any:
         if not takes_noise(function):

@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from fnnets import observe
-from fnnets.recurrent.run import Run, Steps
+from fnnets.recurrent.run import Run, Steps, output
 
 
 def forward(run: Run, params: Any, carry: Any, steps: Steps, noise: Any, length: int) -> tuple[Any, Any, Any]:
     """(y, the last carry, the carry before each segment)."""
 
     def segment(carry: Any, steps: Steps) -> Any:
-        y, last, _, _ = run.forward(params, carry, steps, noise)
-        return last, (y, carry)
+        last, after, _ = run.forward(params, carry, steps, noise)
+        return last, (output(after), carry)
 
     last, (y, before) = jax.lax.scan(segment, carry, _cut(steps, length))
     return _joined(y, steps.t.size), last, before
@@ -30,9 +30,9 @@ def backward(
     def segment(state: Any, at: Any) -> Any:
         dcarry, total = state
         carry, steps, dy = at
-        _, _, carries, saved = run.forward(params, carry, steps, noise)
+        _, after, saved = run.forward(params, carry, steps, noise)
         with observe.recording() as seen:
-            dparams, dx, dcarry = run.backward(params, carries, saved, steps, noise, dy, dcarry)
+            dparams, dx, dcarry = run.backward(params, carry, after, saved, steps, noise, dy, dcarry)
         return (dcarry, jax.tree.map(jnp.add, total, dparams)), (dx, seen)
 
     start = (dcarry, jax.tree.map(jnp.zeros_like, params))
