@@ -24,6 +24,7 @@ from fnnets.contract import layer as layer
 from fnnets.differentiate import Aux as Aux
 from fnnets.differentiate import by_hand as by_hand
 from fnnets.differentiate import value_and_grad_by_hand as value_and_grad_by_hand
+from fnnets.insight import trace_backward as trace_backward
 from fnnets.layers import Dense as Dense
 from fnnets.layers import Embedding as Embedding
 from fnnets.layers import PReLU as PReLU
