@@ -54,4 +54,13 @@ from fnnets.parameters import zero_carry as zero_carry
 from fnnets.penalties import Penalty as Penalty
 from fnnets.penalties import l1 as l1
 from fnnets.penalties import l2 as l2
+from fnnets.recursive import BinaryTreeLSTM as BinaryTreeLSTM
+from fnnets.recursive import ChildSumTreeLSTM as ChildSumTreeLSTM
+from fnnets.recursive import Recursive as Recursive
+from fnnets.recursive import Trees as Trees
+from fnnets.recursive import nodes as nodes
+from fnnets.recursive import pad_trees as pad_trees
+from fnnets.recursive import recursive as recursive
+from fnnets.recursive import root as root
+from fnnets.recursive import tree_lstm as tree_lstm
 from fnnets.summarise import summary as summary
