@@ -31,6 +31,7 @@ class Case(NamedTuple):
       layer: the layer; None in a row of a loss or a penalty.
       x: `(rng) -> input`; None in a row of a loss or a penalty.
       mode: the keyword arguments of the layer's apply: train, key, mask.
+      carried: whether the problem has a carry, its gradient and that of the last carry.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Case(NamedTuple):
     layer: Layer | None
     x: Draw | None
     mode: dict[str, Any]
+    carried: bool = False
 
     def compare(self, seed: int = 0) -> Report:
         """The row's report."""
@@ -56,6 +58,11 @@ def random_params(layer: Layer, rng: np.random.Generator, x: Any) -> Any:
 
     shapes = jax.eval_shape(layer.init, jax.random.key(0), x)
     return jax.tree.map(draw, shapes, is_leaf=lambda node: isinstance(node, Stats))
+
+
+def random_like(tree: Any, rng: np.random.Generator) -> Any:
+    """A tree of the same shapes, standard normal."""
+    return jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape), tree)
 
 
 def normal(*shape: int) -> Draw:
@@ -93,19 +100,22 @@ def one_hot(classes: int, *shape: int) -> Draw:
     return lambda rng: np.eye(classes)[rng.integers(0, classes, shape)]
 
 
-def layer_case(name: str, layer: Layer, x: Draw, *, train: bool = False, mask: Any = None) -> Case:
-    """A row for a layer; the mask is a nested list of 0 and 1."""
+def layer_case(
+    name: str, layer: Layer, x: Draw, *, train: bool = False, mask: Any = None, carried: bool = False
+) -> Case:
+    """A row for a layer; the mask is a nested list of 0 and 1; carried: with a carry drawn at random."""
     mode: dict[str, Any] = {"train": train, "mask": None if mask is None else np.array(mask, bool)}
 
-    compiled = problems.functions(layer, train)
+    compiled = problems.functions(layer, train, with_carry=carried)
 
     def problem(seed: int) -> Problem:
         rng = np.random.default_rng(seed)
         given = x(rng)
         params, key = random_params(layer, rng, given), jax.random.key(seed) if train else None
-        return problems.of_layer(layer, params, given, key=key, compiled=compiled, **mode)
+        carry = random_like(fn.zero_carry(layer, params, given), rng) if carried else None
+        return problems.of_layer(layer, params, given, key=key, carry=carry, compiled=compiled, **mode)
 
-    return Case(name, problem, layer, x, mode)
+    return Case(name, problem, layer, x, mode, carried)
 
 
 def loss_case(name: str, loss: Any, y: Draw, target: Draw, *, mask: Any = None) -> Case:
@@ -192,6 +202,46 @@ def network_cases() -> list[Case]:
     ]
 
 
+# One batch with every kind of mask: nothing masked, padding right, padding left, a gap, nothing valid.
+MASKS = [[1, 1, 1, 1], [1, 1, 0, 0], [0, 1, 1, 1], [1, 0, 0, 1], [0, 0, 0, 0]]
+
+
+def recurrent_cases() -> list[Case]:
+    """The rows with recurrent layers: a covering selection of variants, lengths, masks and carries."""
+    masked: dict[str, Any] = {"mask": MASKS}
+    short = normal(2, 3, 2)
+    x, with_carry = normal(5, 4, 2), masked | {"carried": True}
+    deep = fn.serial(fn.gru(2), fn.lstm(2), fn.elman(2))
+    return [
+        layer_case("lstm", fn.lstm(2), short),
+        layer_case("lstm, masked, carry", fn.lstm(2), x, **with_carry),
+        layer_case("lstm, peephole", fn.lstm(2, peephole=True), x, **masked),
+        layer_case("lstm, coupled", fn.lstm(2, coupled=True), x, **with_carry),
+        layer_case("lstm, peephole, coupled", fn.lstm(2, peephole=True, coupled=True), x, **with_carry),
+        layer_case("lstm, no bias", fn.lstm(2, peephole=True, use_bias=False), short, carried=True),
+        layer_case("lstm, one step", fn.lstm(3), normal(2, 1, 2), carried=True),
+        layer_case("lstm, 17 steps, sqrt memory", fn.lstm(2, memory="sqrt"), normal(2, 17, 2), carried=True),
+        layer_case("lstm, segments, masked", fn.lstm(2, memory=3), x, **with_carry),
+        layer_case("lstm, dropout inside", fn.lstm(3, recurrent_dropout=0.4), short, train=True, carried=True),
+        layer_case("gru", fn.gru(2), short),
+        layer_case("gru, after, old", fn.gru(2), x, **with_carry),
+        layer_case("gru, after, new", fn.gru(2, update="new"), x, **masked),
+        layer_case("gru, before, old", fn.gru(2, reset="before"), x, **with_carry),
+        layer_case("gru, before, new", fn.gru(2, reset="before", update="new"), x, **masked),
+        layer_case("gru, no bias", fn.gru(2, use_bias=False), short, carried=True),
+        layer_case(
+            "gru, dropout inside each step",
+            fn.gru(3, recurrent_dropout=0.4, variational=False, memory=2), short, train=True,
+        ),
+        layer_case("elman", fn.elman(3), x, **with_carry),
+        layer_case("elman, relu, time first", fn.elman(3, fn.relu(), time_major=True), normal(3, 2, 2)),
+        layer_case("elman, sigmoid, no batch", fn.elman(2, fn.sigmoid(), use_bias=False), normal(4, 2)),
+        layer_case("jordan", fn.jordan(3, 2), x, **with_carry),
+        layer_case("jordan, softmax", fn.jordan(2, 3, fn.sigmoid(), fn.softmax()), short, carried=True),
+        layer_case("recurrent, three layers", deep, x, **with_carry),
+    ]  # fmt: skip
+
+
 def loss_cases() -> list[Case]:
     """The rows with losses and penalties."""
     losses = fn.losses
@@ -238,4 +288,4 @@ def loss_cases() -> list[Case]:
 
 def cases() -> list[Case]:
     """All rows."""
-    return [*layer_cases(), *network_cases(), *loss_cases()]
+    return [*layer_cases(), *network_cases(), *recurrent_cases(), *loss_cases()]

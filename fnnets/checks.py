@@ -154,6 +154,15 @@ def layers(who: str, children: tuple[Any, ...], kind: type) -> None:
             raise TypeError(f"{who}: layer {i} must be a Layer, got {name}; {remedy}.")
 
 
+def activation(who: Any, name: str, activation: Any, kind: type) -> None:
+    """Refuses an activation that is no layer, or one that learns: it would have no place in the params."""
+    if not isinstance(activation, kind):
+        got = getattr(activation, "__name__", type(activation).__name__)
+        raise TypeError(f"{who}: {name} must be a Layer, got {got}; such as fn.tanh().")
+    if jax.tree.leaves(jax.eval_shape(activation.init, jax.random.key(0), jnp.zeros(1))):  # type: ignore[attr-defined]
+        raise ValueError(f"{who}: {name} must be a layer without params, got {activation!r}.")
+
+
 def count(who: Any, name: str, got: Any, expected: int) -> None:
     """Refuses a tuple of params or carries that has not one entry for each child."""
     if not isinstance(got, tuple) or len(got) != expected:

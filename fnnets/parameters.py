@@ -11,7 +11,7 @@ import optax
 
 from fnnets.contract import Layer
 
-KERNELS = ("w", "u")
+KERNELS = ("w", "u", "v")
 
 
 class Stats(NamedTuple):
@@ -49,7 +49,7 @@ def trainable(params: Any) -> Any:
 
 
 def kernels(params: Any) -> Any:
-    """The mask of what penalties act on: True on kernels (fields `w`) and recurrent kernels (`u`).
+    """The mask of what penalties act on: True on kernels (fields `w`, `v`) and recurrent kernels (`u`).
 
     Biases, peepholes, scales and moving statistics are False. A leaf is told by the name of its
     innermost field or dict key.

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from fnnets import checks
 from fnnets.contract import Info
+from fnnets.recurrent._flat import outer, total
 from fnnets.recursive.cell import Arrays, Children, TreeCell
-from fnnets.recursive.recursion import one_below_the_other, outer, side_by_side, total
+from fnnets.recursive.recursion import one_below_the_other, side_by_side
 
 
 class BinaryTreeLSTM(NamedTuple):

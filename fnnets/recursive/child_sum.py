@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from fnnets import checks
 from fnnets.contract import Info
+from fnnets.recurrent._flat import outer, total
 from fnnets.recursive.cell import Arrays, Children, TreeCell
-from fnnets.recursive.recursion import outer, total
 
 
 class ChildSumTreeLSTM(NamedTuple):

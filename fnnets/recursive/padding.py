@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -103,7 +103,9 @@ def _postorder(
     """The nodes' values, and the numbers of their children. No recursion: trees can be deep."""
     values: list[Any] = []
     below: list[list[int]] = []
-    path = [(tree, iter(children(tree)), [])]  # from the root down: a node, its children to come, those done
+    path: list[tuple[Any, Iterator[Any], list[int]]] = [
+        (tree, iter(children(tree)), [])
+    ]  # from the root down: a node, its children to come, those done
     above = {id(tree)}
     while path:
         node, to_come, done = path[-1]

@@ -17,7 +17,7 @@ class Nodes(NamedTuple):
     """The nodes of B trees in topological order, the order first."""
 
     x: jax.Array  # (N, B, D), 0 in the padding
-    index: jax.Array  # (N, K, B), the rows of the children; row N, of zeros, where there is none
+    rows: jax.Array  # (N, K, B), where the children are; row N, of zeros, where there is none
     keep: jax.Array | None  # (N, B), False in the padding
     broken: jax.Array  # (N, B), True where a child does not come before its parent
 
@@ -65,20 +65,20 @@ def of_cell(cell: TreeCell) -> Layer:
         nodes = enter(cell, x, mask)
         z = project(params, nodes)
         order = jnp.arange(len(z))
-        _, h = jax.lax.scan(step, empty(z, cell.state), (order, z, nodes.index, nodes.keep))
+        _, h = jax.lax.scan(step, empty(z, cell.state), (order, z, nodes.rows, nodes.keep))
         return leave(h, jnp.shape(x[0])[:-2])
 
     def forward(params: Any, x: Any, *, mask: Any = None) -> tuple[jax.Array, TreeSaved]:
         def step(messages: Arrays, at: Any) -> Any:
             j, z, index, keep = at
             h, message, saved = cell.forward(params, z, gathered(messages, index))
-            h, *message = hidden(keep, (h, *message))
-            return written(messages, j, tuple(message)), (h, saved)
+            shown = hidden(keep, (h, *message))
+            return written(messages, j, shown[1:]), (shown[0], saved)
 
         nodes = enter(cell, x, mask)
         z = project(params, nodes)
         order = jnp.arange(len(z))
-        messages, (h, saved) = jax.lax.scan(step, empty(z, cell.message), (order, z, nodes.index, nodes.keep))
+        messages, (h, saved) = jax.lax.scan(step, empty(z, cell.message), (order, z, nodes.rows, nodes.keep))
         batch, dtype = jnp.shape(x[0])[:-2], jnp.result_type(x[0])
         return leave(h, batch), TreeSaved(nodes, h, messages, saved, Static((batch, dtype)))
 
@@ -88,17 +88,17 @@ def of_cell(cell: TreeCell) -> Layer:
             dmessage = tuple(d[j] for d in dmessages)
             children = gathered(saved.messages, index)
             dz, dchildren = cell.backward(params, children, kept, dh, dmessage)
-            dz, *dchildren = hidden(keep, (dz, *dchildren))
-            return added(dmessages, index, tuple(dchildren)), dz
+            shown = hidden(keep, (dz, *dchildren))
+            return added(dmessages, index, shown[1:]), shown[0]
 
         nodes, h = saved.nodes, saved.h
         batch, dtype = saved.like.value
         order, dh = jnp.arange(len(h)), first(dy.astype(h.dtype), dy.ndim - 2)
-        scanned = (order, dh, nodes.index, nodes.keep, saved.cell)
+        scanned = (order, dh, nodes.rows, nodes.keep, saved.cell)
         dmessages, dz = jax.lax.scan(step, empty(h, cell.message), scanned, reverse=True)
 
         def children(a: jax.Array) -> jax.Array:
-            return gathered((jnp.concatenate([a, jnp.zeros_like(a[:1])]),), nodes.index)[0]
+            return gathered((jnp.concatenate([a, jnp.zeros_like(a[:1])]),), nodes.rows)[0]
 
         dparams, dx = cell.collect(params, nodes.x, h, children, dz, tuple(d[:-1] for d in dmessages))
         return dparams, (leave(dx.astype(dtype), batch), None)
@@ -212,16 +212,6 @@ def hidden(keep: jax.Array | None, arrays: Arrays) -> Arrays:
     if keep is None:
         return arrays
     return tuple(jnp.where(keep[:, None], a, jnp.zeros((), a.dtype)) for a in arrays)
-
-
-def outer(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Σ aᵀb over all leading axes: (…, n) and (…, m) give (n, m), in one product."""
-    return a.reshape(-1, a.shape[-1]).T @ b.reshape(-1, b.shape[-1])
-
-
-def total(a: jax.Array) -> jax.Array:
-    """Σ a over all leading axes: (…, n) gives (n,)."""
-    return a.sum(range(a.ndim - 1))
 
 
 def side_by_side(children: jax.Array) -> jax.Array:

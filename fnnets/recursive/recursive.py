@@ -11,8 +11,9 @@ from fnnets import checks
 from fnnets.contract import Layer, describe
 from fnnets.layers.dense import Initializer
 from fnnets.layers.squashing import tanh
+from fnnets.recurrent._flat import outer, total
 from fnnets.recursive.cell import Arrays, Children, TreeCell
-from fnnets.recursive.recursion import of_cell, one_below_the_other, outer, side_by_side, total
+from fnnets.recursive.recursion import of_cell, one_below_the_other, side_by_side
 
 
 class Recursive(NamedTuple):

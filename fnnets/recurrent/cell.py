@@ -1,0 +1,67 @@
+"""The contract of a recurrent cell: the equations of one step, and the gradient of one step derived by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from fnnets.contract import Carry, Info, Params, Saved
+
+
+class Cell(NamedTuple):
+    """A recurrent cell: one step and its gradient. `fn.recurrent(cell)` makes a `Layer` of it.
+
+    Formula: with the carry s and the input x, z_t = project(x_t), s_t = step(s_{t−1}, z_t). The
+    output y_t is the carry, or its first field where it has several: h of (h, c).
+
+    Derivation: all paths to the parameters lead through the steps, so one step's gradient is enough.
+    From ds_t, which holds what came back from step t+1 and dy_t, `backward` gives ds_{t−1} and dz_t.
+    When all dz are known, `collect` gives the gradients of the weights, each the sum over time that is one
+    matrix product over all steps (dw = Σ_t x_tᵀdz_t = Xᵀ·dZ with the steps as rows), and dx. Scanning in
+    both directions, masks, carries, chunks and memory are `fn.recurrent`'s.
+
+    Attributes:
+      init: `(key, x) -> params`; x (…, D) is one step's input.
+      start: `(params, batch) -> carry`: the zeros before the first step, (*batch, H) each.
+      project: `(params, x) -> z`: the part of a step that does not see the carry, for all steps at once,
+        x (T, …, D); z is any tree with T as first axis of its leaves.
+      step: `(params, carry, z) -> carry`: the textbook equation of one step; `apply` scans it.
+      forward: `(params, carry, z) -> (carry, saved)`: the same, keeping what backward needs.
+      backward: `(params, carry, saved, dcarry) -> (dcarry, dz)`: one step back; the first carry is the one
+        *before* the step, dcarry goes in for after it and comes out for before it. dz is any tree.
+      collect: `(params, x, carry, saved, dz) -> (dparams, dx)`: all steps at once, each argument but params with
+        T as first axis; x as project saw it.
+      info: name and settings, or a name.
+
+    step, forward, backward and collect may name `noise` as a keyword argument: the factors by which dropout
+    multiplies the hidden state where a product sees it (None without). A cell that does not cannot have
+    dropout inside.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> def flat(a): return a.reshape(-1, a.shape[-1])
+      >>> leaky = fn.Cell(  # h_t = a·h_{t−1} + x_t·w
+      ...     init=lambda key, x: {"a": jnp.full(3, 0.5), "w": jax.random.normal(key, (x.shape[-1], 3))},
+      ...     start=lambda p, batch: jnp.zeros((*batch, 3)),
+      ...     project=lambda p, x: x @ p["w"],
+      ...     step=lambda p, h, z: p["a"] * h + z,
+      ...     forward=lambda p, h, z: (p["a"] * h + z, None),
+      ...     backward=lambda p, h, saved, dh: (p["a"] * dh, dh),
+      ...     collect=lambda p, x, h, saved, dz: (
+      ...         {"a": flat(h * dz).sum(0), "w": flat(x).T @ flat(dz)}, dz @ p["w"].T
+      ...     ),
+      ...     info="leaky",
+      ... )
+      >>> net, x = fn.recurrent(leaky), jax.random.normal(jax.random.key(1), (4, 6, 2))
+      >>> fn.compare(net, net.init(jax.random.key(0), x), x).ok
+      True
+    """
+
+    init: Callable[[Any, Any], Params]
+    start: Callable[[Params, tuple[int, ...]], Carry]
+    project: Callable[[Params, Any], Any]
+    step: Callable[..., Carry]
+    forward: Callable[..., tuple[Carry, Saved]]
+    backward: Callable[..., tuple[Carry, Any]]
+    collect: Callable[..., tuple[Params, Any]]
+    info: Info | str = "cell"

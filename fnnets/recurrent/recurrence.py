@@ -1,0 +1,211 @@
+"""A cell run over time: the scan, the scan back, masks, carries and memory, once for all cells."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnnets import checks
+from fnnets.contract import Info, Layer, Static, keep_stats, named
+from fnnets.recurrent import segments
+from fnnets.recurrent.cell import Cell
+from fnnets.recurrent.noise import Noise, takes_noise
+from fnnets.recurrent.run import Run, Steps, output
+
+Memory = Literal["all", "sqrt"] | int
+
+
+class RecurrentSaved(NamedTuple):
+    """What a recurrent layer keeps for its backward."""
+
+    steps: Steps
+    noise: Any  # what dropout's factors are made of
+    carry: Any  # before each step, or before each segment, time first
+    cell: Any  # what the cell saved of each step; None where segments are computed again
+    like: Static  # the dtype of x; the given carry's structure and dtypes
+
+
+class Options(NamedTuple):
+    """How a cell is run."""
+
+    memory: Memory = "all"
+    unroll: int = 1
+    time_major: bool = False
+    recurrent_dropout: float = 0.0
+    variational: bool = True
+
+
+def recurrent(
+    cell: Cell,
+    *,
+    memory: Memory = "all",
+    unroll: int = 1,
+    time_major: bool = False,
+    recurrent_dropout: float = 0.0,
+    variational: bool = True,
+) -> Layer:
+    """A cell run over time, trained by backpropagation through time (BPTT).
+
+    Formula: s_t = step(s_{t−1}, x_t), y_t = s_t, or its first field h_t; where the mask is False the
+    state is held, s_t = s_{t−1}, and y_t = 0.
+
+    Derivation: with E a scalar and ds_t = ∂E/∂s_t, counting all later steps, the chain rule backward in time is
+
+        ds_t     ← ds_t + dy_t                 the two ways in which s_t is used
+        ds_{t−1}, dz_t = cell.backward(ds_t)   one step
+        dparams, dx    = cell.collect(dz)      the sum over t, one matrix product for each weight
+
+    from ds_T = dcarry, or 0, to the carry's gradient ds_0. A masked step hands ds on and has dz = 0. An autodiff
+    of the same scan adds each weight's gradient T times inside the loop; outside of it one product does.
+
+    Args:
+      cell: a `Cell`.
+      memory: what forward keeps: "all" steps (the fastest), or the state at the start of each
+        segment of so many steps ("sqrt": √T), the rest of which is computed again on the way
+        back: √T instead of T in memory, for one more forward in time. The gradients are the same.
+      unroll: how many steps the compiled loop does at a time.
+      time_major: x, y and mask have time first: (T, …, D); it saves two transposed copies.
+      recurrent_dropout: the rate of dropout on the hidden state that the products of the recurrence see.
+      variational: one draw for all time steps (Gal & Ghahramani), or one for each.
+
+    Returns:
+      A `Layer` on x (…, T, D), floats, with y (…, T, H) in the dtype of the params. The carry is the cell's,
+      (…, H) each: forward takes one (None for zeros) and gives the last; backward takes and
+      gives its gradient. mask (…, T), bools. saved is the layer's own.
+
+    Raises:
+      TypeError: x holds no floats; a carry of another structure.
+      ValueError: x has fewer than two axes; a mask or carry of another shape; training with dropout and no key.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> net, x = fn.lstm(3, memory="sqrt"), jnp.ones((4, 20, 2))
+      >>> params = net.init(jax.random.key(0), x)
+      >>> y, carry, saved = net.forward(params, x)
+      >>> y.shape, carry.h.shape
+      ((4, 20, 3), (4, 3))
+
+    References:
+      Werbos, Backpropagation through time, Proc. IEEE 78 (1990); Chen, Xu, Zhang & Guestrin, Training deep nets
+      with sublinear memory cost (2016), for memory="sqrt"; Gal & Ghahramani, A theoretically grounded
+      application of dropout in recurrent neural networks (2016).
+
+    Differences: Keras takes masks too, but gives the last valid output again where the mask is False; flax takes
+    lengths; PyTorch takes packed sequences, which have no gaps. There, padding is at the end alone.
+    """
+    if not isinstance(cell, Cell):
+        raise TypeError(f"recurrent: expected a Cell, got {type(cell).__name__}; make one with fn.Cell(…).")
+    info = cell.info if isinstance(cell.info, Info) else Info(cell.info)
+    return of_cell(cell, info, Options(memory, unroll, time_major, recurrent_dropout, variational))
+
+
+def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
+    """The layer of a cell, with the cell among its settings, where traces find it."""
+    _check(info, cell, options)
+    info = dataclasses.replace(info, settings={**info.settings, "cell": cell, "options": options})
+    run = Run(cell, Noise(options.recurrent_dropout, options.variational), options.unroll)
+    time_major = options.time_major
+
+    def init(key: Any, x: Any) -> Any:
+        x = checks.floats(info, x)
+        checks.rank(info, x, 2)
+        one = x.shape[1:] if time_major else (*x.shape[:-2], x.shape[-1])
+        return cell.init(key, jax.ShapeDtypeStruct(one, x.dtype))
+
+    def enter(params: Any, x: Any, carry: Any, key: Any, train: bool, mask: Any) -> tuple[Steps, Any, Any]:
+        """The steps (time first, without padding, in the dtype of the params), the first carry, the noise."""
+        x = checks.floats(info, x)
+        checks.rank(info, x, 2)
+        if mask is not None:
+            mask = checks.bools(info, mask)
+            checks.same_shape(info, "mask", mask.shape, x.shape[:-1], "one bool for each step of x.")
+            x = jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
+        if not time_major:
+            x, mask = jnp.moveaxis(x, -2, 0), None if mask is None else jnp.moveaxis(mask, -1, 0)
+        first = _carry(info, "carry", carry, cell.start(params, x.shape[1:-1]))
+        noise = run.noise.start(info, key, train, output(first))
+        return Steps(x.astype(output(first).dtype), jnp.arange(x.shape[0]), mask), first, noise
+
+    def leave(y: Any, mask: Any) -> Any:
+        y = y if mask is None else jnp.where(mask[..., None], y, jnp.zeros((), y.dtype))
+        return y if time_major else jnp.moveaxis(y, 0, -2)
+
+    def apply(params: Any, x: Any, *, key: Any = None, train: bool = False, mask: Any = None) -> Any:
+        steps, first, noise = enter(params, x, None, key, train, mask)
+        return leave(run.plain(params, first, steps, noise), steps.mask)
+
+    def forward(
+        params: Any, x: Any, carry: Any = None, *, key: Any = None, train: bool = False, mask: Any = None
+    ) -> tuple[Any, Any, RecurrentSaved]:
+        leaves, structure = jax.tree.flatten(carry)
+        like = Static((jnp.result_type(x), structure, tuple(map(jnp.result_type, leaves))))
+        steps, first, noise = enter(params, x, carry, key, train, mask)
+        length = segment_length(options.memory, steps.t.size)
+        if length is None:
+            y, last, before, kept = run.forward(params, first, steps, noise)
+        else:
+            y, last, before = segments.forward(run, params, first, steps, noise, length)
+            kept = None
+        return leave(y, steps.mask), last, RecurrentSaved(steps, noise, before, kept, like)
+
+    def backward(params: Any, saved: RecurrentSaved, dy: Any, dcarry: Any = None) -> tuple[Any, Any, Any]:
+        steps, noise, before, kept, like = saved
+        last = _carry(info, "dcarry", dcarry, cell.start(params, steps.x.shape[1:-1]))
+        dy = (dy if time_major else jnp.moveaxis(dy, -2, 0)).astype(output(last).dtype)
+        length = segment_length(options.memory, steps.t.size)
+        if length is None:
+            dparams, dx, first = run.backward(params, before, kept, steps, noise, dy, last)
+        else:
+            dparams, dx, first = segments.backward(run, params, before, steps, noise, dy, last, length)
+        if steps.mask is not None:
+            dx = jnp.where(steps.mask[..., None], dx, jnp.zeros((), dx.dtype))
+        x_dtype, structure, dtypes = like.value
+        dx = (dx if time_major else jnp.moveaxis(dx, 0, -2)).astype(x_dtype)
+        if dtypes:
+            leaves = zip(jax.tree.leaves(first), dtypes, strict=True)
+            first = structure.unflatten([leaf.astype(dtype) for leaf, dtype in leaves])
+        return dparams, dx, first
+
+    return named(Layer(init, apply, forward, backward, keep_stats, info))
+
+
+def segment_length(memory: Memory, steps: int) -> int | None:
+    """How many steps a segment has; None where there are no segments."""
+    if memory == "all":
+        return None
+    return max(1, math.ceil(math.sqrt(steps)) if memory == "sqrt" else min(int(memory), steps))
+
+
+def _carry(info: Info, name: str, given: Any, zeros: Any) -> Any:
+    """The carry as it is given, or zeros; refuses one of another structure or shape."""
+    if given is None:
+        return zeros
+    structure: Any = jax.tree.structure(zeros)
+    leaves = jax.tree.leaves(given)
+    if len(leaves) != structure.num_leaves:
+        what = type(zeros).__name__ if structure.num_leaves > 1 else "one array"
+        raise TypeError(
+            f"{info}: {name} must be {what}, got {jax.tree.structure(given)}; pass what forward gave, or None."
+        )
+    for leaf, zero in zip(leaves, jax.tree.leaves(zeros), strict=True):
+        remedy = "one row for each sequence of x."
+        checks.same_shape(info, name, jnp.shape(leaf), zero.shape, remedy)
+    return jax.tree.map(lambda leaf, zero: jnp.asarray(leaf, zero.dtype), structure.unflatten(leaves), zeros)
+
+
+def _check(info: Info, cell: Cell, options: Options) -> None:
+    if options.memory not in ("all", "sqrt"):
+        if isinstance(options.memory, str):
+            checks.choice(str(info), "memory", options.memory, ("all", "sqrt", "a number of steps"))
+        checks.positive(str(info), memory=options.memory)
+    checks.positive(str(info), unroll=options.unroll)
+    checks.fraction(str(info), "recurrent_dropout", options.recurrent_dropout)
+    functions = (cell.step, cell.forward, cell.backward, cell.collect)
+    if options.recurrent_dropout and not all(map(takes_noise, functions)):
+        raise ValueError(
+            f"{info}: recurrent_dropout needs a cell whose step, forward, backward and collect take `noise`."
+        )
