@@ -210,7 +210,7 @@ def _lengths(case: catalogue.Case, problem: Problem) -> tuple[int, int]:
     if case.x is None:
         leading: tuple[int, ...] = tuple(problem.point["y"].shape[:-1]) if "y" in problem.point else ()
         return (leading[0] if leading else 0), 0
-    x = case.x(np.random.default_rng(0))
+    x = jax.tree.leaves(case.x(np.random.default_rng(0)))[0]  # of several inputs the first
     leading = x.shape[:-1] if trees.is_float(x) else x.shape
     batch = leading[0] if leading else 0
     return batch, leading[1] if len(leading) == 2 and problem.dy.shape[:2] == leading else 0
@@ -238,6 +238,7 @@ def _rebuilt(layer: fn.Layer, children: tuple[fn.Layer, ...]) -> fn.Layer:
     settings = layer.info.settings
     build = {
         "serial": lambda: fn.serial(*children),
+        "nodes": lambda: fn.nodes(*children),
         "residual": lambda: fn.residual(*children),
         "branch": lambda: fn.branch(*children, merge=settings["merge"]),
         "stack": lambda: fn.stack(*children, settings["depth"]),

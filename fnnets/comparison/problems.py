@@ -259,6 +259,7 @@ def _context(
     """What a diagnosis may use; nothing of it is computed before a leaf is wrong."""
     net = functions(layer, train)[0] if loss is not None else plain
     y = jax.eval_shape(net, point, fixed)
+    x = jax.tree.leaves(x)[0]  # of several inputs the first
     array = hasattr(x, "shape") and hasattr(y, "shape")
     leading = (x.shape[:-1] if trees.is_float(x) else x.shape) if array else ()
     shared = _shared_axes(leading, y.shape[:-1]) if array and sliced else 0

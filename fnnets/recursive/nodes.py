@@ -46,18 +46,21 @@ def nodes(body: Layer) -> Layer:
     checks.layers("nodes", (body,), Layer)
     info = describe(nodes, children=(body,))
 
+    def paired(name: str, value: Any) -> Any:
+        if not isinstance(value, tuple) or len(value) != 2:
+            raise TypeError(
+                f"{info}: {name} must be a pair, for the nodes and for their children, "
+                f"got {type(value).__name__}; fn.pad_trees makes it of trees."
+            )
+        return value
+
     def parts(x: Any, mask: Any) -> tuple[Any, Any, Any]:
-        for name, value in (("x", x), ("mask", mask)):
-            if not (name == "mask" and mask is None) and not (isinstance(value, tuple) and len(value) == 2):
-                raise TypeError(
-                    f"{info}: {name} must be a pair, for the nodes and for their children, "
-                    f"got {type(value).__name__}; fn.pad_trees makes it of trees."
-                )
-        features, children = c.zero_padding(info, x, mask)
-        return features, children, None if mask is None else mask[0]
+        if mask is None:
+            return *paired("x", x), None
+        return *c.zero_padding(info, paired("x", x), paired("mask", mask)), mask[0]
 
     def init(key: Any, x: Any) -> tuple[Any, ...]:
-        features, _ = x
+        features, _ = paired("x", x)
         with observe.child(info, 0, body):
             return (body.init(c.child_key(key, 0), features),)
 
