@@ -7,7 +7,6 @@ import itertools
 
 import jax
 import numpy as np
-import pytest
 
 import fnnets as fn
 from fnnets.catalogue import layer_case, normal
