@@ -124,7 +124,9 @@ def test_pytorch(case, x64):
 def keras_fields(case, which):
     """The params, or their gradients, of each direction; the GRU's gates stand in the order z, r, h there."""
     raw, gradient = arrays(case[which]), which == "dparams"
-    for cell in sorted({name.rpartition("/")[0] for name in raw}, reverse=True):  # forward, then backward
+    for cell in dict.fromkeys(
+        name.rpartition("/")[0] for name in raw
+    ):  # those of the forward direction first
         fields = {"w": raw[f"{cell}/kernel"], "u": raw[f"{cell}/recurrent_kernel"]}
         bias = raw.get(f"{cell}/bias")
         if case["kind"] == "GRU":
@@ -150,7 +152,10 @@ def test_keras(case, x64):
         net = fn.gru(UNITS, reset=reset, update="old", use_bias=bias)
     else:
         net = fn.lstm(UNITS, use_bias=bias)
-    hold_to_states(fn.bidirectional(net) if options["bidirectional"] else net, case, keras_fields)
+    net = fn.serial(net, net) if options["layers"] == 2 else net
+    if options["merge"]:
+        net = fn.bidirectional(net, {"ave": "mean"}.get(options["merge"], options["merge"]))
+    hold_to_states(net, case, keras_fields)
 
 
 def hold_to_states(net, case, fields):

@@ -224,10 +224,10 @@ def introduction(device: str, before: str, rounds: int) -> str:
 Made by `python examples/benchmarks/recurrent.py --results FILE`. The step: E = ½Σ(y − t)² over the outputs of one layer
 with D = H, and its gradients with respect to the layer's params and to x, float32, x batch-major. Every
 framework starts from the same weights and gave the same gradients (haiku's GRU, which resets before the product,
-those of fnnets' GRU that does). "products" are the step's matrix products
-alone, with the state (B, H) or (H, B) in the loops: a bound for whoever takes the step with these products. Times are
-medians of {rounds} interleaved rounds, one process at a time; ratios are of the fastest of each group, with
-bootstrap intervals of 95 %; temporary memory is what the compiler plans.
+those of fnnets' GRU that does). "products" are the step's matrix products alone, with the state (B, H) or
+(H, B) in the loops: a bound for whoever takes the step with these products. Times are medians of {rounds}
+interleaved rounds, one process at a time; ratios are of the fastest of each group, with bootstrap intervals
+of 95 %; temporary memory is what the compiler plans.
 
 Device {device} ({before}); {found}."""
 

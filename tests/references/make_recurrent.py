@@ -35,7 +35,9 @@ def plain(value):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
-    return np.asarray(value.detach()).tolist() if isinstance(value, torch.Tensor) else value
+    if isinstance(value, torch.Tensor):
+        value = value.detach()
+    return np.asarray(value).tolist() if hasattr(value, "dtype") else value
 
 
 def randoms(*shapes):
@@ -107,12 +109,16 @@ def tanh(x):
     return jax.numpy.tanh(x)
 
 
-def keras_case(kind, mask=None, carried=False, bidirectional=False, **options):
-    given = {"activation": tanh, "return_sequences": True, "return_state": not bidirectional} | options
-    layer = getattr(keras.layers, kind)(UNITS, **given)
+def keras_case(kind, mask=None, carried=False, merge=None, layers=1, **options):
+    """merge: how the directions are joined where there are two; each is a stack of so many layers."""
+    cells = [
+        getattr(keras.layers, f"{kind}Cell")(UNITS, **{"activation": tanh} | options) for _ in range(layers)
+    ]
+    given = {"return_sequences": True, "return_state": merge is None}
+    layer = keras.layers.RNN(cells if layers > 1 else cells[0], **given)
     layer.zero_output_for_mask = True  # Keras repeats the last output there
-    if bidirectional:
-        layer = keras.layers.Bidirectional(layer)
+    if merge:
+        layer = keras.layers.Bidirectional(layer, merge_mode=merge)
     layer.build((BATCH, STEPS, INPUTS))
     rest = [variable.value for variable in layer.non_trainable_variables]
     count = (2 if kind == "LSTM" else 1) if carried else 0
@@ -122,7 +128,7 @@ def keras_case(kind, mask=None, carried=False, bidirectional=False, **options):
         if states:
             given["initial_state"] = list(states)
         outputs, _ = layer.stateless_call(weights, rest, x, **given)
-        y, *final = [outputs] if bidirectional else outputs
+        y, *final = [outputs] if merge else outputs
         return y, final if states else []
 
     shapes = [variable.shape for variable in layer.trainable_variables]
@@ -135,20 +141,22 @@ def keras_case(kind, mask=None, carried=False, bidirectional=False, **options):
     values = {"x": x, "params": dict(zip(names, leaves, strict=True)), "states": states, "y": y}
     values |= {"final": final, "dy": dy, "dfinal": dfinal, "dx": dx, "dstates": dstates}
     values |= {"dparams": dict(zip(names, dleaves, strict=True))}
-    options |= {"bidirectional": bidirectional}
-    arrays = jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), values)
-    return {"kind": kind, "options": options, "carried": carried, "mask": mask} | arrays
+    options |= {"merge": merge, "layers": layers}
+    return plain({"kind": kind, "options": options, "carried": carried, "mask": mask} | values)
 
 
 def keras_cases():
     yield keras_case("GRU", reset_after=False)
     yield keras_case("GRU", GAPS, reset_after=False, carried=True)
-    yield keras_case("GRU", GAPS, reset_after=False, bidirectional=True)
+    yield keras_case("GRU", GAPS, reset_after=False, merge="concat")
     yield keras_case("GRU", reset_after=False, use_bias=False)
     yield keras_case("GRU", GAPS, reset_after=True, carried=True)
-    yield keras_case("LSTM", GAPS, unit_forget_bias=False, carried=True)
-    yield keras_case("LSTM", GAPS, bidirectional=True)
+    yield keras_case("LSTM", GAPS, carried=True)
+    yield keras_case("LSTM", GAPS, merge="concat")
     yield keras_case("SimpleRNN", GAPS, carried=True)
+    for merge in ("sum", "ave", "mul"):
+        yield keras_case("SimpleRNN", GAPS, merge=merge)
+    yield keras_case("SimpleRNN", GAPS, merge="concat", layers=2)
     yield keras_case("SimpleRNN", activation="relu", carried=True)
     yield keras_case("SimpleRNN", activation="sigmoid", use_bias=False)
 
