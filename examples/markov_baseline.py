@@ -130,34 +130,32 @@ def streams(ids: np.ndarray) -> jax.Array:
     return jnp.asarray(ids[: len(ids) // 100 * 100].reshape(100, -1).T)
 
 
-def trained(corpus: Corpus, states: int, starts: int, steps: int) -> tuple[HMM, np.ndarray]:
-    """The best of some starts, and the bits per character of its batches."""
+def trained(corpus: Corpus, states: int, starts: int, steps: int) -> HMM:
+    """The best of some starts, all trained at once."""
     text, updater = jnp.asarray(corpus.train), optax.adam(optax.cosine_decay_schedule(0.1, steps))
 
-    def step(state: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+    def step(state: Any, x: jax.Array) -> Any:
         params, memory = state
-        value, grads = value_and_grad(params, x)
+        _, grads = value_and_grad(params, x)
         updates, memory = updater.update(jax.tree.map(lambda leaf: -leaf / x.size, grads), memory)
-        return (optax.apply_updates(params, updates), memory), -value / x.size / jnp.log(2)
+        return optax.apply_updates(params, updates), memory
 
     @jax.jit
-    def some_steps(state: Any, keys: jax.Array) -> tuple[Any, jax.Array]:
-        def on_a_batch(state: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+    def some_steps(state: Any, keys: jax.Array) -> Any:
+        def on_a_batch(state: Any, key: jax.Array) -> tuple[Any, None]:
             places = jax.random.randint(key, (STREAMS,), 0, len(text) - LENGTH)
             x = text[places + jnp.arange(LENGTH)[:, None]]
-            return jax.vmap(step, in_axes=(0, None))(state, x)
+            return jax.vmap(step, in_axes=(0, None))(state, x), None
 
-        return jax.lax.scan(on_a_batch, state, keys)
+        return jax.lax.scan(on_a_batch, state, keys)[0]
 
     init_key, key = jax.random.split(jax.random.key(SEED))
     params = jax.vmap(lambda key: init(key, states, len(corpus.letters)))(jax.random.split(init_key, starts))
-    state, curves = (params, jax.vmap(updater.init)(params)), []
+    state = params, jax.vmap(updater.init)(params)
     for keys in progress(jax.random.split(key, (10, steps // 10)), f"{states} states"):
-        state, values = some_steps(state, keys)
-        curves.append(np.asarray(values))
+        state = some_steps(state, keys)
     likelihoods = jax.jit(jax.vmap(log_likelihood, in_axes=(0, None)))(state[0], streams(corpus.train))
-    best = int(likelihoods.argmax())
-    return jax.tree.map(lambda leaf: leaf[best], state[0]), np.concatenate(curves)[:, best]
+    return jax.tree.map(lambda leaf: leaf[likelihoods.argmax()], state[0])
 
 
 def bits_per_character(params: HMM, corpus: Corpus) -> float:
@@ -256,9 +254,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     markov = fitted(corpus.train, len(corpus.letters), ORDERS)
     markov_bits = bits(markov, corpus.before(corpus.test, ORDERS))
     models, shares = {}, {}
-    for states in (2, 3) if chosen.quick else (2, 3, 4, 8, 16, 32, 64):
+    for states in (2,) if chosen.quick else (2, 3, 4, 8, 16, 32, 64):
         starts, steps = (2, 20) if chosen.quick else (STARTS if states <= 4 else 1, STEPS)
-        models[states], _ = trained(corpus, states, starts, steps)
+        models[states] = trained(corpus, states, starts, steps)
         if states <= 3:
             shares[states] = share_of_states(models[states], corpus)
             print_states(models[states], shares[states], corpus)
@@ -274,9 +272,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     print(f"\n{table(('model', 'size', 'test, bits per character'), rows)}")
     with picture(chosen.out / "markov_baseline.png", 11, 8.5) as figure:
-        panels = figure.subplot_mosaic(
-            [["2", "bits"], ["3", "bits"], ["text", "text"]], height_ratios=(2, 2, 1)
-        )
+        left = [[str(states), "bits"] for states in shares]
+        panels = figure.subplot_mosaic([*left, ["text", "text"]], height_ratios=[2] * len(left) + [1])
         for states, share in shares.items():
             draw_shares(panels[str(states)], share, corpus)
         draw_bits(panels["bits"], hidden_bits, markov_bits)

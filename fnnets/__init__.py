@@ -24,6 +24,7 @@ from fnnets.contract import layer as layer
 from fnnets.differentiate import Aux as Aux
 from fnnets.differentiate import by_hand as by_hand
 from fnnets.differentiate import value_and_grad_by_hand as value_and_grad_by_hand
+from fnnets.insight import trace_backward as trace_backward
 from fnnets.layers import Dense as Dense
 from fnnets.layers import Embedding as Embedding
 from fnnets.layers import PReLU as PReLU
@@ -72,6 +73,15 @@ from fnnets.recurrent import gru as gru
 from fnnets.recurrent import jordan as jordan
 from fnnets.recurrent import lstm as lstm
 from fnnets.recurrent import recurrent as recurrent
+from fnnets.recursive import BinaryTreeLSTM as BinaryTreeLSTM
+from fnnets.recursive import ChildSumTreeLSTM as ChildSumTreeLSTM
+from fnnets.recursive import Recursive as Recursive
+from fnnets.recursive import Trees as Trees
+from fnnets.recursive import nodes as nodes
+from fnnets.recursive import pad_trees as pad_trees
+from fnnets.recursive import recursive as recursive
+from fnnets.recursive import root as root
+from fnnets.recursive import tree_lstm as tree_lstm
 from fnnets.sequences import TruncatedBPTT as TruncatedBPTT
 from fnnets.sequences import Window as Window
 from fnnets.sequences import generate as generate

@@ -1,13 +1,14 @@
-"""What happens inside a network, for those who ask: every child's output, and in whose hands an error arose."""
+"""What happens inside a network, for those who ask: what passes every child, and in whose hands an error arose."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from fnnets.contract import Layer
 from fnnets.differentiate import plain_equations
@@ -16,7 +17,17 @@ Alter = Callable[[str, Layer, Any, Any], Any]
 
 _path: ContextVar[tuple[str, ...]] = ContextVar("path", default=())
 _alter: ContextVar[Alter | None] = ContextVar("alter", default=None)
-_record: ContextVar[dict[str, Any] | None] = ContextVar("record", default=None)
+_watch: ContextVar[_Watch | None] = ContextVar("watch", default=None)
+
+# What can be recorded: the children's outputs; their gradients on the way back; the gates of recurrent layers; and
+# the zeros that `probe` offers to add.
+Kind = Literal["outputs", "gradients", "gates", "zeros"]
+
+
+class _Watch(NamedTuple):
+    kind: Kind | None
+    kept: dict[str, Any]
+    zeros: dict[str, Any]  # by path, to be added to what `probe` stands at
 
 
 @contextmanager
@@ -32,14 +43,34 @@ def child(parent: Any, index: int, layer: Layer) -> Iterator[None]:
         _path.reset(token)
 
 
+def here() -> str:
+    """The path of the child whose call this is; "" outside of all."""
+    return "/".join(_path.get())
+
+
 def seen(layer: Layer, x: Any, y: Any) -> Any:
-    """A child's output on its way on: recorded where a recording is on, replaced where `altering` says so."""
-    path = "/".join(_path.get())
+    """A child's output on its way on: recorded where that is asked for, replaced where `altering` says so."""
     if (alter := _alter.get()) is not None:
-        y = alter(path, layer, x, y)
-    if (kept := _record.get()) is not None:
-        kept[path] = y
-    return y
+        y = alter(here(), layer, x, y)
+    if records("outputs"):
+        keep({here(): y})
+    if not isinstance(y, jax.Array) or not jnp.issubdtype(y.dtype, jnp.floating):
+        return y
+    zeros = probe("dy", lambda: jnp.zeros_like(y))
+    return y if zeros is None else y + zeros
+
+
+def probe(name: str, make: Callable[[], Any]) -> Any:
+    """Zeros to be added to a value, so that their gradient is its own; None where nobody asks for it.
+
+    `make` gives the zeros in their shapes, for whoever is to hand them in by `probing`.
+    """
+    watch = _watch.get()
+    if watch is None:
+        return None
+    if watch.kind == "zeros":
+        note(name, make())
+    return watch.zeros.get(here(), {}).get(name)
 
 
 @contextmanager
@@ -52,26 +83,73 @@ def altering(alter: Alter) -> Iterator[None]:
         _alter.reset(token)
 
 
+def records(kind: Kind) -> bool:
+    """Whether values of that kind are being recorded."""
+    watch = _watch.get()
+    return watch is not None and watch.kind == kind
+
+
 def keep(values: dict[str, Any]) -> None:
     """Keeps values that a `recording` inside a scan handed out."""
-    if (kept := _record.get()) is not None:
-        kept.update(values)
+    if (watch := _watch.get()) is not None:
+        watch.kept.update(values)
+
+
+def note(name: str, value: Any) -> None:
+    """Keeps one of several values at the path of this call."""
+    if (watch := _watch.get()) is not None:
+        watch.kept.setdefault(here(), {})[name] = value
 
 
 @contextmanager
-def recording(on: bool | None = None) -> Iterator[dict[str, Any]]:
-    """Collects what is recorded within; `on=None` collects only where an outer recording is on.
+def recording(on: bool | None = None, kind: Kind = "outputs") -> Iterator[dict[str, Any]]:
+    """Collects what is recorded within; `on=None` collects what, and only where, an outer recording does.
 
     Inside a scan the values are those of its body: hand the dict out as scanned outputs, then `keep` it.
     """
-    if on is None:
-        on = _record.get() is not None
-    kept: dict[str, Any] = {}
-    token = _record.set(kept if on else None)
-    try:
+    outer = _watch.get()
+    watch = _Watch(kind, {}, {}) if on else outer and outer._replace(kept={})
+    with _watching(None if on is False else watch) as kept:
         yield kept
+
+
+@contextmanager
+def copy(i: Any) -> Iterator[dict[str, Any]]:
+    """As `recording()`, inside a scan over copies of a child: of the zeros of `probing` it takes copy i's."""
+    watch, inside = _watch.get(), here()
+    if watch is not None:
+        own = {
+            path: zeros for path, zeros in watch.zeros.items() if path.startswith(inside) and path != inside
+        }
+        watch = watch._replace(kept={}, zeros=jax.tree.map(lambda leaf: leaf[i], own))
+    with _watching(watch) as kept:
+        yield kept
+
+
+@contextmanager
+def probing(zeros: dict[str, Any]) -> Iterator[None]:
+    """Within, the zeros are added to what `probe` stands at: as a recording of the kind "zeros" found them."""
+    with _watching(_Watch(None, {}, zeros)):
+        yield
+
+
+@contextmanager
+def _watching(watch: _Watch | None) -> Iterator[dict[str, Any]]:
+    token = _watch.set(watch)
+    try:
+        yield {} if watch is None else watch.kept
     finally:
-        _record.reset(token)
+        _watch.reset(token)
+
+
+@contextmanager
+def from_the_top() -> Iterator[None]:
+    """Within, paths begin with the network that is called next."""
+    token = _path.set(())
+    try:
+        yield
+    finally:
+        _path.reset(token)
 
 
 def intermediates(
@@ -98,12 +176,8 @@ def intermediates(
       >>> {path: h.shape for path, h in fn.intermediates(net, net.init(jax.random.key(0), x), x).items()}
       {'0.dense': (4, 3), '1.tanh': (4, 3)}
     """
-    token = _path.set(())
-    try:
-        with recording(True) as kept, plain_equations():
-            y = layer.apply(params, x, key=key, train=train, mask=mask)
-    finally:
-        _path.reset(token)
+    with from_the_top(), recording(True) as kept, plain_equations():
+        y = layer.apply(params, x, key=key, train=train, mask=mask)
     return kept if layer.info.children else {layer.info.name: y}
 
 

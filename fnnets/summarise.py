@@ -20,7 +20,7 @@ class LayerSummary:
     Attributes:
       path: the layer's place in the network, "" for the network itself.
       layer: how it is written.
-      shape: of its output.
+      shape: of its output; the first one's where it has several.
       params: the number of its trained values.
     """
 
@@ -106,4 +106,4 @@ def _rows(layer: Layer, params: Any, shapes: dict[str, Any], prefix: str) -> lis
 
 def _row(layer: Layer, params: Any, path: str, shapes: dict[str, Any]) -> LayerSummary:
     text = layer.info.name if layer.info.children else repr(layer)
-    return LayerSummary(path, text, shapes[path].shape, count_params(params))
+    return LayerSummary(path, text, jax.tree.leaves(shapes[path])[0].shape, count_params(params))

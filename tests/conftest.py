@@ -21,3 +21,8 @@ def x64():
     """float64 within the test."""
     with jax.enable_x64(True):
         yield
+
+
+def pytest_addoption(parser):
+    """`--full`: whole products where the everyday run takes a selection."""
+    parser.addoption("--full", action="store_true", help="all of every product of settings; takes long")

@@ -264,6 +264,7 @@ def _rebuilt(layer: fn.Layer, children: tuple[fn.Layer, ...]) -> fn.Layer:
     settings = layer.info.settings
     build = {
         "serial": lambda: fn.serial(*children),
+        "nodes": lambda: fn.nodes(*children),
         "residual": lambda: fn.residual(*children),
         "branch": lambda: fn.branch(*children, merge=settings["merge"]),
         "stack": lambda: fn.stack(*children, settings["depth"]),

@@ -34,8 +34,10 @@ def forward_child(
 
 
 def backward_child(parent: Any, i: int, layer: Layer, params: Any, saved: Any, dy: Any, dcarry: Any) -> Any:
-    """Child i's (dparams, dx, dcarry)."""
+    """Child i's (dparams, dx, dcarry); its dy is shown to whoever observes."""
     with observe.child(parent, i, layer):
+        if observe.records("gradients"):
+            observe.note("dy", dy)
         return layer.backward(params, saved, dy, dcarry)
 
 

@@ -77,7 +77,7 @@ def stack(layer: Layer, depth: int) -> Layer:
     def apply(params: Any, x: Any, *, key: Any = None, train: bool = False, mask: Any = None) -> Any:
         def step(x: Any, scanned: Any) -> Any:
             i, own = scanned
-            with observe.recording() as kept:
+            with observe.copy(i) as kept:
                 y = c.apply_child(info, 0, layer, own, x, key=c.child_key(key, i), train=train, mask=mask)
             return y, kept
 
@@ -91,7 +91,7 @@ def stack(layer: Layer, depth: int) -> Layer:
     ) -> tuple[Any, Any, StackSaved]:
         def step(x: Any, scanned: Any) -> Any:
             i, own, carry = scanned
-            with observe.recording() as seen:
+            with observe.copy(i) as seen:
                 y, carry, kept = c.forward_child(
                     info, 0, layer, own, x, carry, key=c.child_key(key, i), train=train, mask=mask
                 )
@@ -106,11 +106,13 @@ def stack(layer: Layer, depth: int) -> Layer:
     def backward(params: Any, saved: StackSaved, dy: Any, dcarry: Any = None) -> tuple[Any, Any, Any]:
         def step(dy: Any, scanned: Any) -> Any:
             own, kept, dcarry = scanned
-            dparams, dx, dcarry = c.backward_child(info, 0, layer, own, kept, dy, dcarry)
-            return dx, (dparams, dcarry)
+            with observe.recording() as seen:
+                dparams, dx, dcarry = c.backward_child(info, 0, layer, own, kept, dy, dcarry)
+            return dx, (dparams, dcarry, seen)
 
         scanned = (params, saved.children, dcarry)
-        dx, (dparams, dcarry) = jax.lax.scan(step, dy, scanned, length=depth, reverse=True)
+        dx, (dparams, dcarry, seen) = jax.lax.scan(step, dy, scanned, length=depth, reverse=True)
+        observe.keep(seen)
         return dparams, c.hide_gradient(dx.astype(saved.dtype.value), saved.mask), dcarry
 
     def update_stats(params: Any, saved: StackSaved) -> Any:

@@ -176,6 +176,8 @@ def _blocks(path: str, hand: np.ndarray, true: np.ndarray, context: Context) -> 
             # A factor of all that is not zero is one of the whole.
             several = np.count_nonzero(right[i]) > 1 and np.count_nonzero(right[i]) < np.count_nonzero(true)
             if several and (cause := _whole(parts[i], right[i], context.sizes)) is not None:
+                if not any(part.any() for k, part in enumerate(right) if k != i):
+                    return cause  # there is nothing else: it is the whole leaf
                 return Cause(f"{cause.kind} block", f"{names[i]} {cause.text}")
         if len(wrong) == 2:
             i, j = wrong

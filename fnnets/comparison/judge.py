@@ -35,6 +35,9 @@ def judge(problem: Problem, measured: Measured) -> Report:
         notes.append(f"forward departs from the plain equation by {value_error:.3g} of the output's scale")
     if not measured.autodiff:
         notes.append("the function cannot be traced by jax: compared with central differences alone")
+    wrong = tuple(row.path for row in rows if row.verdict in ("wrong", "shape", "missing"))
+    if wrong and value_error <= AUTODIFF:  # a forward that departs leaves nothing to hold the steps against
+        notes += problem.departure(wrong)
     return Report(problem.name, rows, value_error, (*notes, *_overview(rows)), failed=bool(hand))
 
 

@@ -36,6 +36,7 @@ class Problem(NamedTuple):
       traceable: whether by_hand may be jitted.
       layers: the layer that each path belongs to.
       context: what a diagnosis knows of the function.
+      departure: from the paths of the wrong leaves, where in the backward pass by_hand departs first, in words.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Problem(NamedTuple):
     traceable: bool = True
     layers: Callable[[str], str] = lambda _: ""
     context: diagnosis.Context = diagnosis.Context()
+    departure: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda _: ()
 
 
 class Measured(NamedTuple):

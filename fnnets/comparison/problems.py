@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnnets import checks
-from fnnets.comparison import alternatives, diagnosis, trees
+from fnnets.comparison import alternatives, diagnosis, steps, trees
 from fnnets.comparison.measure import Problem, slices
 from fnnets.contract import Layer
 from fnnets.differentiate import plain_equations
@@ -77,6 +77,7 @@ def of_layer(
         repr(layer) if loss is None else f"{loss.info}({layer!r})",
         plain, by_hand, point, fixed, dy,
         layers=functools.partial(_layer_at, layer),
+        departure=functools.partial(steps.departure, layer, plain, by_hand, point, fixed, dy),
         context=_context(layer, train, loss, plain, point, fixed, dy, params, x, carry is None),
     )  # fmt: skip
 

@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+
 from fnnets.contract import Carry, Info, Params, Saved
 
 
 def _as_saved(params: Params, carry: Carry, saved: Saved) -> Saved:
     del params, carry
     return saved
+
+
+def _no_gates(carry: Carry, saved: Saved) -> dict[str, jax.Array]:
+    del carry, saved
+    return {}
+
+
+def _as_it_is(dz: Any) -> Any:
+    return dz
 
 
 class Cell(NamedTuple):
@@ -40,6 +51,10 @@ class Cell(NamedTuple):
       ready: `(params, carry, saved) -> ready`: all steps at once, before the loop back. What it gives takes the
         place of saved in `backward` (collect gets saved itself): a place for whatever does not depend on
         dcarry, which is quicker at once than step by step. By default it gives saved.
+      gates: optional, for those who look inside: `(carry, saved) -> {name: values}` of what squashes, all steps
+        at once, with the carry *after* each; from 0 to 1, the ends of its range: σ(z), or ½·tanh(z) + ½.
+      shown: optional, likewise: `(dz) -> tree`, dz as a trace is to show it. One like z, or the field `z` of one, is
+        taken for the gradient of z where a comparison looks inside. By default it gives dz.
 
     step, forward, backward, collect and ready may name `noise` as a keyword argument: the factors by which dropout
     multiplies the hidden state where a product sees it (None without). A cell that does not cannot have
@@ -74,3 +89,5 @@ class Cell(NamedTuple):
     collect: Callable[..., tuple[Params, Any]]
     info: Info | str = "cell"
     ready: Callable[..., Any] = _as_saved
+    gates: Callable[[Carry, Saved], dict[str, jax.Array]] = _no_gates
+    shown: Callable[[Any], Any] = _as_it_is

@@ -14,6 +14,7 @@ from fnnets.layers.squashing import tanh
 from fnnets.recurrent._flat import dropped, outer, total
 from fnnets.recurrent.cell import Cell
 from fnnets.recurrent.recurrence import Memory, Options, of_cell
+from fnnets.recurrent.traced import squashed
 
 
 class Elman(NamedTuple):
@@ -122,5 +123,9 @@ def elman(
         db = None if params.b is None else total(dz)
         return Elman(outer(x, dz), outer(dropped(h, noise), dz), db), dz @ params.w.T
 
-    cell = Cell(init, start, project, step, forward, backward, collect, info)
+    def gates(h: jax.Array, saved: Any) -> dict[str, jax.Array]:
+        del saved
+        return squashed(activation, "h", h)
+
+    cell = Cell(init, start, project, step, forward, backward, collect, info, gates=gates)
     return of_cell(cell, info, Options(memory, unroll, time_major, recurrent_dropout, variational))

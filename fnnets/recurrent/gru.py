@@ -200,11 +200,14 @@ def gru(
         d = jnp.concatenate([dk, dh], -1) * s
         return dh * keep + dropped(dk * r + d @ params.u[:, :both].T, noise), GRUGradient(d, da_n)
 
+    def of_product(dz: GRUGradient) -> jax.Array:
+        return jnp.concatenate([dz.rzm[..., :both], dz.n], -1)
+
     def collect(
         params: GRU, x: jax.Array, h: jax.Array, saved: GRUStep, dz: GRUGradient, *, noise: Any = None
     ) -> tuple[GRU, jax.Array]:
         seen = dropped(h, noise)
-        da = jnp.concatenate([dz.rzm[..., :both], dz.n], -1)
+        da = of_product(dz)
         if after:
             du = outer(seen, dz.rzm)
         else:
@@ -214,5 +217,14 @@ def gru(
         db_n = None if params.b_n is None else total(dz.rzm[..., both:])
         return GRU(outer(x, da), du, db, db_n), da @ params.w.T
 
-    cell = Cell(init, start, project, step, forward, backward, collect, info, ready)
+    def gates(h: jax.Array, saved: GRUStep) -> dict[str, jax.Array]:
+        del h
+        r, z = jnp.split(saved.rz, 2, -1)
+        return {"r": r, "z": z, "n": (saved.n + 1) / 2}
+
+    def shown(dz: GRUGradient) -> dict[str, jax.Array]:
+        m = {"m": dz.rzm[..., both:]} if after else {}
+        return {"z": of_product(dz), **m}
+
+    cell = Cell(init, start, project, step, forward, backward, collect, info, ready, gates, shown)
     return of_cell(cell, info, Options(memory, unroll, time_major, recurrent_dropout, variational))

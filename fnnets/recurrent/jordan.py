@@ -15,6 +15,7 @@ from fnnets.layers.squashing import tanh
 from fnnets.recurrent._flat import dropped, outer, total
 from fnnets.recurrent.cell import Cell
 from fnnets.recurrent.recurrence import Memory, Options, of_cell
+from fnnets.recurrent.traced import squashed
 
 
 class Jordan(NamedTuple):
@@ -30,8 +31,8 @@ class Jordan(NamedTuple):
 class JordanGradient(NamedTuple):
     """What a step back gives: the gradients in front of the two activations."""
 
-    s: jax.Array  # (…, S)
-    y: jax.Array  # (…, F)
+    z: jax.Array  # (…, S)
+    o: jax.Array  # (…, F)
 
 
 class JordanStep(NamedTuple):
@@ -61,16 +62,16 @@ def jordan(
 
     Formula: s_t = f(x_t·w + y_{t−1}·u + b), y_t = g(s_t·v + c).
 
-    Derivation: given dy of y_t (from step t+1 and from the loss), with a_t = x_t·w + y_{t−1}·u + b and
+    Derivation: given dy of y_t (from step t+1 and from the loss), with z_t = x_t·w + y_{t−1}·u + b and
     o_t = s_t·v + c,
 
         do = g'(o)⊙dy                 g's own backward
         ds = do·vᵀ
-        da = f'(a)⊙ds                 f's own backward
-        dy_{t−1} = da·uᵀ
+        dz = f'(z)⊙ds                 f's own backward
+        dy_{t−1} = dz·uᵀ
 
-    and after the loop, over all steps: dw = Σ_t x_tᵀda, du = Σ_t y_{t−1}ᵀda, db = Σ_t da, dv = Σ_t s_tᵀdo,
-    dc = Σ_t do, dx_t = da·wᵀ.
+    and after the loop, over all steps: dw = Σ_t x_tᵀdz, du = Σ_t y_{t−1}ᵀdz, db = Σ_t dz, dv = Σ_t s_tᵀdo,
+    dc = Σ_t do, dx_t = dz·wᵀ.
 
     Args:
       hidden: S, the number of hidden units.
@@ -144,8 +145,8 @@ def jordan(
     ) -> tuple[jax.Array, JordanGradient]:
         del y
         _, do, _ = output_activation.backward((), saved.output, dy)
-        _, da, _ = activation.backward((), saved.hidden, do @ params.v.T)
-        return dropped(da @ params.u.T, noise), JordanGradient(da, do)
+        _, dz, _ = activation.backward((), saved.hidden, do @ params.v.T)
+        return dropped(dz @ params.u.T, noise), JordanGradient(dz, do)
 
     def collect(
         params: Jordan,
@@ -156,11 +157,14 @@ def jordan(
         *,
         noise: Any = None,
     ) -> tuple[Jordan, jax.Array]:
-        db, dc = (total(dz.s), total(dz.y)) if use_bias else (None, None)
-        du = outer(dropped(y, noise), dz.s)
-        return Jordan(outer(x, dz.s), du, db, outer(saved.s, dz.y), dc), dz.s @ params.w.T
+        db, dc = (total(dz.z), total(dz.o)) if use_bias else (None, None)
+        du = outer(dropped(y, noise), dz.z)
+        return Jordan(outer(x, dz.z), du, db, outer(saved.s, dz.o), dc), dz.z @ params.w.T
 
-    cell = Cell(init, start, project, step, forward, backward, collect, info)
+    def gates(y: jax.Array, saved: JordanStep) -> dict[str, jax.Array]:
+        return squashed(activation, "s", saved.s) | squashed(output_activation, "y", y)
+
+    cell = Cell(init, start, project, step, forward, backward, collect, info, gates=gates)
     return of_cell(cell, info, Options(memory, unroll, time_major, recurrent_dropout, variational))
 
 

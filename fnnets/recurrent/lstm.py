@@ -234,7 +234,12 @@ def lstm(
         db = None if params.b is None else total(dz)
         return kind(outer(x, dz), outer(dropped(carry.h, noise), dz), db, dp), dz @ params.w.T
 
-    cell = Cell(init, start, project, step, forward, backward, collect, info, ready)
+    def gates_by_name(carry: LSTMCarry, a: jax.Array) -> dict[str, jax.Array]:
+        del carry
+        values = zip(names, jnp.split(a, n, -1), strict=True)
+        return {name: (value + 1) / 2 if name == "g" else value for name, value in values}
+
+    cell = Cell(init, start, project, step, forward, backward, collect, info, ready, gates_by_name)
     return of_cell(cell, info, Options(memory, unroll, time_major, recurrent_dropout, variational))
 
 

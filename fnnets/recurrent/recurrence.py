@@ -9,12 +9,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnnets import checks
+from fnnets import checks, observe
 from fnnets.contract import Info, Layer, Static, keep_stats, named
 from fnnets.recurrent import segments
 from fnnets.recurrent.cell import Cell
 from fnnets.recurrent.noise import Noise, takes_noise
 from fnnets.recurrent.run import Run, Steps, output
+from fnnets.recurrent.traced import Gates, Traced, blocks_of, moved
 
 Memory = Literal["all", "sqrt"] | int
 
@@ -129,7 +130,16 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
             x, mask = jnp.moveaxis(x, -2, 0), None if mask is None else jnp.moveaxis(mask, -1, 0)
         first = _carry(info, "carry", carry, cell.start(params, x.shape[1:-1]))
         noise = run.noise.start(info, key, train, output(first))
-        return Steps(x.astype(output(first).dtype), jnp.arange(x.shape[0]), mask), first, noise
+        steps = Steps(x.astype(output(first).dtype), jnp.arange(x.shape[0]), mask)
+        zeros = observe.probe("steps", lambda: outward(run.zeros(params, first, steps), steps))
+        return steps if zeros is None else steps._replace(probe=inward(zeros, steps)), first, noise
+
+    def outward(tree: Any, steps: Steps) -> Any:
+        """What has time first, as the layer has it; an axis counted from the front, whatever follows it."""
+        return tree if time_major else moved(tree, steps.x.ndim - 2)
+
+    def inward(tree: Any, steps: Steps) -> Any:
+        return tree if time_major else moved(tree, steps.x.ndim - 2, back=True)
 
     def leave(y: Any, mask: Any) -> Any:
         y = y if mask is None else jnp.where(mask[..., None], y, jnp.zeros((), y.dtype))
@@ -146,6 +156,9 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
         like = Static((jnp.result_type(x), structure, tuple(map(jnp.result_type, leaves))))
         steps, first, noise = enter(params, x, carry, key, train, mask)
         length = segment_length(options.memory, steps.t.size)
+        if observe.records("gates"):
+            _, after, kept = run.forward(params, first, steps, noise)
+            observe.note("gates", outward(Gates(cell.gates(after, kept), steps.mask), steps))
         if length is None:
             last, after, kept = run.forward(params, first, steps, noise)
             y = output(after)
@@ -159,10 +172,13 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
         last = _carry(info, "dcarry", dcarry, cell.start(params, steps.x.shape[1:-1]))
         dy = (dy if time_major else jnp.moveaxis(dy, -2, 0)).astype(output(last).dtype)
         length = segment_length(options.memory, steps.t.size)
-        if length is None:
-            dparams, dx, dfirst = run.backward(params, first, after, kept, steps, noise, dy, last)
-        else:
-            dparams, dx, dfirst = segments.backward(run, params, first, steps, noise, dy, last, length)
+        with observe.recording() as seen:
+            if length is None:
+                dparams, dx, dfirst = run.backward(params, first, after, kept, steps, noise, dy, last)
+            else:
+                dparams, dx, dfirst = segments.backward(run, params, first, steps, noise, dy, last, length)
+        if seen:
+            observe.note("steps", Traced(**outward(seen, steps), blocks=Static(blocks_of(params))))
         if steps.mask is not None:
             dx = jnp.where(steps.mask[..., None], dx, jnp.zeros((), dx.dtype))
         x_dtype, structure, dtypes = like.value

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fnnets import observe
 from fnnets.recurrent.cell import Cell
 from fnnets.recurrent.noise import Noise, takes_noise
+from fnnets.recurrent.traced import Probe, added
 
 
 class Steps(NamedTuple):
@@ -19,6 +21,7 @@ class Steps(NamedTuple):
     x: jax.Array  # (T, …, D)
     t: jax.Array  # (T,), the steps' numbers, which draw their dropout
     mask: jax.Array | None  # (T, …)
+    probe: Probe = Probe()  # where a comparison asks for gradients inside
 
 
 @dataclass(frozen=True)
@@ -33,24 +36,26 @@ class Run:
         """The outputs of all steps, by the textbook equation."""
 
         def step(carry: Any, at: Any) -> Any:
-            z, t, mask = at
-            new = self._call(self.cell.step, noise, t, carry, params, carry, z)
-            new = held(mask, new, carry)
+            z, t, mask, probe = at
+            old = added(carry, probe.before)
+            new = self._call(self.cell.step, noise, t, old, params, old, added(z, probe.z))
+            new = added(held(mask, new, old), probe.after)
             return new, output(new)
 
-        scanned = (self.cell.project(params, steps.x), steps.t, steps.mask)
+        scanned = (self.cell.project(params, steps.x), steps.t, steps.mask, steps.probe)
         return jax.lax.scan(step, carry, scanned, unroll=self.unroll)[1]
 
     def forward(self, params: Any, carry: Any, steps: Steps, noise: Any) -> tuple[Any, Any, Any]:
         """(the last carry, the carry after each step, what the cell saved of each step)."""
 
         def step(carry: Any, at: Any) -> Any:
-            z, t, mask = at
-            new, saved = self._call(self.cell.forward, noise, t, carry, params, carry, z)
-            new = held(mask, new, carry)
+            z, t, mask, probe = at
+            old = added(carry, probe.before)
+            new, saved = self._call(self.cell.forward, noise, t, old, params, old, added(z, probe.z))
+            new = added(held(mask, new, old), probe.after)
             return new, (new, saved)
 
-        scanned = (self.cell.project(params, steps.x), steps.t, steps.mask)
+        scanned = (self.cell.project(params, steps.x), steps.t, steps.mask, steps.probe)
         last, (after, saved) = jax.lax.scan(step, carry, scanned, unroll=self.unroll)
         return last, after, saved
 
@@ -65,15 +70,25 @@ class Run:
             dcarry, dz = self._call(self.cell.backward, noise, t, carry, params, carry, ready, total)
             if mask is not None:
                 dcarry, dz = held(mask, dcarry, dnew), jax.tree.map(lambda leaf: hidden(mask, leaf), dz)
-            return dcarry, dz
+            return dcarry, (dz, (total, dcarry) if traced else None)
 
+        traced = observe.records("gradients")
         before = jax.tree.map(lambda one, each: jnp.concatenate([one[None], each[:-1]]), first, after)
         ready = self._call(self.cell.ready, noise, steps.t, before, params, before, saved)
         scanned = (before, ready, steps.t, steps.mask, dy)
-        dfirst, dz = jax.lax.scan(step, dcarry, scanned, reverse=True, unroll=self.unroll)
+        dfirst, (dz, passed) = jax.lax.scan(step, dcarry, scanned, reverse=True, unroll=self.unroll)
         given = (params, steps.x, before, saved, dz)
         dparams, dx = self._call(self.cell.collect, noise, steps.t, before, *given)
+        if traced:
+            observe.keep(dict(zip(("after", "before"), passed, strict=True)) | {"dz": self.cell.shown(dz)})
         return dparams, dx, dfirst
+
+    def zeros(self, params: Any, carry: Any, steps: Steps) -> Probe:
+        """Zeros for all that a comparison asks the gradients of."""
+        shapes = jax.eval_shape(lambda: self.cell.project(params, steps.x))
+        z = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        carries = jax.tree.map(lambda leaf: jnp.zeros((steps.t.size, *leaf.shape), leaf.dtype), carry)
+        return Probe(carries, z, carries)
 
     def _call(self, function: Callable[..., Any], source: Any, t: Any, carry: Any, *given: Any) -> Any:
         if not takes_noise(function):

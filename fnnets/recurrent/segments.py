@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fnnets import observe
 from fnnets.recurrent.run import Run, Steps, output
 
 
@@ -30,12 +31,14 @@ def backward(
         dcarry, total = state
         carry, steps, dy = at
         _, after, saved = run.forward(params, carry, steps, noise)
-        dparams, dx, dcarry = run.backward(params, carry, after, saved, steps, noise, dy, dcarry)
-        return (dcarry, jax.tree.map(jnp.add, total, dparams)), dx
+        with observe.recording() as seen:
+            dparams, dx, dcarry = run.backward(params, carry, after, saved, steps, noise, dy, dcarry)
+        return (dcarry, jax.tree.map(jnp.add, total, dparams)), (dx, seen)
 
     start = (dcarry, jax.tree.map(jnp.zeros_like, params))
     scanned = (before, _cut(steps, length), _pieces(dy, length))
-    (first, dparams), dx = jax.lax.scan(segment, start, scanned, reverse=True)
+    (first, dparams), (dx, seen) = jax.lax.scan(segment, start, scanned, reverse=True)
+    observe.keep(jax.tree.map(lambda leaf: _joined(leaf, steps.t.size), seen))
     return dparams, _joined(dx, steps.t.size), first
 
 

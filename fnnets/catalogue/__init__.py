@@ -1,0 +1,26 @@
+"""Every layer and loss in small configurations: one table, which the command line and the tests share.
+
+A new layer is one new row.
+"""
+
+from fnnets.catalogue.case import MASKS as MASKS
+from fnnets.catalogue.case import Case as Case
+from fnnets.catalogue.case import layer_case as layer_case
+from fnnets.catalogue.case import loss_case as loss_case
+from fnnets.catalogue.case import normal as normal
+from fnnets.catalogue.case import penalty_case as penalty_case
+from fnnets.catalogue.case import random_like as random_like
+from fnnets.catalogue.case import random_params as random_params
+from fnnets.catalogue.layers import layer_cases
+from fnnets.catalogue.losses import loss_cases
+from fnnets.catalogue.networks import network_cases
+from fnnets.catalogue.recurrent import recurrent_cases
+from fnnets.catalogue.sequences import sequence_cases
+from fnnets.catalogue.trees import tree_cases
+
+
+def cases() -> list[Case]:
+    """All rows."""
+    return [
+        *layer_cases(), *network_cases(), *recurrent_cases(), *sequence_cases(), *tree_cases(), *loss_cases(),
+    ]  # fmt: skip

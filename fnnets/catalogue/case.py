@@ -1,0 +1,156 @@
+"""What a row of the catalogue is, and how its numbers are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import fnnets as fn
+from fnnets.comparison import problems
+from fnnets.comparison.judge import judge
+from fnnets.comparison.measure import Problem, measure
+from fnnets.comparison.report import Report
+from fnnets.contract import Layer
+from fnnets.parameters import Stats
+
+Draw = Callable[[np.random.Generator], Any]
+
+
+class Case(NamedTuple):
+    """A row of the catalogue.
+
+    Attributes:
+      name: unique; what `--only` selects by.
+      problem: `(seed) -> Problem` at a random point away from initialisation, in float64.
+      layer: the layer; None in a row of a loss or a penalty.
+      x: `(rng) -> input`; None in a row of a loss or a penalty.
+      mode: the keyword arguments of the layer's apply: train, key, mask.
+      carried: whether the problem has a carry, its gradient and that of the last carry.
+    """
+
+    name: str
+    problem: Callable[[int], Problem]
+    layer: Layer | None
+    x: Draw | None
+    mode: dict[str, Any]
+    carried: bool = False
+
+    def compare(self, seed: int = 0) -> Report:
+        """The row's report."""
+        with jax.enable_x64(True):
+            problem = self.problem(seed)
+            return judge(problem, measure(problem))
+
+
+def random_params(layer: Layer, rng: np.random.Generator, x: Any) -> Any:
+    """Params drawn at random, biases too: where one is 0, as at the start, mistakes hide."""
+
+    def draw(node: Any) -> Any:
+        if isinstance(node, Stats):
+            return Stats(rng.standard_normal(node.mean.shape), rng.uniform(0.5, 2.0, node.var.shape))  # type: ignore[arg-type]
+        return 0.6 * rng.standard_normal(node.shape)
+
+    shapes = jax.eval_shape(layer.init, jax.random.key(0), x)
+    return jax.tree.map(draw, shapes, is_leaf=lambda node: isinstance(node, Stats))
+
+
+def random_like(tree: Any, rng: np.random.Generator) -> Any:
+    """A tree of the same shapes, standard normal."""
+    return jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape), tree)
+
+
+def normal(*shape: int) -> Draw:
+    """Standard normal values."""
+    return lambda rng: rng.standard_normal(shape)
+
+
+def ids(below: int, *shape: int) -> Draw:
+    """Integers from 0 on, as int32."""
+    return lambda rng: rng.integers(0, below, shape, dtype=np.int32)
+
+
+def probabilities(*shape: int) -> Draw:
+    """Rows that are distributions."""
+    return lambda rng: rng.dirichlet(np.full(shape[-1], 2.0), shape[:-1])
+
+
+def log_probabilities(*shape: int) -> Draw:
+    """Rows that are logarithms of distributions."""
+    return lambda rng: np.log(probabilities(*shape)(rng))
+
+
+def shares(*shape: int) -> Draw:
+    """Numbers inside (0, 1)."""
+    return lambda rng: rng.uniform(0.05, 0.95, shape)
+
+
+def signs(*shape: int) -> Draw:
+    """−1 and 1."""
+    return lambda rng: rng.choice([-1.0, 1.0], shape)
+
+
+def one_hot(classes: int, *shape: int) -> Draw:
+    """One-hot rows."""
+    return lambda rng: np.eye(classes)[rng.integers(0, classes, shape)]
+
+
+def several(*draws: Draw) -> Draw:
+    """A tuple of inputs."""
+    return lambda rng: tuple(draw(rng) for draw in draws)
+
+
+def bools(mask: Any) -> Any:
+    """A mask of nested lists of 0 and 1 as an array, or as a tuple of arrays."""
+    if isinstance(mask, tuple):
+        return tuple(map(bools, mask))
+    return None if mask is None else np.array(mask, bool)
+
+
+def layer_case(
+    name: str, layer: Layer, x: Draw, *, train: bool = False, mask: Any = None, carried: bool = False
+) -> Case:
+    """A row for a layer; the mask is a nested list of 0 and 1, or a tuple of them where x is one.
+
+    carried: with a carry drawn at random.
+    """
+    mode: dict[str, Any] = {"train": train, "mask": bools(mask)}
+
+    compiled = problems.functions(layer, train, with_carry=carried)
+
+    def problem(seed: int) -> Problem:
+        rng = np.random.default_rng(seed)
+        given = x(rng)
+        params, key = random_params(layer, rng, given), jax.random.key(seed) if train else None
+        carry = random_like(fn.zero_carry(layer, params, given), rng) if carried else None
+        return problems.of_layer(layer, params, given, key=key, carry=carry, compiled=compiled, **mode)
+
+    return Case(name, problem, layer, x, mode, carried)
+
+
+def loss_case(name: str, loss: Any, y: Draw, target: Draw, *, mask: Any = None) -> Case:
+    """A row for a loss."""
+
+    def problem(seed: int) -> Problem:
+        rng = np.random.default_rng(seed)
+        return problems.of_loss(loss, y(rng), target(rng), bools(mask))
+
+    return Case(name, problem, None, None, {})
+
+
+def penalty_case(name: str, penalty: Any, layer: Layer, x: Draw) -> Case:
+    """A row for a penalty on a network's params."""
+
+    def problem(seed: int) -> Problem:
+        rng = np.random.default_rng(seed)
+        return problems.of_penalty(penalty, random_params(layer, rng, x(rng)))
+
+    return Case(name, problem, None, None, {})
+
+
+GAPS = [[1, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 0]]  # right padding, left padding, a gap, nothing at all
+
+# One batch with every kind of mask: nothing masked, padding right, padding left, a gap, nothing valid.
+MASKS = [[1, 1, 1, 1], [1, 1, 0, 0], [0, 1, 1, 1], [1, 0, 0, 1], [0, 0, 0, 0]]

@@ -1,0 +1,64 @@
+"""The rows with tree networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import fnnets as fn
+from fnnets.catalogue.case import MASKS, Case, Draw, ids, layer_case, normal
+
+
+def forest(*batch: int, nodes: int, places: int, width: int) -> Draw:
+    """Random trees of that many nodes with as many places for children; now and then several beside each other."""
+
+    def draw(rng: np.random.Generator) -> Any:
+        children = np.full((*batch, nodes, places), -1, np.int32)
+        for tree in np.ndindex(batch):
+            roots: list[int] = []
+            for j in range(nodes):
+                for place in rng.permutation(places)[: rng.integers(places + 1)]:
+                    if roots:
+                        children[(*tree, j, place)] = roots.pop(rng.integers(len(roots)))
+                roots.append(j)
+        return rng.standard_normal((*batch, nodes, width)), children
+
+    return draw
+
+
+def chain(batch: int, nodes: int, places: int, width: int) -> Draw:
+    """Trees in which every node but the first has one child, in the first place."""
+    children = np.full((batch, nodes, places), -1, np.int32)
+    children[..., 0] = np.arange(nodes) - 1
+    return lambda rng: (rng.standard_normal((batch, nodes, width)), children)
+
+
+def tree_cases() -> list[Case]:
+    """The rows with tree networks: kinds, numbers of children, masks, and chains, which are sequences."""
+    pairs, triples = (forest(5, nodes=4, places=places, width=2) for places in (2, 3))
+    there = np.arange(60).reshape(5, 4, 3) % 5 > 0  # some children are there by number, but masked
+    two: dict[str, Any] = {"mask": (MASKS, there[..., :2])}
+    three: dict[str, Any] = {"mask": (MASKS, there)}
+    kinds: tuple[Any, ...] = ("child_sum", "binary")
+    deep = fn.serial(
+        fn.nodes(fn.serial(fn.dense(3), fn.tanh())), fn.tree_lstm(2), fn.root(), fn.dense(2), fn.softmax()
+    )
+    words = fn.serial(fn.nodes(fn.embedding(6, 3)), fn.recursive(2), fn.root(), fn.dense(2))
+    return [
+        layer_case("recursive", fn.recursive(2), pairs),
+        layer_case("recursive, three places, masked", fn.recursive(2, fn.sigmoid()), triples, **three),
+        layer_case("tree_lstm, child_sum, three places, masked", fn.tree_lstm(2), triples, **three),
+        layer_case("tree_lstm, binary, masked", fn.tree_lstm(2, "binary"), pairs, **two),
+        *[layer_case(f"tree_lstm, {kind}, chain", fn.tree_lstm(2, kind), chain(3, 4, 2, 2)) for kind in kinds],
+        *[
+            layer_case(
+                f"tree_lstm, {kind}, no bias, no batch", fn.tree_lstm(2, kind, use_bias=False),
+                forest(nodes=5, places=2, width=3),
+            )
+            for kind in kinds
+        ],
+        layer_case("root, masked", fn.root(), normal(5, 4, 2), mask=MASKS),
+        layer_case("nodes, tree_lstm, root, dense", deep, triples, **three),
+        layer_case("nodes of ids, recursive", words, lambda rng: (ids(6, 5, 4)(rng), pairs(rng)[1]), **two),
+    ]  # fmt: skip

@@ -1,0 +1,227 @@
+"""Where in time a derivation departs from autodiff: the first step back, and the first quantity in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnnets import observe
+from fnnets.comparison.report import AUTODIFF
+from fnnets.contract import Layer
+from fnnets.insight.trace import stages_of
+
+FLOOR = 1e-2  # a quantity is judged on its own scale, but on at least this share of the largest beside it
+
+Quantities = dict[str, np.ndarray]
+
+
+class Place(NamedTuple):
+    """Where a path leads."""
+
+    layer: Layer
+    copies: int  # the number of leading axes that stacks have added
+    turned: bool  # whether its time runs from the end
+    params: str  # the path of its params
+
+
+class Stage(NamedTuple):
+    """Quantities that a step computes at once, by hand and by autodiff."""
+
+    name: str
+    hand: Quantities
+    true: Quantities
+
+
+class Visit(NamedTuple):
+    """A layer on the way back; in stacks, one copy of it."""
+
+    path: str
+    copy: tuple[int, ...]
+    stages: list[Stage]
+
+
+def departure(
+    layer: Layer,
+    plain: Callable[[Any, Any], Any],
+    by_hand: Callable[[Any, Any, Any], Any],
+    point: Any,
+    fixed: Any,
+    dy: Any,
+    wrong: tuple[str, ...],
+) -> tuple[str, ...]:
+    """The first place of the backward pass at which the derivation departs from autodiff, in words.
+
+    Autodiff's values are the gradients with respect to zeros, which are added inside the plain equations: to every
+    child's output, and in a recurrent layer to the carry before each step, to what it projected, and to the carry after.
+
+    Args:
+      layer, plain, by_hand, point, fixed, dy: as in `Problem`.
+      wrong: the paths of the leaves that went wrong.
+    """
+    if not has_steps(layer):
+        return ()
+    return first(layer, hand_trace(by_hand, point, fixed, dy), true_trace(plain, point, fixed, dy), wrong)
+
+
+def first(
+    layer: Layer, hand: dict[str, Any], true: dict[str, Any], wrong: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The same, of both traces."""
+    for path, copy, stages in _visits(layer, hand, true):
+        if text := _in_copy([_of_copy(stage, copy) for stage in stages], place_of(layer, path)):
+            which = f", copy {', '.join(map(str, copy))}" if copy else ""
+            return (f"the backward pass {text} {_who(layer, path)}{which}",)
+    paths = [path for path in hand if "steps" in hand[path] and _owns(layer, path, wrong)]
+    return tuple(
+        f"every step of {_who(layer, path)} agrees with autodiff: what `collect` sums over time is wrong"
+        for path in paths
+    )
+
+
+def has_steps(layer: Layer) -> bool:
+    """Whether there is a recurrent layer in a network."""
+    return "cell" in layer.info.settings or any(map(has_steps, layer.info.children))
+
+
+def hand_trace(by_hand: Callable[..., Any], point: Any, fixed: Any, dy: Any) -> dict[str, Any]:
+    """What `observe` records of the derivation's backward pass."""
+
+    def run(point: Any, fixed: Any, dy: Any) -> Any:
+        with observe.from_the_top(), observe.recording(True, "gradients") as kept:
+            by_hand(point, fixed, dy)
+        return kept
+
+    return jax.jit(run)(point, fixed, dy)
+
+
+def true_trace(plain: Callable[..., Any], point: Any, fixed: Any, dy: Any) -> dict[str, Any]:
+    """The gradients with respect to the zeros that `observe.probe` offers to add."""
+
+    def find(point: Any, fixed: Any) -> Any:
+        with observe.from_the_top(), observe.recording(True, "zeros") as kept:
+            plain(point, fixed)
+        return kept
+
+    def pull(zeros: Any, point: Any, fixed: Any, dy: Any) -> Any:
+        def run(zeros: Any) -> Any:
+            with observe.from_the_top(), observe.probing(zeros):
+                return plain(point, fixed)
+
+        return jax.vjp(run, zeros)[1](dy)[0]
+
+    shapes = jax.eval_shape(find, point, fixed)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.jit(pull)(zeros, point, fixed, dy)
+
+
+def _visits(layer: Layer, hand: dict[str, Any], true: dict[str, Any]) -> Iterator[Visit]:
+    """Every layer, and every copy of it in stacks, as the backward pass comes by."""
+    found = []
+    for path in hand.keys() & true.keys():
+        stages, copies = _stages(hand[path], true[path]), place_of(layer, path).copies
+        sizes = next((leaf.shape[:copies] for stage in stages for leaf in stage.true.values()), ())
+        found += [Visit(path, copy, stages) for copy in np.ndindex(*sizes)]
+    return iter(sorted(found, key=lambda visit: _order(layer, visit)))
+
+
+def _order(layer: Layer, visit: Visit) -> tuple[int, ...]:
+    """The last child first, the last copy first, a network before what is inside."""
+    order, copies = [], iter(visit.copy)
+    for part in visit.path.split("/") if visit.path else ():
+        index = int(part.split(".")[0])
+        order += [-next(copies), -index] if layer.info.name == "stack" else [-index]
+        layer = layer.info.children[index]
+    return tuple(order)
+
+
+def _stages(hand: dict[str, Any], true: dict[str, Any]) -> list[Stage]:
+    """What reached the layer, and the three parts of a step, as they are computed."""
+    found = []
+    if isinstance(hand.get("dy"), jax.Array) and "dy" in true:
+        found.append(Stage("dy", _in_numpy({"dy": hand["dy"]}), _in_numpy({"dy": true["dy"]})))
+    if "steps" not in hand or "steps" not in true:
+        return found
+    steps, probe = hand["steps"], true["steps"]
+    dz = projected(steps.dz, probe.z)
+    derived = stages_of(steps._replace(dz=dz))
+    z = None if dz is None else probe.z
+    right = stages_of(steps._replace(after=probe.after, dz=z, before=probe.before))
+    return found + [Stage(name, _in_numpy(derived[name]), _in_numpy(right[name])) for name in right]
+
+
+def _in_numpy(quantities: dict[str, Any]) -> Quantities:
+    return {name: np.asarray(leaf) for name, leaf in quantities.items()}
+
+
+def projected(dz: Any, z: Any) -> Any:
+    """The part of a cell's dz that is the gradient of z: all of it or its field `z`, where the shapes are z's."""
+    field = dz.get("z") if isinstance(dz, dict) else getattr(dz, "z", None)
+    shapes = jax.tree.map(jnp.shape, z)
+    return next((part for part in (dz, field) if jax.tree.map(jnp.shape, part) == shapes), None)
+
+
+def _of_copy(stage: Stage, copy: tuple[int, ...]) -> Stage:
+    hand, true = ({name: leaf[copy] for name, leaf in part.items()} for part in (stage.hand, stage.true))
+    return Stage(stage.name, hand, true)
+
+
+def _in_copy(stages: list[Stage], place: Place) -> str:
+    """The first stage of the last step that departs."""
+    errors = {stage.name: _errors(stage, place) for stage in stages}
+    if "dy" in errors and errors.pop("dy")["dy"].any():
+        return "departs from autodiff first in what reaches"
+    steps = max((len(bad) for stage in errors.values() for bad in stage.values()), default=0)
+    carries = any(bad.any() for name in ("after", "before") for bad in errors.get(name, {}).values())
+    for t in reversed(range(steps)):
+        for name in errors:
+            if found := [quantity for quantity, bad in errors[name].items() if bad[t]]:
+                alone = " (though every carry is right)" if name == "dz" and not carries else ""
+                end = ", from the end" if place.turned else ""
+                when = f"t = {t} (of 0…{steps - 1}{end})"
+                return f"first departs from autodiff at {when}: {', '.join(found)}{alone} of"
+    return ""
+
+
+def _errors(stage: Stage, place: Place) -> Quantities:
+    """For every quantity, and every step, whether it departs."""
+    largest = {name: float(np.abs(leaf).max(initial=0)) for name, leaf in stage.true.items()}
+    least = FLOOR * max(largest.values(), default=0.0)
+    found = {}
+    for name, true in stage.true.items():
+        gap = np.nan_to_num(np.abs(stage.hand[name] - true), nan=np.inf)
+        bad = gap > AUTODIFF * max(largest[name], least)
+        axis = 0 if time_major(place.layer) else max(bad.ndim - 2, 0)
+        found[name] = bad if stage.name == "dy" else bad.any(tuple(k for k in range(bad.ndim) if k != axis))
+    return found
+
+
+def place_of(layer: Layer, path: str) -> Place:
+    """Where a path leads."""
+    copies, turned, params = 0, False, "params"
+    for part in path.split("/") if path else ():
+        index = int(part.split(".")[0])
+        stacked = layer.info.name == "stack"  # whose params are its child's
+        copies, params = copies + stacked, params if stacked else f"{params}[{index}]"
+        turned ^= layer.info.name == "bidirectional" and index == 1
+        layer = layer.info.children[index]
+    return Place(layer, copies, turned, params)
+
+
+def time_major(layer: Layer) -> bool:
+    """Whether a recurrent layer has time first."""
+    return bool(getattr(layer.info.settings.get("options"), "time_major", False))
+
+
+def _who(layer: Layer, path: str) -> str:
+    name = place_of(layer, path).layer.info.name
+    return f"{name} at {path}" if path else name
+
+
+def _owns(layer: Layer, path: str, wrong: tuple[str, ...]) -> bool:
+    """Whether a leaf that went wrong belongs to the layer at a path."""
+    params = place_of(layer, path).params
+    return any(leaf.startswith(params) for leaf in wrong) or (not path and "x" in wrong)

@@ -1,0 +1,114 @@
+"""Every intermediate of a backward pass, by name and time step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnnets import observe
+from fnnets.contract import Layer
+from fnnets.differentiate import plain_equations
+from fnnets.recurrent.traced import Traced
+
+
+def trace_backward(
+    layer: Layer,
+    params: Any,
+    x: Any,
+    dy: Any,
+    *,
+    key: Any = None,
+    train: bool = False,
+    mask: Any = None,
+    carry: Any = None,
+    dcarry: Any = None,
+) -> dict[str, dict[str, Any]]:
+    """Every intermediate of the backward pass by name: what reached each layer, and each step of a recurrence.
+
+    Formula: with E a scalar and d∗ = ∂E/∂∗, for every child of the network dy, of its output; for a recurrent layer
+    with the carry s_t = (h_t, c_t) besides, in the order in which BPTT computes them,
+
+        dh, dc                  of the carry after step t: dy_t, and what step t+1 handed back
+        dz_i, dz_f, dz_g, dz_o  of the gates in front of their activations
+        dh_before, dc_before    what step t hands back to the carry before it: dh_{t−1} = dy_{t−1} + dh_before_t
+
+    dc_t does not count what h_t adds to it: that happens inside step t.
+
+    Args:
+      layer: any layer or network; a layer without children is found under its own name.
+      params: its parameters.
+      x: its input.
+      dy: the gradient of its output.
+      key, train, mask, carry: as in `layer.forward`.
+      dcarry: the gradient of the last carry; None for zeros.
+
+    Returns:
+      A dict from paths such as "2.residual/0.lstm" to dicts from names to arrays, in the order of the backward pass.
+      Time is where the layer has it: (…, T, H), so that `dz_f[..., t, :]` is step t. The names
+      are d and the carry's field (h for a carry of one array), and d and the field or key of the cell's dz, dz for one
+      array, cut into the blocks that the params document. A `stack` gives those of its copies with the depth as first
+      axis; inside the second copy of a `bidirectional` t counts from the end, as that copy reads.
+      Pure: it works under jit and vmap.
+
+    Raises:
+      TypeError, ValueError: what the layers raise on bad input.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> net, x = fn.serial(fn.lstm(3), fn.dense(2)), jnp.ones((4, 7, 2))
+      >>> trace = fn.trace_backward(net, net.init(jax.random.key(0), x), x, jnp.ones((4, 7, 2)))
+      >>> list(trace), list(trace["0.lstm"])[:4]
+      (['1.dense', '0.lstm'], ['dy', 'dh', 'dc', 'dz_i'])
+      >>> trace["0.lstm"]["dz_f"].shape
+      (4, 7, 3)
+
+    References:
+      Werbos, Backpropagation through time, Proc. IEEE 78 (1990).
+    """
+    with observe.from_the_top(), plain_equations():
+        _, _, saved = layer.forward(params, x, carry, key=key, train=train, mask=mask)
+        with observe.recording(True, "gradients") as kept:
+            observe.note("dy", dy)
+            layer.backward(params, saved, dy, dcarry)
+    return named(layer, kept)
+
+
+def named(layer: Layer, kept: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What was kept, by names, in the order of the backward pass; the network's own dy only where it is a layer."""
+    if layer.info.children:
+        kept = {path: values for path, values in kept.items() if path}
+    found = {}
+    for path in sorted(kept, key=backward_order):
+        values = kept[path]
+        stages = stages_of(values["steps"]).values() if "steps" in values else ()
+        steps = {name: leaf for stage in stages for name, leaf in stage.items()}
+        found[path or layer.info.name] = {"dy": values["dy"]} | steps
+    return found
+
+
+def backward_order(path: str) -> tuple[int, ...]:
+    """Sorts paths as the backward pass visits them: the last child first, a network before what is inside."""
+    return tuple(-int(part.split(".")[0]) for part in path.split("/") if part)
+
+
+def stages_of(steps: Traced) -> dict[str, dict[str, jax.Array]]:
+    """The quantities of a recurrent layer's steps by name: as they arrive, inside, and as they leave."""
+    blocks, inside = dict(steps.blocks.value), {}
+    after = {f"d{name}": leaf for name, leaf in _leaves(steps.after, "h").items()}
+    before = {f"d{name}_before": leaf for name, leaf in _leaves(steps.before, "h").items()}
+    for name, leaf in _leaves(steps.dz, "z").items():
+        own = f"dz.{name}" if f"d{name}" in ("dy", *after) else f"d{name}"
+        if (parts := blocks.get(leaf.shape[-1])) is None:
+            inside[own] = leaf
+            continue
+        pieces = zip(parts, jnp.split(leaf, len(parts), -1), strict=True)
+        inside |= {f"{own}_{part}": piece for part, piece in pieces}
+    return {"after": after, "dz": inside, "before": before}
+
+
+def _leaves(tree: Any, alone: str) -> dict[str, jax.Array]:
+    """The leaves of a tree by field, key or number; `alone` where it is one array."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="_") or alone: leaf for path, leaf in leaves}
