@@ -134,13 +134,7 @@ def test_vmap_over_params(case):
         close(jax.tree.map(lambda leaf, i=i: leaf[i], together), alone, 1e-4)
 
 
-@rows(
-    [
-        case
-        for case in LAYERS
-        if not case.mode["train"] and "no batch" not in case.name and "time first" not in case.name
-    ]
-)
+@rows([case for case in LAYERS if not case.mode["train"] and "no batch" not in case.name])
 def test_vmap_over_examples(case):
     params, x, mode = at(case)
     mask = jax.tree.map(jnp.asarray, mode["mask"])
