@@ -16,6 +16,7 @@ from fnnets.catalogue.losses import loss_cases as loss_cases
 from fnnets.catalogue.networks import network_cases as network_cases
 from fnnets.catalogue.recurrent import recurrent_cases as recurrent_cases
 from fnnets.catalogue.sequences import sequence_cases as sequence_cases
+from fnnets.catalogue.trees import forest as forest
 from fnnets.catalogue.trees import tree_cases as tree_cases
 
 
