@@ -131,7 +131,7 @@ def test_jit_changes_nothing(case):
     close(compiled(case.name)(params, x, mode["key"]), both(case, params, x, **mode), 2e-5)
 
 
-@rows([case for case in LAYERS if jax.tree.leaves(at(case)[0])])
+@rows([case for case in FEWER if jax.tree.leaves(at(case)[0])])
 def test_vmap_over_params(case):
     (params, x, mode), (other, _, _) = at(case, 0), at(case, 1)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), params, other)
@@ -177,7 +177,7 @@ def test_backward_is_linear_in_dy(case):
         close(run(2.0 * first - 3.0 * second), mixed, 1e-12)
 
 
-@rows(LAYERS)
+@rows(FEWER)
 def test_by_hand_is_the_derivative_in_jax_and_compiles_once(case):
     layer, traced = fn.by_hand(case.layer), []
 
