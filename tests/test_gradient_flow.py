@@ -78,9 +78,7 @@ def test_masked_steps_hand_everything_on(x64):
 def test_saturation_counts_valid_steps_alone(x64):
     net = fn.serial(fn.elman(1, use_bias=False), fn.sigmoid())
     params = (fn.Elman(jnp.ones((3, 1)), jnp.zeros((1, 1)), None), ())
-    x = jnp.array([0.0, 2.0, -2.0, 0.5])[None, :, None] * jnp.ones(
-        3
-    )  # h = tanh(3x): near an end at ±6, not at 1.5
+    x = jnp.array([0.0, 2.0, -2.0, 0.25])[None, :, None] * jnp.ones(3)  # h = tanh(3x), near an end at ±2
     shares = fn.gradient_flow(net, params, x).saturated
     assert {name: float(share) for name, share in shares.items()} == {"0.elman/h": 0.5, "1.sigmoid": 0}
     mask = jnp.array([[True, True, False, True]])
