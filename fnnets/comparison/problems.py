@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnnets import checks
+from fnnets import checks, observe
 from fnnets.comparison import alternatives, diagnosis, steps, trees
 from fnnets.comparison.measure import Problem, slices
 from fnnets.contract import Layer
 from fnnets.differentiate import plain_equations
+from fnnets.insight.places import has_steps, time_first
 
 Functions = tuple[Callable[..., Any], Callable[..., Any]]
 
@@ -93,6 +94,7 @@ def functions(layer: Layer, train: bool, loss: Any = None, with_carry: bool = Fa
                 y, carry, _ = layer.forward(at["params"], at["x"], at["carry"], **mode)
             else:
                 y = layer.apply(at["params"], at["x"], **mode)
+        y = observe.passed(y)
         if loss is not None:
             return loss.apply(y, fixed["target"], fixed["loss_mask"])
         return (y, carry) if with_carry else y
@@ -108,6 +110,8 @@ def functions(layer: Layer, train: bool, loss: Any = None, with_carry: bool = Fa
             dy = loss.backward(kept, dy)
         elif with_carry:
             dy, dcarry = dy
+        if observe.records("gradients"):
+            observe.note("dy", dy)
         dparams, dx, dcarry = layer.backward(at["params"], saved, dy, dcarry)
         return outputs, {"params": dparams, "x": dx} | ({"carry": dcarry} if with_carry else {})
 
@@ -300,9 +304,9 @@ def _axes(layer: Layer, rank: int) -> tuple[str, ...]:
     """The names of the axes that an input has before its features."""
     if rank > len(AXES):
         return tuple(f"axis {k}" for k in range(rank))
-    if not steps.has_steps(layer):
+    if not has_steps(layer):
         return AXES[:rank]
-    return tuple(reversed(AXES)) if steps.time_first(layer) and rank == 2 else AXES[2 - rank :]
+    return tuple(reversed(AXES)) if time_first(layer) and rank == 2 else AXES[2 - rank :]
 
 
 def alone(dy: Any, axis: int, name: str, with_carry: bool) -> list[Any]:
