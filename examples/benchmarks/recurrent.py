@@ -137,14 +137,15 @@ def judge_memory(parts: Sequence[Part]) -> Verdict:
 def long_sequences(cell: str, rounds: int, quick: bool) -> tuple[list[Row], list[Verdict]]:
     """memory="all" and memory="sqrt" over many steps, in both layouts."""
     steps = LONG[quick][0]
+    layouts = (("batch-major", False), ("time-major", True))[: 1 if quick else 2]
     contenders = [
         Contender(f'memory="{memory}", {layout}', partial(task.layer_alone, memory=memory, time_major=major))
-        for layout, major in (("batch-major", False), ("time-major", True))
+        for layout, major in layouts
         for memory in ("all", "sqrt")
     ]
     rows = measured(contenders, Settings(cell, *LONG[quick]), rounds, quick)
     verdicts = []
-    for layout, every, root in (("batch-major", *rows[:2]), ("time-major", *rows[2:])):
+    for (layout, _), every, root in zip(layouts, rows[::2], rows[1::2], strict=True):
         title = f'memory="sqrt" / "all", T {steps}, {layout}'
         if any(row.status != MEASURED or "temp" not in row.figures for row in (every, root)):
             verdicts.append(Verdict(None, f"{title}: not compared, it could not be measured"))
@@ -198,7 +199,7 @@ def megabytes(row: Row) -> str:
 def tables(cell: str, parts: Sequence[Part]) -> str:
     """One cell's times, ratios and memory."""
     sizes = [str(part) for part in parts]
-    by_name = [[part.rows[k] for part in parts] for k in range(len(CONTENDERS))]
+    by_name = [[part.rows[k] for part in parts] for k in range(len(parts[0].rows))]
     times = [[rows[0].name, *map(milliseconds, rows)] for rows in by_name]
     memory = [[rows[0].name, *map(megabytes, rows)] for rows in by_name if "temp" in rows[0].figures]
     ratios = []
@@ -236,7 +237,8 @@ def measured(
     contenders: Sequence[Contender], settings: Settings, rounds: int, quick: bool, sittings: int = SITTINGS
 ) -> list[Row]:
     """The rows, in shorter turns and one sitting where it is only to be seen that it runs."""
-    print(f"{settings} …", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print(f"{settings} …", file=sys.stderr, flush=True)
     return measure(contenders, settings, rounds, *((0.001, 1) if quick else (TURN, sittings)))
 
 
@@ -253,7 +255,8 @@ def main(options: argparse.Namespace) -> int:
     sections, verdicts, everything, device = [], [], [], "unknown"
     for cell in options.cells or (("lstm",) if quick else CELLS):
         found = [Settings(cell, *size) for size in sizes]
-        parts = [Part(settings, measured(CONTENDERS, settings, rounds, quick)) for settings in found]
+        contenders = CONTENDERS[::8] if quick else CONTENDERS  # by hand, and its products alone
+        parts = [Part(settings, measured(contenders, settings, rounds, quick)) for settings in found]
         device = next((row.device for row in parts[0].rows if row.figures), device)
         long, of_long = long_sequences(cell, rounds, quick)
         compiled, of_compilation = compilation(cell, rounds, quick)

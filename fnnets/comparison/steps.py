@@ -211,6 +211,11 @@ def place_of(layer: Layer, path: str) -> Place:
     return Place(layer, copies, turned, params)
 
 
+def time_first(layer: Layer) -> bool:
+    """Whether a network has a recurrent layer with time first."""
+    return time_major(layer) or any(map(time_first, layer.info.children))
+
+
 def time_major(layer: Layer) -> bool:
     """Whether a recurrent layer has time first."""
     return bool(getattr(layer.info.settings.get("options"), "time_major", False))
