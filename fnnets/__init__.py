@@ -83,7 +83,6 @@ from fnnets.recursive import Trees as Trees
 from fnnets.recursive import nodes as nodes
 from fnnets.recursive import pad_trees as pad_trees
 from fnnets.recursive import recursive as recursive
-from fnnets.recursive import root as root
 from fnnets.recursive import tree_lstm as tree_lstm
 from fnnets.sequences import TruncatedBPTT as TruncatedBPTT
 from fnnets.sequences import Window as Window

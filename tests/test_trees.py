@@ -158,7 +158,7 @@ def test_a_node_with_two_parents_gets_both_gradients():
 
 
 def test_one_compilation_for_a_hundred_trees():
-    net = fn.serial(fn.nodes(fn.embedding(9, 2)), fn.tree_lstm(3), fn.root(), fn.dense(1))
+    net = fn.serial(fn.nodes(fn.embedding(9, 2)), fn.tree_lstm(3), fn.last(), fn.dense(1))
     rng, traced = np.random.default_rng(0), []
 
     def random_tree(leaves):
@@ -215,7 +215,7 @@ def test_padding_anywhere_changes_nothing_and_its_nan_reaches_nothing(kind):
 
 
 def test_nan_in_the_padding_reaches_nothing_by_autodiff_either():
-    net = fn.serial(fn.tree_lstm(3), fn.root(), fn.dense(2))
+    net = fn.serial(fn.tree_lstm(3), fn.last(), fn.dense(2))
     x, mask = fn.pad_trees([((np.ones(2), np.ones(2)), np.ones(2)), np.ones(2)])
     bad = jnp.where(mask[0][..., None], x[0], jnp.nan), x[1]
     params = net.init(jax.random.key(0), x)
@@ -235,16 +235,7 @@ def test_a_child_that_is_not_before_its_parent_gives_nan_up_to_the_root(kind):
         assert np.isnan(y).all(-1).tolist() == [[False] * 5] + 3 * [[False, False, True, True, False]]
 
 
-# ---------------------------------------------------------------- the root, and layers at nodes
-
-
-def test_root_is_the_last_node_that_is_there():
-    x = np.arange(24.0, dtype=np.float32).reshape(3, 4, 2)
-    mask = np.array([[1, 1, 1, 1], [0, 1, 1, 0], [0, 0, 0, 0]], bool)
-    assert fn.root().apply((), x).tolist() == x[:, 3].tolist()
-    y, (_, dx) = gradients(fn.root(), (), x, mask)
-    assert y.tolist() == [x[0, 3].tolist(), x[1, 2].tolist(), [0, 0]]
-    assert np.argwhere(dx[..., 0]).tolist() == [[0, 3], [1, 2]]
+# ---------------------------------------------------------------- layers at nodes, networks
 
 
 def test_nodes_hands_key_mask_statistics_and_children_on():
@@ -263,7 +254,7 @@ def test_nodes_hands_key_mask_statistics_and_children_on():
 
 
 def test_a_network_on_trees_is_summarised_observed_and_trained():
-    net = fn.serial(fn.nodes(fn.embedding(6, 4)), fn.tree_lstm(3), fn.root(), fn.dense(2))
+    net = fn.serial(fn.nodes(fn.embedding(6, 4)), fn.tree_lstm(3), fn.last(), fn.dense(2))
     x, mask = fn.pad_trees([((1, 2), 3), (2, 4)])
     params = net.init(jax.random.key(0), x)
     assert "nodes" in str(fn.summary(net, x))
@@ -388,5 +379,3 @@ def test_other_bad_input():
         fn.nodes(fn.dense(2)).init(jax.random.key(0), FEATURES)
     with pytest.raises(ValueError, match="2 places"):
         fn.tree_lstm(3, "binary").init(jax.random.key(0), (FEATURES, np.full((4, 5, 3), -1)))
-    with pytest.raises(ValueError, match="at least 2 axes"):
-        fn.root().apply((), np.ones(3))

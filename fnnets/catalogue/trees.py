@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import fnnets as fn
-from fnnets.catalogue.case import MASKS, Case, Draw, ids, layer_case, normal
+from fnnets.catalogue.case import MASKS, Case, Draw, ids, layer_case
 
 
 def forest(*batch: int, nodes: int, places: int, width: int) -> Draw:
@@ -35,9 +35,9 @@ def tree_cases() -> list[Case]:
     three: dict[str, Any] = {"mask": (MASKS, there)}
     kinds: tuple[Any, ...] = ("child_sum", "binary")
     deep = fn.serial(
-        fn.nodes(fn.serial(fn.dense(3), fn.tanh())), fn.tree_lstm(2), fn.root(), fn.dense(2), fn.softmax()
+        fn.nodes(fn.serial(fn.dense(3), fn.tanh())), fn.tree_lstm(2), fn.last(), fn.dense(2), fn.softmax()
     )
-    words = fn.serial(fn.nodes(fn.embedding(6, 3)), fn.recursive(2), fn.root(), fn.dense(2))
+    words = fn.serial(fn.nodes(fn.embedding(6, 3)), fn.recursive(2), fn.last(), fn.dense(2))
     return [
         layer_case("recursive", fn.recursive(2), pairs),
         layer_case("recursive, three places, masked", fn.recursive(2, fn.sigmoid()), triples, **three),
@@ -50,7 +50,6 @@ def tree_cases() -> list[Case]:
             )
             for kind in kinds
         ],
-        layer_case("root, masked", fn.root(), normal(5, 4, 2), mask=MASKS),
-        layer_case("nodes, tree_lstm, root, dense", deep, triples, **three),
+        layer_case("nodes, tree_lstm, last, dense", deep, triples, **three),
         layer_case("nodes of ids, recursive", words, lambda rng: (ids(6, 5, 4)(rng), pairs(rng)[1]), **two),
     ]  # fmt: skip

@@ -7,5 +7,4 @@ from fnnets.recursive.padding import Trees as Trees
 from fnnets.recursive.padding import pad_trees as pad_trees
 from fnnets.recursive.recursive import Recursive as Recursive
 from fnnets.recursive.recursive import recursive as recursive
-from fnnets.recursive.root import root as root
 from fnnets.recursive.tree_lstm import tree_lstm as tree_lstm

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fnnets import checks
@@ -16,9 +14,9 @@ class Trees(NamedTuple):
     """A batch of trees: `net.apply(params, trees.x, mask=trees.mask)`."""
 
     x: tuple[
-        jax.Array, jax.Array
+        np.ndarray, np.ndarray
     ]  # the nodes' values (B, N, …); their children (B, N, K), −1 where there is none
-    mask: tuple[jax.Array, jax.Array]  # which nodes there are (B, N), and which children (B, N, K)
+    mask: tuple[np.ndarray, np.ndarray]  # which nodes there are (B, N), and which children (B, N, K)
 
 
 def pad_trees(
@@ -44,7 +42,7 @@ def pad_trees(
       arity: K, the places for children; by default the largest number of children, at least 1.
 
     Returns:
-      `Trees(x, mask)`: x and mask are the pairs that `fn.recursive`, `fn.tree_lstm` and `fn.nodes` take. Values are
+      `Trees(x, mask)` in NumPy: x and mask are the pairs that `fn.recursive`, `fn.tree_lstm` and `fn.nodes` take. Values are
       int32 or floats, 0 in the padding.
 
     Raises:
@@ -55,9 +53,8 @@ def pad_trees(
     Example:
       >>> import fnnets as fn
       >>> (ids, children), (nodes, _) = fn.pad_trees([((1, 2), 3), (2, 4)])
-      >>> ids
-      Array([[1, 2, 0, 3, 0],
-             [0, 0, 2, 4, 0]], dtype=int32)
+      >>> ids.tolist()
+      [[1, 2, 0, 3, 0], [0, 0, 2, 4, 0]]
       >>> children[0].tolist()
       [[-1, -1], [-1, -1], [0, 1], [-1, -1], [2, 3]]
       >>> nodes[1].tolist()
@@ -85,8 +82,7 @@ def pad_trees(
         there[i, start:] = True
         for j, below in enumerate(nodes, start):
             index[i, j, : len(below)] = np.add(below, start)
-    masks = jnp.asarray(there), jnp.asarray(index >= 0)
-    return Trees((jnp.asarray(values), jnp.asarray(index)), masks)
+    return Trees((values, index), (there, index >= 0))
 
 
 def _elements(tree: Any) -> Sequence[Any]:

@@ -68,7 +68,8 @@ def tree_lstm(
       nested tuples. A child that does not come before its parent gives NaN there and in every node above. The mask is
       a pair too, of bools: which nodes there are (…, N), and which children (…, N, K); elsewhere the state is 0. y is
       (…, N, features) in the dtype of the params, `ChildSumTreeLSTM(w, u, b)` or `BinaryTreeLSTM(w, u, b)`;
-      `fn.root()` takes the root's.
+      `fn.last()` takes the root's: in `serial` the masks, a pair, end here, and the root is the last of all nodes, as
+      `fn.pad_trees` pads in front.
 
     Raises:
       TypeError: x is no pair of floats and integers, the mask no pair of bools; params are another layer's.
@@ -77,7 +78,7 @@ def tree_lstm(
     Example:
       >>> import fnnets as fn, jax
       >>> trees = fn.pad_trees([((1, 2), 3), (2, 4)])
-      >>> net = fn.serial(fn.nodes(fn.embedding(5, 6)), fn.tree_lstm(8), fn.root(), fn.dense(2))
+      >>> net = fn.serial(fn.nodes(fn.embedding(5, 6)), fn.tree_lstm(8), fn.last(), fn.dense(2))
       >>> params = net.init(jax.random.key(0), trees.x)
       >>> net.apply(params, trees.x, mask=trees.mask).shape
       (2, 2)
