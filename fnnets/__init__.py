@@ -5,6 +5,7 @@
 
 from fnnets import curvature as curvature
 from fnnets import losses as losses
+from fnnets import plots as plots
 from fnnets import updaters as updaters
 from fnnets.combinators import bidirectional as bidirectional
 from fnnets.combinators import branch as branch
@@ -24,6 +25,8 @@ from fnnets.contract import layer as layer
 from fnnets.differentiate import Aux as Aux
 from fnnets.differentiate import by_hand as by_hand
 from fnnets.differentiate import value_and_grad_by_hand as value_and_grad_by_hand
+from fnnets.insight import GradientFlow as GradientFlow
+from fnnets.insight import gradient_flow as gradient_flow
 from fnnets.insight import trace_backward as trace_backward
 from fnnets.layers import Dense as Dense
 from fnnets.layers import Embedding as Embedding

@@ -54,6 +54,11 @@ def seen(layer: Layer, x: Any, y: Any) -> Any:
         y = alter(here(), layer, x, y)
     if records("outputs"):
         keep({here(): y})
+    return passed(y)
+
+
+def passed(y: Any) -> Any:
+    """An output, with the zeros by which a comparison asks for its gradient."""
     if not isinstance(y, jax.Array) or not jnp.issubdtype(y.dtype, jnp.floating):
         return y
     zeros = probe("dy", lambda: jnp.zeros_like(y))

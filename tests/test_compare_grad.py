@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -78,3 +79,64 @@ def test_worst_error_of_a_report_that_has_nan():
     report = fn.compare_grad(lambda w: jnp.sum(w**2), lambda w: w * np.nan, np.ones(3))
     assert not report.ok
     assert not math.isfinite(report.worst_autodiff)
+
+
+SEQUENCE = np.random.default_rng(4).standard_normal((6, 3))
+
+
+def scanned(p, x, reverse=False):
+    """A plain recurrence: h_t = tanh([x_t, h_{t−1}]·w + a⊙h_{t−1} + b), E = Σ sin h_t."""
+
+    def step(h, x):
+        h = jnp.tanh(jnp.concatenate([x, h]) @ p["w"] + p["a"] * h + p["b"])
+        return h, h
+
+    return jnp.sin(jax.lax.scan(step, p["start"], x, reverse=reverse)[1]).sum()
+
+
+def bptt(p, x, mistake="", reverse=False):
+    """Its derivation in NumPy."""
+    x = x[::-1] if reverse else x
+    h = [p["start"]]
+    for row in x:
+        h.append(np.tanh(np.concatenate([row, h[-1]]) @ p["w"] + p["a"] * h[-1] + p["b"]))
+    dh, dz = np.zeros(2), []
+    for t in reversed(range(len(x))):
+        dh = (dh + np.cos(h[t + 1])) * (1 - h[t + 1] ** 2)
+        dz.insert(0, dh)
+        dh = p["w"][3:] @ dh + p["a"] * dh
+    first = dh
+    shift = {"dz of the step after": 1, "dz of the step before": -1}.get(mistake, 0)
+    pairs = [(t, t + shift) for t in range(len(x)) if 0 <= t + shift < len(x)]
+    if mistake == "the last step alone":
+        pairs = pairs[-1:]
+    late = mistake == "the state after the step"
+    dw = sum(np.outer(np.concatenate([x[t], h[t + late]]), dz[s]) for t, s in pairs)
+    da, db = (sum(of(t) * dz[s] for t, s in pairs) for of in (lambda t: h[t + late], lambda t: 1.0))
+    return {"a": da, "b": db, "start": first, "w": dw}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    ("mistake", "says", "right"),
+    [
+        ("", "", "abswtart"),
+        ("the state after the step", "one step late: scan pairs each step's gradient with the state after", "b"),
+        ("dz of the step after", "one step off: scan pairs each step's gradient with the values of the step before", ""),
+        ("dz of the step before", "one step off: scan pairs each step's gradient with the values of the step after", ""),
+        ("the last step alone", "only the last step of scan counts", ""),
+    ],
+)  # fmt: skip
+def test_indices_of_a_recurrence_that_are_off_by_one(mistake, says, right, reverse):
+    rng = np.random.default_rng(5)
+    p = {
+        name: 0.7 * rng.standard_normal(shape)
+        for name, shape in (("w", (5, 2)), ("a", 2), ("b", 2), ("start", 2))
+    }
+    report = fn.compare_grad(
+        lambda p: scanned(p, SEQUENCE, reverse), lambda p: bptt(p, SEQUENCE, mistake, reverse), p
+    )
+    assert report.ok == (mistake == "")
+    wrong = [row for row in report.rows if not row.ok]
+    assert all(says in row.diagnosis for row in wrong), report
+    assert all(row.path[9] in ("s", *right) for row in report.rows if row.ok)

@@ -140,6 +140,15 @@ def test_what_reaches_a_layer_wrongly_is_told_apart_from_its_own_steps():
     assert says == "the backward pass departs from autodiff first in what reaches elman at 0.elman"
 
 
+def test_what_a_loss_hands_back_wrongly_is_told_apart():
+    loss, layer = fn.losses.mse(), fn.elman(2)
+    wrong = loss._replace(backward=lambda saved, dvalue=1.0: 2 * loss.backward(saved, dvalue))
+    (says,) = first_wrong(layer, loss=wrong, target=np.ones((2, T, 2)))
+    assert says == "the backward pass departs from autodiff first in what reaches elman"
+    (says,) = first_wrong(layer, loss=loss, target=np.ones((2, T, 2)))
+    assert says.startswith("every step of elman agrees")
+
+
 def test_a_cells_own_dz_is_compared_where_it_has_the_shape_of_z():
     cell = cell_of(fn.elman(2))
 
@@ -163,21 +172,27 @@ def test_a_cells_own_dz_is_compared_where_it_has_the_shape_of_z():
 
 
 def test_a_report_names_the_step_and_a_right_one_does_not():
-    cell = cell_of(LSTM)
-    wrong = functools.partial(lstm_backward, "the forget gate's derivative is missing")
-    net = fn.serial(fn.recurrent(cell._replace(backward=wrong)), fn.dense(1))
-    report = fn.compare(net, point(net), X, mask=np.arange(T) < np.array([[T - 2], [T]]))
+    cell = cell_of(fn.elman(2))
+
+    def backward(params, h, saved, dh):
+        _, dz = cell.backward(params, h, saved, dh)
+        return dh @ params.u.T, dz
+
+    wrong = fn.serial(fn.recurrent(cell._replace(backward=backward)), fn.dense(1))
+    mask = np.arange(T) < np.array([[T - 2], [T - 1]])
+    report = fn.compare(wrong, point(wrong), X, mask=mask)
     assert not report.ok
-    assert f"t = {T - 1} (of 0…{T - 1}): dz_f of lstm at 0.lstm" in str(report)
-    assert report.notes[0].startswith("the backward pass first departs from autodiff at")
-    right = fn.recurrent(cell._replace(backward=functools.partial(lstm_backward, "none")))
-    report = fn.compare(right, point(right), X)
+    says = f"the backward pass first departs from autodiff at t = {T - 2} (of 0…{T - 1}): dh_before of elman at 0.elman"
+    assert report.notes[0] == says
+    assert says in str(report)
+    right = fn.serial(fn.recurrent(cell), fn.dense(1))
+    report = fn.compare(right, point(right), X, mask=mask)
     assert report.ok
     assert report.notes == ()
 
 
 def test_a_sum_that_is_collected_wrongly_is_told_apart():
-    cell = fn.gru(2).info.settings["cell"]
+    cell = cell_of(fn.elman(2))
 
     def collect(*given):
         dparams, dx = cell.collect(*given)
@@ -186,7 +201,7 @@ def test_a_sum_that_is_collected_wrongly_is_told_apart():
     layer = fn.recurrent(cell._replace(collect=collect))
     report = fn.compare(layer, point(layer), X)
     assert [row.path for row in report.rows if not row.ok] == ["params.u"]
-    assert "every step of gru agrees with autodiff: what `collect` sums over time is wrong" in report.notes
+    assert "every step of elman agrees with autodiff: what `collect` sums over time is wrong" in report.notes
 
 
 # The trace itself.

@@ -127,7 +127,8 @@ def test_a_batch_is_its_trees_one_by_one():
     ids=["child_sum", "binary", "recursive"],
 )
 def test_a_chain_is_a_sequence(tree, sequence, places, x64):
-    x, children = catalogue.chain(4, 5, places, 2)(np.random.default_rng(0))
+    x, children = np.random.default_rng(0).standard_normal((4, 5, 2)), np.full((4, 5, places), -1, np.int32)
+    children[..., 0] = np.arange(5) - 1
     params = catalogue.random_params(sequence, np.random.default_rng(1), x)
     u = params.u
     if places == 2:  # f of the left child is the forget gate; nothing is in the right one

@@ -16,9 +16,13 @@ from fnnets.combinators.bidirectional import of_two, parted
 from fnnets.comparison import problems, trees
 from fnnets.comparison.judge import judge
 from fnnets.comparison.measure import Measured, Problem, measure
+from fnnets.recurrent.recurrence import of_cell
 
 Gradient = dict[str, Any]
 ByHand = Callable[[Any, Any, Any], tuple[Any, Any]]
+
+
+BATCH, TIME = problems.AXES
 
 
 class Planted(NamedTuple):
@@ -37,9 +41,10 @@ class Leaf(NamedTuple):
 
     path: str
     g: jax.Array
-    batch: int  # the length of the first axis of x, 0 without one
+    batch: int  # the length of the batch axis, 0 without one
     steps: int  # the length of the time axis, 0 without one
-    alone: Callable[[int, int], jax.Array]  # (axis, index) -> the gradient that this index alone gives
+    alone: Callable[[str, int], jax.Array]  # (axis, index) -> the gradient that this index alone gives
+    blocks: tuple[str, ...] = ()  # the names of its equal blocks
 
 
 def _halves_exchanged(leaf: Leaf) -> Any:
@@ -56,17 +61,33 @@ def _half_zero(leaf: Leaf) -> Any:
 
 
 def _one_example(leaf: Leaf) -> Any:
-    return leaf.alone(0, 0) if leaf.batch > 1 and leaf.path.startswith("params") else None
+    return leaf.alone(BATCH, 0) if leaf.batch > 1 and leaf.path.startswith("params") else None
 
 
 def _unsummed(leaf: Leaf) -> Any:
     if leaf.batch < 2 or not leaf.path.startswith("params"):
         return None
-    return jnp.stack([leaf.alone(0, i) for i in range(leaf.batch)])
+    return jnp.stack([leaf.alone(BATCH, i) for i in range(leaf.batch)])
 
 
 def _last_step(leaf: Leaf) -> Any:
-    return leaf.alone(1, leaf.steps - 1) if leaf.steps > 1 else None
+    if leaf.steps < 2:
+        return None
+    wrong = leaf.alone(TIME, leaf.steps - 1)
+    return wrong if wrong.any() else None
+
+
+def _recurrent(leaf: Leaf) -> bool:
+    """Whether it is a recurrent kernel."""
+    return leaf.path.endswith(".u")
+
+
+def _forget_gate_zero(leaf: Leaf) -> Any:
+    if not _recurrent(leaf) or "f" not in leaf.blocks:
+        return None
+    width = leaf.g.shape[-1] // len(leaf.blocks)
+    start = leaf.blocks.index("f") * width
+    return leaf.g.at[..., start : start + width].set(0)
 
 
 class Mistake(NamedTuple):
@@ -93,6 +114,11 @@ LEAF_MISTAKES = (
     Mistake("one example only", _one_example, ("missing sum",), "the batch"),
     Mistake("no sum over the batch", _unsummed, ("missing sum",), "the batch"),
     Mistake("last time step only", _last_step, ("missing sum",), "the last one of time"),
+    Mistake("recurrent weight zero", lambda leaf: 0 * leaf.g if _recurrent(leaf) else None, ("zero",)),
+    Mistake(
+        "recurrent weight × 0.9", lambda leaf: 0.9 * leaf.g if _recurrent(leaf) else None, ("factor",), "0.9"
+    ),
+    Mistake("forget-gate block zero", _forget_gate_zero, ("zero block",), "the block of f"),
 )
 
 
@@ -120,7 +146,10 @@ def _without_skip(layer: fn.Layer) -> fn.Layer:
     return layer._replace(backward=backward)
 
 
-def _without_last_arm(layer: fn.Layer) -> fn.Layer:
+def _without_last_arm(layer: fn.Layer) -> fn.Layer | None:
+    if len(layer.info.children) < 2:
+        return None
+
     def backward(params: Any, saved: Any, dy: Any, dcarry: Any = None) -> Any:
         dparams, _, dcarry = layer.backward(params, saved, dy, dcarry)
         arms = layer.info.children[:-1]
@@ -155,6 +184,61 @@ def _without_carry(layer: fn.Layer) -> fn.Layer:
     return layer._replace(backward=backward)
 
 
+def _with_collect(layer: fn.Layer, change: Callable[[Sums], Any]) -> fn.Layer:
+    """A recurrent layer that sums over time in another way."""
+    settings = layer.info.settings
+    cell = settings["cell"]
+
+    def collect(params: Any, x: Any, carry: Any, saved: Any, dz: Any, *, noise: Any = None) -> Any:
+        def right(carry: Any, dz: Any) -> Any:
+            return cell.collect(params, x, carry, saved, dz, noise=noise)
+
+        def after() -> Any:
+            last = jax.tree.map(lambda leaf: leaf[-1], (carry, cell.project(params, x)))
+            own = noise[-1] if noise is not None and noise.ndim == x.ndim else noise
+            return cell.step(params, *last, noise=own)
+
+        return change(Sums(right, carry, dz, after))
+
+    return of_cell(cell._replace(collect=collect), layer.info, settings["options"])
+
+
+class Sums(NamedTuple):
+    """What the sums over time are made of."""
+
+    right: Callable[[Any, Any], Any]  # (carry, dz) -> (dparams, dx)
+    carry: Any  # before each step
+    dz: Any
+    after: Callable[[], Any]  # () -> the carry after the last step
+
+
+def _last_step_collected(layer: fn.Layer) -> fn.Layer | None:
+    """The sums over time have their last term only. Segments are summed one by one, and have no one last step."""
+    if layer.info.settings["options"].memory != "all":
+        return None
+
+    def change(sums: Sums) -> tuple[Any, Any]:
+        _, dx = sums.right(sums.carry, sums.dz)
+        last = jax.tree.map(lambda leaf: leaf.at[:-1].set(0), sums.dz)
+        return sums.right(sums.carry, last)[0], dx
+
+    return _with_collect(layer, change)
+
+
+def _state_one_step_late(layer: fn.Layer) -> fn.Layer:
+    """The recurrent kernel's gradient is a product with h_t, in place of h_{t−1}."""
+
+    def late(each: Any, last: Any) -> Any:
+        return jnp.concatenate([each[1:], last[None]])
+
+    def change(sums: Sums) -> tuple[Any, Any]:
+        dparams, dx = sums.right(sums.carry, sums.dz)
+        wrong, _ = sums.right(jax.tree.map(late, sums.carry, sums.after()), sums.dz)
+        return dparams._replace(u=wrong.u), dx
+
+    return _with_collect(layer, change)
+
+
 SQUASHING = (
     "sigmoid",
     "tanh",
@@ -183,6 +267,14 @@ LAYER_MISTAKES: dict[str, tuple[tuple[str, Any, tuple[str, ...]], ...]] = {
     "branch": (("dropped term", _without_last_arm, ("missing term",)),),
     "bidirectional": (("dropped term", _without_second_direction, ("missing term",)),),
     "encoder_decoder": (("dropped term", _without_carry, ("zero",)),),
+    **dict.fromkeys(
+        ("elman", "jordan", "lstm", "gru"),
+        (
+            # Of a copy that is seen at one step only, the gradient is 0, or is not where it should be.
+            ("last step collected", _last_step_collected, ("missing sum", "zero")),
+            ("state one step late", _state_one_step_late, ("wrong step", "not zero")),
+        ),
+    ),
 }
 
 
@@ -190,33 +282,40 @@ def planted(case: catalogue.Case, problem: Problem) -> Iterator[Planted]:
     """Every mistake that can be made in a row, one at a time; call it inside `jax.enable_x64(True)`."""
     right = jax.jit(problem.by_hand)
     gradient = _gradient(right, problem)
-    lengths = _lengths(case, problem)
     for path, true in gradient.items():
         for mistake in LEAF_MISTAKES:
-            by_hand = functools.partial(_with_mistake, right, path, mistake, lengths)
+            by_hand = functools.partial(_with_mistake, right, path, mistake, case, problem)
             if _differ(_gradient(by_hand, problem).get(path), true):
                 yield Planted(case.name, mistake.name, path, by_hand, mistake.causes, mistake.mentions)
     for count, (name, broken, causes) in enumerate(_broken(case.layer) if case.layer else ()):
-        by_hand = jax.jit(problems.functions(broken, case.mode["train"])[1])
+        by_hand = jax.jit(problems.functions(broken, case.mode["train"], with_carry=case.carried)[1])
         wrong = _gradient(by_hand, problem)
         if any(_differ(wrong[path], true) for path, true in gradient.items()):
             yield Planted(case.name, name, f"layer {count}", by_hand, causes, "")
 
 
 def _with_mistake(
-    right: ByHand, path: str, mistake: Mistake, lengths: tuple[int, int], point: Any, fixed: Any, dy: Any
+    right: ByHand,
+    path: str,
+    mistake: Mistake,
+    case: catalogue.Case,
+    problem: Problem,
+    point: Any,
+    fixed: Any,
+    dy: Any,
 ) -> tuple[Any, Any]:
     """The derivation with a mistake in one leaf; where it cannot be made, the right one."""
 
     def leaf_of(gradient: Any) -> Any:
         return next(leaf for at, leaf in _with_paths(gradient) if at == path)
 
-    def alone(axis: int, index: int) -> Any:
-        places = jnp.arange(dy.shape[axis]).reshape([-1 if k == axis else 1 for k in range(dy.ndim)])
-        return leaf_of(right(point, fixed, jnp.where(places == index, dy, jnp.zeros_like(dy)))[1])
+    def alone(axis: str, index: int) -> Any:
+        parts = problems.alone(dy, problem.context.axes.index(axis), axis, case.carried)
+        return leaf_of(right(point, fixed, parts[index])[1])
 
     outputs, gradient = right(point, fixed, dy)
-    wrong = mistake.plant(Leaf(path, leaf_of(gradient), *lengths, alone))
+    blocks = problem.context.blocks.get(path, ())
+    wrong = mistake.plant(Leaf(path, leaf_of(gradient), *_lengths(case, problem), alone, blocks))
     if wrong is None:
         return outputs, gradient
     leaves = [wrong if at == path else leaf for at, leaf in _with_paths(gradient)]
@@ -236,10 +335,8 @@ def _lengths(case: catalogue.Case, problem: Problem) -> tuple[int, int]:
     if case.x is None:
         leading: tuple[int, ...] = tuple(problem.point["y"].shape[:-1]) if "y" in problem.point else ()
         return (leading[0] if leading else 0), 0
-    inputs = [trees.leading(leaf) for leaf in jax.tree.leaves(case.x(np.random.default_rng(0)))]
-    batch = inputs[0][0] if inputs[0] else 0
-    shared = [axes for axes in inputs if len(axes) == 2 and problem.dy.shape[:2] == axes]
-    return batch, shared[0][1] if shared else 0
+    lengths = dict(zip(problem.context.axes, jax.tree.leaves(problem.dy)[0].shape, strict=False))
+    return lengths.get(BATCH, 0), lengths.get(TIME, 0)
 
 
 def _differ(wrong: Any, true: np.ndarray) -> bool:
@@ -252,8 +349,8 @@ def _differ(wrong: Any, true: np.ndarray) -> bool:
 def _broken(layer: fn.Layer) -> Iterator[tuple[str, fn.Layer, tuple[str, ...]]]:
     """The network with one mistake in one of its layers, for every mistake and layer."""
     for name, plant, causes in LAYER_MISTAKES.get(layer.info.name, ()):
-        if layer.info.name != "branch" or len(layer.info.children) > 1:
-            yield name, plant(layer), causes
+        if (broken := plant(layer)) is not None:
+            yield name, broken, causes
     for i, child in enumerate(layer.info.children):
         for name, broken, causes in _broken(child):
             children = (*layer.info.children[:i], broken, *layer.info.children[i + 1 :])
@@ -284,7 +381,8 @@ class Verdict(NamedTuple):
 
 def compare_verdict(planted: Planted, problem: Problem, measured: Measured) -> Verdict:
     """Whether compare flags a mistake, names it right, and what it says."""
-    report = judge(problem._replace(by_hand=planted.by_hand, traceable=False), measured)
+    told = problem._replace(by_hand=planted.by_hand, traceable=False, departure=lambda _: ())
+    report = judge(told, measured)
     wrong = [row for row in report.rows if not row.ok]
     named = [row.cause in planted.causes and planted.mentions in row.diagnosis for row in wrong]
     says = "; ".join(f"{row.path}: {row.diagnosis}" for row in wrong) or " ".join(report.notes)

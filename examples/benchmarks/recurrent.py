@@ -22,7 +22,7 @@ import numpy as np
 import recurrent_peers as peers
 import recurrent_task as task
 from harness import Ratio, Verdict, arguments, mean_ratio, processor, ratio, versions
-from processes import MEASURED, Contender, Row, measure
+from processes import MEASURED, SITTINGS, TURN, Contender, Row, measure
 from recurrent_task import Settings
 
 Size = tuple[int, int, int]  # T, B, H
@@ -137,14 +137,15 @@ def judge_memory(parts: Sequence[Part]) -> Verdict:
 def long_sequences(cell: str, rounds: int, quick: bool) -> tuple[list[Row], list[Verdict]]:
     """memory="all" and memory="sqrt" over many steps, in both layouts."""
     steps = LONG[quick][0]
+    layouts = (("batch-major", False), ("time-major", True))[: 1 if quick else 2]
     contenders = [
         Contender(f'memory="{memory}", {layout}', partial(task.layer_alone, memory=memory, time_major=major))
-        for layout, major in (("batch-major", False), ("time-major", True))
+        for layout, major in layouts
         for memory in ("all", "sqrt")
     ]
     rows = measured(contenders, Settings(cell, *LONG[quick]), rounds, quick)
     verdicts = []
-    for layout, every, root in (("batch-major", *rows[:2]), ("time-major", *rows[2:])):
+    for (layout, _), every, root in zip(layouts, rows[::2], rows[1::2], strict=True):
         title = f'memory="sqrt" / "all", T {steps}, {layout}'
         if any(row.status != MEASURED or "temp" not in row.figures for row in (every, root)):
             verdicts.append(Verdict(None, f"{title}: not compared, it could not be measured"))
@@ -161,7 +162,7 @@ def compilation(cell: str, rounds: int, quick: bool) -> tuple[list[Row], list[Ve
     """The time to trace and compile the step, for few steps and for many."""
     few, many = COMPILED[quick]
     contenders = [Contender(f"T {steps}", partial(task.compilation, steps=steps)) for steps in (few, many)]
-    rows = measured(contenders, Settings(cell, few, 8, 32), min(rounds, 9), quick)
+    rows = measured(contenders, Settings(cell, few, 8, 32), min(rounds, 9), quick, sittings=1)
     if any(row.status != MEASURED for row in rows):
         return rows, [Verdict(None, "time to compile: not compared, it could not be measured")]
     found = ratio(rows[1].seconds, rows[0].seconds)
@@ -198,7 +199,7 @@ def megabytes(row: Row) -> str:
 def tables(cell: str, parts: Sequence[Part]) -> str:
     """One cell's times, ratios and memory."""
     sizes = [str(part) for part in parts]
-    by_name = [[part.rows[k] for part in parts] for k in range(len(CONTENDERS))]
+    by_name = [[part.rows[k] for part in parts] for k in range(len(parts[0].rows))]
     times = [[rows[0].name, *map(milliseconds, rows)] for rows in by_name]
     memory = [[rows[0].name, *map(megabytes, rows)] for rows in by_name if "temp" in rows[0].figures]
     ratios = []
@@ -232,10 +233,13 @@ of 95 %; temporary memory is what the compiler plans.
 Device {device} ({before}); {found}."""
 
 
-def measured(contenders: Sequence[Contender], settings: Settings, rounds: int, quick: bool) -> list[Row]:
-    """The rows, in fewer and shorter turns where it is only to be seen that it runs."""
-    print(f"{settings} …", file=sys.stderr, flush=True)
-    return measure(contenders, settings, rounds, *((0.001, 1) if quick else ()))
+def measured(
+    contenders: Sequence[Contender], settings: Settings, rounds: int, quick: bool, sittings: int = SITTINGS
+) -> list[Row]:
+    """The rows, in shorter turns and one sitting where it is only to be seen that it runs."""
+    if sys.stderr.isatty():
+        print(f"{settings} …", file=sys.stderr, flush=True)
+    return measure(contenders, settings, rounds, *((0.001, 1) if quick else (TURN, sittings)))
 
 
 def size(text: str) -> Size:
@@ -251,7 +255,8 @@ def main(options: argparse.Namespace) -> int:
     sections, verdicts, everything, device = [], [], [], "unknown"
     for cell in options.cells or (("lstm",) if quick else CELLS):
         found = [Settings(cell, *size) for size in sizes]
-        parts = [Part(settings, measured(CONTENDERS, settings, rounds, quick)) for settings in found]
+        contenders = CONTENDERS[::8] if quick else CONTENDERS  # by hand, and its products alone
+        parts = [Part(settings, measured(contenders, settings, rounds, quick)) for settings in found]
         device = next((row.device for row in parts[0].rows if row.figures), device)
         long, of_long = long_sequences(cell, rounds, quick)
         compiled, of_compilation = compilation(cell, rounds, quick)

@@ -19,7 +19,6 @@ def sequence_cases() -> list[Case]:
     for net in (
         fn.bidirectional(fn.elman(3)),
         fn.bidirectional(block, "sum"),
-        fn.bidirectional(block, "mean"),
         fn.bidirectional(fn.elman(3), "mul"),
     ):
         rows.append(layer_case(f"bidirectional, {net.info.settings['merge']}", net, steps, mask=MASKS))

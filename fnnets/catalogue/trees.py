@@ -27,15 +27,8 @@ def forest(*batch: int, nodes: int, places: int, width: int) -> Draw:
     return draw
 
 
-def chain(batch: int, nodes: int, places: int, width: int) -> Draw:
-    """Trees in which every node but the first has one child, in the first place."""
-    children = np.full((batch, nodes, places), -1, np.int32)
-    children[..., 0] = np.arange(nodes) - 1
-    return lambda rng: (rng.standard_normal((batch, nodes, width)), children)
-
-
 def tree_cases() -> list[Case]:
-    """The rows with tree networks: kinds, numbers of children, masks, and chains, which are sequences."""
+    """The rows with tree networks: kinds, numbers of children, and masks."""
     pairs, triples = (forest(5, nodes=4, places=places, width=2) for places in (2, 3))
     there = np.arange(60).reshape(5, 4, 3) % 5 > 0  # some children are there by number, but masked
     two: dict[str, Any] = {"mask": (MASKS, there[..., :2])}
@@ -50,7 +43,6 @@ def tree_cases() -> list[Case]:
         layer_case("recursive, three places, masked", fn.recursive(2, fn.sigmoid()), triples, **three),
         layer_case("tree_lstm, child_sum, three places, masked", fn.tree_lstm(2), triples, **three),
         layer_case("tree_lstm, binary, masked", fn.tree_lstm(2, "binary"), pairs, **two),
-        *[layer_case(f"tree_lstm, {kind}, chain", fn.tree_lstm(2, kind), chain(3, 4, 2, 2)) for kind in kinds],
         *[
             layer_case(
                 f"tree_lstm, {kind}, no bias, no batch", fn.tree_lstm(2, kind, use_bias=False),

@@ -17,23 +17,20 @@ import numpy as np
 
 from fnnets import observe
 from fnnets.comparison import trees
+from fnnets.comparison.shifted import SHAPE_ONLY, Partners, Shift
 from fnnets.contract import Layer
 
 Plain = Callable[[Any, Any], Any]
 
 LARGEST = 20_000_000  # numbers kept for all alternatives together
 INLINED = ("jit", "pjit", "closed_call")
-SHAPE_ONLY = (
-    "neg", "copy", "reshape", "transpose", "convert_element_type", "stop_gradient", "squeeze",
-    "reduce_precision", "broadcast_in_dim", "rev", "copy_p",
-)  # fmt: skip
 NAMES = {"logistic": "sigmoid", "integer_pow": "power"}
 
 
 class Alternative(NamedTuple):
     """A mistake, and the gradient that it would give."""
 
-    kind: str  # "missing derivative", "missing term" or "missing sum"
+    kind: str  # "missing derivative", "missing term", "missing sum" or "wrong step"
     text: str
     gradient: dict[str, np.ndarray]
 
@@ -76,6 +73,12 @@ class _Sites:
             altered,
             x,
         )
+
+    def shift(self, label: str) -> Shift:
+        late = f"one step late: {label} pairs each step's gradient with the state after it, not before it"
+        off = f"one step off: {label} pairs each step's gradient with the values of the step"
+        texts = (late, f"{off} before", f"{off} after")
+        return Shift(*(self._is_chosen("wrong step", text) for text in texts))
 
     def _is_chosen(self, kind: str, text: str) -> jax.Array:
         # By name, since a scan may trace its body more than once.
@@ -135,8 +138,14 @@ def _gradients(altered: Callable[..., Any], point: Any, fixed: Any, dy: Any) -> 
     ]
 
 
-def _evaluate(closed: Any, inputs: list[Any], sites: _Sites, origins: list[str] | None = None) -> list[Any]:
-    """Evaluates a jaxpr with every differentiable equation offered to `sites`."""
+def _evaluate(
+    closed: Any,
+    inputs: list[Any],
+    sites: _Sites,
+    origins: list[str] | None = None,
+    partners: Partners | None = None,
+) -> list[Any]:
+    """Evaluates a jaxpr with every differentiable equation offered to `sites`; partners inside a scan."""
     jaxpr = closed.jaxpr
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     values |= dict(zip(jaxpr.invars, inputs, strict=True))
@@ -153,8 +162,9 @@ def _evaluate(closed: Any, inputs: list[Any], sites: _Sites, origins: list[str] 
         sources = [source(atom) for atom in equation.invars]
         kind, label = equation.primitive.name, ""
         if kind in INLINED:
-            label = str(equation.params.get("name", kind))
-            results = _evaluate(equation.params["jaxpr"], given, sites, sources)
+            label, called = str(equation.params.get("name", kind)), equation.params["jaxpr"]
+            inner = partners and partners.inside(equation.invars, called.jaxpr.invars)
+            results = _evaluate(called, given, sites, sources, inner)
         elif kind == "scan":
             label = sites.label("scan")
             results = _scan(equation, given, label, sites, sources)
@@ -163,6 +173,7 @@ def _evaluate(closed: Any, inputs: list[Any], sites: _Sites, origins: list[str] 
             label = sources[0] if kind in SHAPE_ONLY and sources else sites.label(_name(equation))
             given = _operands(equation, given, label, sources, sites)
             results = _unary(equation, given, _bind(equation, given), label, sites)
+            results = results if partners is None else partners.pair(equation, given, results)
         for variable, result in zip(equation.outvars, results, strict=True):
             values[variable] = result
             origin[variable] = label
@@ -182,17 +193,30 @@ def _scan(equation: Any, given: list[Any], label: str, sites: _Sites, sources: l
     handed = len(outside) - ys
     first = len(given) - handed - xs
     consts, start, scanned = given[:first], given[first : first + handed], given[first + handed :]
-    last = 0 if reverse else length - 1
+    ends = (length - 1, 0) if reverse else (0, length - 1)
+    variables, shift = body.jaxpr.invars, sites.shift(label)
+
+    def states(carry: list[Any], rows: Any) -> tuple[list[Any], list[Any]]:
+        found = _evaluate(body, [*consts, *carry, *rows], _Sites(jnp.int32(-1)))
+        return found[:handed], found[:handed]
 
     def step(carry: list[Any], now: Any) -> tuple[list[Any], list[Any]]:
-        t, rows = now
-        own = [sites.at(t == last, f"the last step of {label}", const) for const in consts]
+        t, rows, others = now
+        first_step, last_step = (t == end for end in ends)
+        shared = [shift.shared(const, first_step, last_step) for const in consts]
+        own = [sites.at(last_step, f"the last step of {label}", part) for part in (*shared, *rows)]
         held = [sites.cut(f"the carry of {label} (number {i})", part) for i, part in enumerate(carry)]
-        found = _evaluate(body, [*own, *held, *rows], sites, sources)
+        known = zip(variables[first:], others, strict=True)
+        partners = Partners(shift, dict(known), set(variables[:first]), _bind)
+        found = _evaluate(body, [*own[:first], *held, *own[first:]], sites, sources, partners)
         return found[:handed], found[handed:]
 
-    carry, rows = jax.lax.scan(step, start, (jnp.arange(length), scanned), length, reverse=reverse)
-    return [*carry, *rows]
+    _, given_on = jax.lax.scan(states, start, scanned, length, reverse=reverse)
+    others = [shift.states(one, each, reverse) for one, each in zip(start, given_on, strict=True)]
+    others += [shift.seen(each, reverse) for each in scanned]
+    rows = [shift.rows(each, reverse) for each in scanned]
+    carry, results = jax.lax.scan(step, start, (jnp.arange(length), rows, others), length, reverse=reverse)
+    return [*carry, *results]
 
 
 def _name(equation: Any) -> str:

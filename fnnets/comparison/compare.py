@@ -55,7 +55,8 @@ def compare(
     Returns:
       A `Report`: a row for each leaf, `.ok`, a readable table as its text, `.to_json()`. A leaf that is
       wrong is diagnosed: sign, factor, transpose, missing sum, block, missing term or derivative, or
-      that no simple cause was found.
+      that no simple cause was found. Where recurrent layers are involved, a note says at which time step, and
+      with which quantity, the backward pass departs from autodiff first; or that only the sum over time is wrong.
 
     Raises:
       ValueError: loss without target, or dy beside loss; what the layer raises on bad input. What

@@ -222,14 +222,13 @@ def _one_only(path: str, hand: np.ndarray, context: Context) -> Cause | None:
         if path not in parts or len(parts[path]) < 2:
             continue
         each = parts[path]
-        for i, part in enumerate(each):
-            if not part.any():
-                continue
-            if close(hand, part):
-                last = i == len(each) - 1
-                which = "the last one" if last else f"number {i}"
+        counting = [i for i, part in enumerate(each) if part.any()]
+        for i in counting:
+            if close(hand, each[i]):
+                which = "the last one" if i == len(each) - 1 else f"number {i}"
                 return Cause("missing sum", f"only {which} of {axis} counts: the sum over it is missing")
-            if close(hand, each.sum(0) - part):
+        for i in counting:
+            if close(hand, each.sum(0) - each[i]):
                 return Cause("missing sum", f"number {i} of {axis} is left out of the sum")
     return None
 

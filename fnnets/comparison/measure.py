@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fnnets.comparison import alternatives, diagnosis, differences, report, trees
@@ -116,20 +115,15 @@ def _deltas(plain: Callable[[Any, Any], Any]) -> differences.Deltas:
 
 
 def slices(
-    plain: Callable[[Any, Any], Any], point: Any, fixed: Any, dy: Any, axes: int
+    plain: Callable[[Any, Any], Any], point: Any, fixed: Any, parts: list[list[Any]]
 ) -> list[dict[str, np.ndarray]]:
-    """For each of the leading axes of dy, the gradient that each index alone gives, by path."""
+    """For each way to part dy, the gradients that its parts alone give, by path."""
     pull = jax.jit(lambda point, fixed, dy: jax.vjp(lambda point: plain(point, fixed), point)[1](dy)[0])
     found = []
-    for axis in range(axes):
-        n = dy.shape[axis]
+    for each in parts:
         size = sum(leaf.size for leaf in jax.tree.leaves(point))
-        if n * size > alternatives.LARGEST:
+        if len(each) * size > alternatives.LARGEST:
             break
-        alone = [pull(point, fixed, jnp.where(_index(dy, axis) == i, dy, 0.0)) for i in range(n)]
+        alone = [pull(point, fixed, dy) for dy in each]
         found.append(trees.by_path(jax.tree.map(lambda *parts: np.stack(parts), *alone)))
     return found
-
-
-def _index(dy: Any, axis: int) -> Any:
-    return jnp.arange(dy.shape[axis]).reshape([-1 if k == axis else 1 for k in range(dy.ndim)])

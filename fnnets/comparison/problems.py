@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnnets import checks
+from fnnets import checks, observe
 from fnnets.comparison import alternatives, diagnosis, steps, trees
 from fnnets.comparison.measure import Problem, slices
 from fnnets.contract import Layer
 from fnnets.differentiate import plain_equations
+from fnnets.insight.places import has_steps, time_first
 
 Functions = tuple[Callable[..., Any], Callable[..., Any]]
 
@@ -78,7 +79,7 @@ def of_layer(
         plain, by_hand, point, fixed, dy,
         layers=functools.partial(_layer_at, layer),
         departure=functools.partial(steps.departure, layer, plain, by_hand, point, fixed, dy),
-        context=_context(layer, train, loss, plain, point, fixed, dy, params, x, carry is None),
+        context=_context(layer, train, loss, plain, point, fixed, dy, params, x, carry is not None),
     )  # fmt: skip
 
 
@@ -93,6 +94,7 @@ def functions(layer: Layer, train: bool, loss: Any = None, with_carry: bool = Fa
                 y, carry, _ = layer.forward(at["params"], at["x"], at["carry"], **mode)
             else:
                 y = layer.apply(at["params"], at["x"], **mode)
+        y = observe.passed(y)
         if loss is not None:
             return loss.apply(y, fixed["target"], fixed["loss_mask"])
         return (y, carry) if with_carry else y
@@ -108,6 +110,8 @@ def functions(layer: Layer, train: bool, loss: Any = None, with_carry: bool = Fa
             dy = loss.backward(kept, dy)
         elif with_carry:
             dy, dcarry = dy
+        if observe.records("gradients"):
+            observe.note("dy", dy)
         dparams, dx, dcarry = layer.backward(at["params"], saved, dy, dcarry)
         return outputs, {"params": dparams, "x": dx} | ({"carry": dcarry} if with_carry else {})
 
@@ -255,16 +259,17 @@ def _context(
     dy: Any,
     params: Any,
     x: Any,
-    sliced: bool,
+    with_carry: bool,
 ) -> diagnosis.Context:
     """What a diagnosis may use; nothing of it is computed before a leaf is wrong."""
     net = functions(layer, train)[0] if loss is not None else plain
     y = jax.eval_shape(net, point, fixed)
+    y = y[0] if with_carry else y
     array = hasattr(y, "shape")
-    inputs = [trees.leading(leaf) for leaf in jax.tree.leaves(x)] if array and sliced else []
+    inputs = [trees.leading(leaf) for leaf in jax.tree.leaves(x)] if array else []
     # Of several inputs the one that shares most: a decoder's has its steps, its encoder's has others.
     shared, rank = max(((_shared_axes(axes, y.shape[:-1]), len(axes)) for axes in inputs), default=(0, 0))
-    names = tuple(AXES[k] if rank <= len(AXES) else f"axis {k}" for k in range(shared))
+    names = _axes(layer, rank)[:shared]
 
     @functools.cache
     def altered() -> list[alternatives.Alternative]:
@@ -281,16 +286,45 @@ def _context(
     @functools.cache
     def parts() -> list[dict[str, np.ndarray]]:
         with jax.enable_x64(True):
-            return slices(net, point, fixed, at_output(), shared)
+            known = () if with_carry and rank > len(AXES) else names
+            ways = [alone(at_output(), axis, name, with_carry) for axis, name in enumerate(known)]
+            return slices(net, point, fixed, ways)
 
     return diagnosis.Context(
         sizes=_sizes(x, y, names),
         blocks=trees.blocks({"params": params}),
         axes=names,
-        dy=np.asarray(dy) if array else None,
+        dy=np.asarray(dy[0] if with_carry else dy) if array else None,
         slices=parts,
         alternatives=altered,
     )
+
+
+def _axes(layer: Layer, rank: int) -> tuple[str, ...]:
+    """The names of the axes that an input has before its features."""
+    if rank > len(AXES):
+        return tuple(f"axis {k}" for k in range(rank))
+    if not has_steps(layer):
+        return AXES[:rank]
+    return tuple(reversed(AXES)) if time_first(layer) and rank == 2 else AXES[2 - rank :]
+
+
+def alone(dy: Any, axis: int, name: str, with_carry: bool) -> list[Any]:
+    """dy with each index of an axis of y by itself; a carry's gradient by example too, or with the last step."""
+    y, dcarry = dy if with_carry else (dy, None)
+    n = y.shape[axis]
+
+    def only(leaf: Any, axis: int, index: int) -> Any:
+        places = jnp.arange(leaf.shape[axis]).reshape([-1 if k == axis else 1 for k in range(leaf.ndim)])
+        return jnp.where(places == index, leaf, 0.0)
+
+    def carried(index: int) -> Any:
+        if name == "time":
+            return jax.tree.map(lambda leaf: leaf if index == n - 1 else jnp.zeros_like(leaf), dcarry)
+        return jax.tree.map(lambda leaf: only(leaf, max(leaf.ndim - 2, 0), index), dcarry)
+
+    parts = [only(y, axis, index) for index in range(n)]
+    return [(part, carried(index)) for index, part in enumerate(parts)] if with_carry else parts
 
 
 def _shared_axes(x: tuple[int, ...], y: tuple[int, ...]) -> int:

@@ -12,20 +12,12 @@ import numpy as np
 from fnnets import observe
 from fnnets.comparison.report import AUTODIFF
 from fnnets.contract import Layer
+from fnnets.insight.places import Place, has_steps, indices, place_of, time_major
 from fnnets.insight.trace import stages_of
 
 FLOOR = 1e-2  # a quantity is judged on its own scale, but on at least this share of the largest beside it
 
 Quantities = dict[str, np.ndarray]
-
-
-class Place(NamedTuple):
-    """Where a path leads."""
-
-    layer: Layer
-    copies: int  # the number of leading axes that stacks have added
-    turned: bool  # whether its time runs from the end
-    params: str  # the path of its params
 
 
 class Stage(NamedTuple):
@@ -82,11 +74,6 @@ def first(
     )
 
 
-def has_steps(layer: Layer) -> bool:
-    """Whether there is a recurrent layer in a network."""
-    return "cell" in layer.info.settings or any(map(has_steps, layer.info.children))
-
-
 def hand_trace(by_hand: Callable[..., Any], point: Any, fixed: Any, dy: Any) -> dict[str, Any]:
     """What `observe` records of the derivation's backward pass."""
 
@@ -131,8 +118,7 @@ def _visits(layer: Layer, hand: dict[str, Any], true: dict[str, Any]) -> Iterato
 def _order(layer: Layer, visit: Visit) -> tuple[int, ...]:
     """The last child first, the last copy first, a network before what is inside."""
     order, copies = [], iter(visit.copy)
-    for part in visit.path.split("/") if visit.path else ():
-        index = int(part.split(".")[0])
+    for index in indices(visit.path):
         order += [-next(copies), -index] if layer.info.name == "stack" else [-index]
         layer = layer.info.children[index]
     return tuple(order)
@@ -197,23 +183,6 @@ def _errors(stage: Stage, place: Place) -> Quantities:
         axis = 0 if time_major(place.layer) else max(bad.ndim - 2, 0)
         found[name] = bad if stage.name == "dy" else bad.any(tuple(k for k in range(bad.ndim) if k != axis))
     return found
-
-
-def place_of(layer: Layer, path: str) -> Place:
-    """Where a path leads."""
-    copies, turned, params = 0, False, "params"
-    for part in path.split("/") if path else ():
-        index = int(part.split(".")[0])
-        stacked = layer.info.name == "stack"  # whose params are its child's
-        copies, params = copies + stacked, params if stacked else f"{params}[{index}]"
-        turned ^= layer.info.name == "bidirectional" and index == 1
-        layer = layer.info.children[index]
-    return Place(layer, copies, turned, params)
-
-
-def time_major(layer: Layer) -> bool:
-    """Whether a recurrent layer has time first."""
-    return bool(getattr(layer.info.settings.get("options"), "time_major", False))
 
 
 def _who(layer: Layer, path: str) -> str:

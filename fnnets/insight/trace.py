@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from fnnets import observe
 from fnnets.contract import Layer
 from fnnets.differentiate import plain_equations
+from fnnets.insight.places import backward_order
 from fnnets.recurrent.traced import Traced
 
 
@@ -86,11 +87,6 @@ def named(layer: Layer, kept: dict[str, Any]) -> dict[str, dict[str, Any]]:
         steps = {name: leaf for stage in stages for name, leaf in stage.items()}
         found[path or layer.info.name] = {"dy": values["dy"]} | steps
     return found
-
-
-def backward_order(path: str) -> tuple[int, ...]:
-    """Sorts paths as the backward pass visits them: the last child first, a network before what is inside."""
-    return tuple(-int(part.split(".")[0]) for part in path.split("/") if part)
 
 
 def stages_of(steps: Traced) -> dict[str, dict[str, jax.Array]]:

@@ -14,7 +14,7 @@ from fnnets.contract import Info, Layer, Static, keep_stats, named
 from fnnets.recurrent import segments
 from fnnets.recurrent.cell import Cell
 from fnnets.recurrent.noise import Noise, takes_noise
-from fnnets.recurrent.run import Run, Steps, output
+from fnnets.recurrent.run import Run, Steps, hidden, output
 from fnnets.recurrent.traced import Gates, Traced, blocks_of, moved
 
 Memory = Literal["all", "sqrt"] | int
@@ -23,7 +23,7 @@ Memory = Literal["all", "sqrt"] | int
 class RecurrentSaved(NamedTuple):
     """What a recurrent layer keeps for its backward."""
 
-    steps: Steps
+    steps: Steps  # time first; where segments are computed again, as the layer has it
     noise: Any  # what dropout's factors are made of
     first: Any  # the carry before the first step, or before each segment
     after: Any  # the carry after each step, time first; None where segments are computed again
@@ -119,35 +119,36 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
         return cell.init(key, jax.ShapeDtypeStruct(one, x.dtype))
 
     def enter(params: Any, x: Any, carry: Any, key: Any, train: bool, mask: Any) -> tuple[Steps, Any, Any]:
-        """The steps (time first, without padding, in the dtype of the params), the first carry, the noise."""
+        """The steps (without padding, in the dtype of the params, time where it was), the first carry, the noise."""
         x = checks.floats(info, x)
         checks.rank(info, x, 2)
+        axis = axis_of(x)
         if mask is not None:
             mask = checks.bools(info, mask)
             checks.same_shape(info, "mask", mask.shape, x.shape[:-1], "one bool for each step of x.")
-            x = jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
-        if not time_major:
-            x, mask = jnp.moveaxis(x, -2, 0), None if mask is None else jnp.moveaxis(mask, -1, 0)
-        first = _carry(info, "carry", carry, cell.start(params, x.shape[1:-1]))
+            x = hidden(mask, x)
+        first = _carry(info, "carry", carry, cell.start(params, x.shape[:axis] + x.shape[axis + 1 : -1]))
         noise = run.noise.start(info, key, train, output(first))
-        steps = Steps(x.astype(output(first).dtype), jnp.arange(x.shape[0]), mask)
-        zeros = observe.probe("steps", lambda: outward(run.zeros(params, first, steps), steps))
-        return steps if zeros is None else steps._replace(probe=inward(zeros, steps)), first, noise
+        steps = Steps(x.astype(output(first).dtype), jnp.arange(x.shape[axis]), mask)
+        zeros = observe.probe("steps", lambda: moved(run.zeros(params, first, time_first(steps)), axis))
+        return steps if zeros is None else steps._replace(probe=zeros), first, noise
 
-    def outward(tree: Any, steps: Steps) -> Any:
-        """What has time first, as the layer has it; an axis counted from the front, whatever follows it."""
-        return tree if time_major else moved(tree, steps.x.ndim - 2)
+    def axis_of(x: jax.Array) -> int:
+        """Where time is, counted from the front: the same for x, its mask, and whatever else there is of each step."""
+        return 0 if time_major else x.ndim - 2
 
-    def inward(tree: Any, steps: Steps) -> Any:
-        return tree if time_major else moved(tree, steps.x.ndim - 2, back=True)
+    def time_first(steps: Steps) -> Steps:
+        axis = axis_of(steps.x)
+        x, mask, probe = moved((steps.x, steps.mask, steps.probe), axis, back=True)
+        return Steps(x, steps.t, mask, probe)
 
     def leave(y: Any, mask: Any) -> Any:
-        y = y if mask is None else jnp.where(mask[..., None], y, jnp.zeros((), y.dtype))
-        return y if time_major else jnp.moveaxis(y, 0, -2)
+        return y if mask is None else hidden(mask, y)
 
     def apply(params: Any, x: Any, *, key: Any = None, train: bool = False, mask: Any = None) -> Any:
         steps, first, noise = enter(params, x, None, key, train, mask)
-        return leave(run.plain(params, first, steps, noise), steps.mask)
+        y = run.plain(params, first, time_first(steps), noise)
+        return leave(jnp.moveaxis(y, 0, axis_of(steps.x)), steps.mask)
 
     def forward(
         params: Any, x: Any, carry: Any = None, *, key: Any = None, train: bool = False, mask: Any = None
@@ -155,38 +156,40 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
         leaves, structure = jax.tree.flatten(carry)
         like = Static((jnp.result_type(x), structure, tuple(map(jnp.result_type, leaves))))
         steps, first, noise = enter(params, x, carry, key, train, mask)
-        length = segment_length(options.memory, steps.t.size)
+        axis, length = axis_of(steps.x), segment_length(options.memory, steps.t.size)
         if observe.records("gates"):
-            _, after, kept = run.forward(params, first, steps, noise)
-            observe.note("gates", outward(Gates(cell.gates(after, kept), steps.mask), steps))
+            _, after, kept = run.forward(params, first, time_first(steps), noise)
+            observe.note("gates", Gates(moved(cell.gates(after, kept), axis), steps.mask))
         if length is None:
-            last, after, kept = run.forward(params, first, steps, noise)
-            y = output(after)
-        else:
-            y, last, first = segments.forward(run, params, first, steps, noise, length)
-            after = kept = None
-        return leave(y, steps.mask), last, RecurrentSaved(steps, noise, first, after, kept, like)
+            turned = time_first(steps)
+            last, after, kept = run.forward(params, first, turned, noise)
+            saved = RecurrentSaved(turned, noise, first, after, kept, like)
+            return leave(jnp.moveaxis(output(after), 0, axis), steps.mask), last, saved
+        y, last, before = segments.forward(run, params, first, steps, noise, length, axis)
+        return leave(y, steps.mask), last, RecurrentSaved(steps, noise, before, None, None, like)
 
     def backward(params: Any, saved: RecurrentSaved, dy: Any, dcarry: Any = None) -> tuple[Any, Any, Any]:
         steps, noise, first, after, kept, like = saved
-        last = _carry(info, "dcarry", dcarry, cell.start(params, steps.x.shape[1:-1]))
-        dy = (dy if time_major else jnp.moveaxis(dy, -2, 0)).astype(output(last).dtype)
-        length = segment_length(options.memory, steps.t.size)
+        axis, length = axis_of(dy), segment_length(options.memory, steps.t.size)
+        last = _carry(info, "dcarry", dcarry, cell.start(params, dy.shape[:axis] + dy.shape[axis + 1 : -1]))
+        dy = dy.astype(output(last).dtype)
         with observe.recording() as seen:
             if length is None:
+                dy = jnp.moveaxis(dy, axis, 0)
                 dparams, dx, dfirst = run.backward(params, first, after, kept, steps, noise, dy, last)
             else:
-                dparams, dx, dfirst = segments.backward(run, params, first, steps, noise, dy, last, length)
+                dparams, dx, dfirst = segments.backward(
+                    run, params, first, steps, noise, dy, last, length, axis
+                )
         if seen:
-            observe.note("steps", Traced(**outward(seen, steps), blocks=Static(blocks_of(params))))
-        if steps.mask is not None:
-            dx = jnp.where(steps.mask[..., None], dx, jnp.zeros((), dx.dtype))
+            observe.note("steps", Traced(**moved(seen, axis), blocks=Static(blocks_of(params))))
+        dx = dx if steps.mask is None else hidden(steps.mask, dx)
+        dx = dx if length else jnp.moveaxis(dx, 0, axis)
         x_dtype, structure, dtypes = like.value
-        dx = (dx if time_major else jnp.moveaxis(dx, 0, -2)).astype(x_dtype)
         if dtypes:
             leaves = zip(jax.tree.leaves(dfirst), dtypes, strict=True)
             dfirst = structure.unflatten([leaf.astype(dtype) for leaf, dtype in leaves])
-        return dparams, dx, dfirst
+        return dparams, dx.astype(x_dtype), dfirst
 
     return named(Layer(init, apply, forward, backward, keep_stats, info))
 
@@ -195,7 +198,11 @@ def segment_length(memory: Memory, steps: int) -> int | None:
     """How many steps a segment has; None where there are no segments."""
     if memory == "all":
         return None
-    return max(1, math.ceil(math.sqrt(steps)) if memory == "sqrt" else min(int(memory), steps))
+    if memory != "sqrt":
+        return max(1, min(int(memory), steps))
+    least = max(1, math.ceil(math.sqrt(steps)))
+    # A length that divides the steps leaves nothing to be filled up.
+    return next((length for length in range(least, min(2 * least, steps)) if steps % length == 0), least)
 
 
 def _carry(info: Info, name: str, given: Any, zeros: Any) -> Any:

@@ -1,0 +1,155 @@
+"""Pictures of gradients, drawn with matplotlib, which is imported when a picture is drawn.
+
+Every function returns a matplotlib `Figure`, which notebooks show and `savefig` writes; with `ax` it draws there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fnnets.insight import GradientFlow
+
+BLUE, ORANGE, GREY = "#2f6db3", "#e08214", "#8a8f98"
+LOWEST = 1e-30  # what is smaller is not drawn
+
+
+def gradient_flow(flow: GradientFlow, ax: Any = None) -> Any:
+    """What `fn.gradient_flow` found, as a picture.
+
+    Args:
+      flow: from `fn.gradient_flow`.
+      ax: axes for the first panel alone, the gradients through time, or through depth where there is no time; by
+        default a new figure with a panel for each field.
+
+    Returns:
+      The figure: a heat map of log₁₀ ‖∂s_t/∂s_k‖, the singular values of the steps, the norms
+      through depth, and the shares that are saturated, as far as they are there.
+
+    Raises:
+      ModuleNotFoundError: matplotlib is not installed.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> net, x = fn.lstm(3), jax.random.normal(jax.random.key(1), (4, 7, 2))
+      >>> figure = fn.plots.gradient_flow(fn.gradient_flow(net, net.init(jax.random.key(0), x), x))
+      >>> [ax.get_title() for ax in figure.axes][:2]
+      ['Gradient through time', 'Each step']
+    """
+    panels: list[Callable[[Any], None]] = []
+    if flow.through_time is not None:
+        panels += [lambda ax: _through_time(ax, flow), lambda ax: _steps(ax, flow)]
+    if len(depth := _flat(flow.through_depth)) > 1:
+        panels.append(lambda ax: _through_depth(ax, depth))
+    if shares := _flat(flow.saturated):
+        panels.append(lambda ax: _saturated(ax, shares))
+    return _drawn(panels or [lambda ax: _through_depth(ax, depth)], ax)
+
+
+def trace(trace: dict[str, dict[str, Any]], ax: Any = None, *, time_axis: int = -2) -> Any:
+    """What `fn.trace_backward` recorded of recurrent layers, as a picture: how large every quantity is at every step.
+
+    Args:
+      trace: from `fn.trace_backward`.
+      ax: axes for the first recurrent layer alone; by default a new figure with a panel for each.
+      time_axis: where time is: −2, or 0 for layers with `time_major`.
+
+    Returns:
+      The figure: for each layer a heat map of log₁₀ of the root mean square, a row for each quantity in the order in
+      which they are computed, a column for each step.
+
+    Raises:
+      ModuleNotFoundError: matplotlib is not installed.
+      ValueError: there is no recurrent layer in the trace.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> net, x = fn.gru(3), jax.random.normal(jax.random.key(1), (4, 7, 2))
+      >>> found = fn.trace_backward(net, net.init(jax.random.key(0), x), x, jnp.ones((4, 7, 3)))
+      >>> fn.plots.trace(found).axes[0].get_title()
+      'gru'
+    """
+    layers = {path: steps for path, steps in trace.items() if len(steps) > 1}
+    if not layers:
+        raise ValueError("plots.trace: the trace must hold a recurrent layer's steps; its layers have none.")
+
+    def panel(path: str) -> Callable[[Any], None]:
+        return lambda ax: _trace(ax, path, layers[path], time_axis)
+
+    return _drawn([panel(path) for path in layers], ax)
+
+
+def _drawn(panels: list[Callable[[Any], None]], ax: Any) -> Any:
+    """The panels on a new figure, two in a row; or the first on the given axes."""
+    if ax is not None:
+        panels[0](ax)
+        return ax.figure
+    try:
+        from matplotlib.figure import Figure  # without pyplot: no window, and nothing to close
+    except ModuleNotFoundError as error:
+        remedy = 'pip install "fnnets[examples]" brings it'
+        raise ModuleNotFoundError(
+            f"plots: matplotlib is not installed; {remedy}.", name=error.name
+        ) from error
+    columns = min(len(panels), 2)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(5.2 * columns, 4.2 * rows), layout="constrained")
+    for i, panel in enumerate(panels):
+        panel(figure.add_subplot(rows, columns, i + 1))
+    return figure
+
+
+def _through_time(ax: Any, flow: GradientFlow) -> None:
+    norms = np.asarray(flow.through_time, np.float64)
+    _heat(ax, norms, "log₁₀ ‖∂s_t/∂s_k‖")
+    ax.set(title="Gradient through time", xlabel="k, where it arrives", ylabel="t, where it starts")
+
+
+def _heat(ax: Any, values: np.ndarray, label: str) -> None:
+    """Logarithms as colours, white where there is nothing; 0 in the middle, so that blue vanishes and red explodes."""
+    with np.errstate(divide="ignore"):
+        logs = np.log10(np.where(values > LOWEST, values, 0))
+    logs[~np.isfinite(logs)] = np.nan
+    largest = max(float(np.nanmax(np.abs(logs), initial=0)), 0.1)
+    image = ax.imshow(
+        logs, cmap="RdBu_r", vmin=-largest, vmax=largest, aspect="auto", interpolation="nearest"
+    )
+    ax.figure.colorbar(image, ax=ax, label=label)
+
+
+def _steps(ax: Any, flow: GradientFlow) -> None:
+    ax.plot(np.asarray(flow.singular), ".-", color=BLUE)
+    ax.axhline(1.0, color=GREY, linewidth=1, linestyle="--")
+    ax.set(title="Each step", xlabel="t", ylabel="largest singular value of ∂s_t/∂s_{t−1}", yscale="log")
+
+
+def _through_depth(ax: Any, norms: dict[str, float]) -> None:
+    ax.plot(list(norms), list(norms.values()), ".-", color=BLUE)
+    ax.set(title="Gradient through depth", ylabel="‖∂E/∂h‖ at each output", yscale="log")
+    ax.tick_params(axis="x", labelrotation=90)
+
+
+def _saturated(ax: Any, shares: dict[str, float]) -> None:
+    names = list(shares)[::-1]
+    ax.barh(names, [shares[name] for name in names], color=ORANGE)
+    ax.set(title="Saturated", xlabel="share of the values", xlim=(0, 1))
+
+
+def _trace(ax: Any, path: str, steps: dict[str, Any], time_axis: int) -> None:
+    def sizes(values: Any) -> np.ndarray:
+        values = np.moveaxis(np.asarray(values, np.float64), time_axis, 0)
+        return np.asarray(np.sqrt(np.square(values).reshape(len(values), -1).mean(1)))
+
+    _heat(ax, np.stack([sizes(values) for values in steps.values()]), "log₁₀ of the root mean square")
+    ax.set(title=path, xlabel="t", yticks=range(len(steps)), yticklabels=list(steps))
+
+
+def _flat(values: dict[str, Any]) -> dict[str, float]:
+    """A number for each name; for copies in a stack, one for each."""
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        value = np.asarray(value)
+        found |= {f"{name} {list(i)}" if i else name: float(value[i]) for i in np.ndindex(value.shape)}
+    return found

@@ -1,0 +1,86 @@
+"""The pictures of gradients: what is drawn, and that matplotlib is asked for only then."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnnets as fn
+
+X = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 3)), jnp.float32)
+
+
+def flow_of(net, x=X):
+    return fn.gradient_flow(net, net.init(jax.random.key(0), x), x)
+
+
+def titles(figure):
+    return [ax.get_title() for ax in figure.axes if ax.get_title()]
+
+
+def test_a_panel_for_each_field(tmp_path):
+    net = fn.serial(fn.gru(2), fn.dense(2))
+    flow = flow_of(net)
+    figure = fn.plots.gradient_flow(flow)
+    assert titles(figure) == ["Gradient through time", "Each step", "Gradient through depth", "Saturated"]
+    (image,) = figure.axes[0].images
+    logs = np.log10(np.where(np.tri(5) == 1, flow.through_time, 1))
+    np.testing.assert_allclose(np.where(np.tri(5) == 1, image.get_array(), 0), logs, atol=1e-6)
+    assert np.ma.getmaskarray(image.get_array())[0, 1], "nothing goes back to a later step"
+    (line, _) = next(ax for ax in figure.axes if ax.get_title() == "Each step").lines
+    np.testing.assert_allclose(line.get_ydata(), flow.singular)
+    bars = next(ax for ax in figure.axes if ax.get_title() == "Saturated")
+    assert [label.get_text() for label in bars.get_yticklabels()] == ["0.gru/z", "0.gru/r", "0.gru/n"]
+    figure.savefig(tmp_path / "flow.png")
+
+
+def test_feed_forward_networks_have_depth():
+    net = fn.stack(fn.serial(fn.dense(3), fn.tanh()), 2)
+    figure = fn.plots.gradient_flow(flow_of(net))
+    assert titles(figure) == ["Gradient through depth", "Saturated"]
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels[:2] == ["0.serial [0]", "0.serial [1]"]
+    assert titles(fn.plots.gradient_flow(flow_of(fn.dense(3)))) == ["Gradient through depth"]
+
+
+def test_axes_of_ones_own():
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    ax = figure.add_subplot()
+    assert fn.plots.gradient_flow(flow_of(fn.elman(2)), ax) is figure
+    assert ax.get_title() == "Gradient through time"
+
+
+def test_a_trace_has_a_row_for_each_quantity(tmp_path):
+    net = fn.serial(fn.lstm(2), fn.elman(2, time_major=False), fn.dense(1))
+    trace = fn.trace_backward(net, net.init(jax.random.key(0), X), X, jnp.ones((2, 5, 1)))
+    figure = fn.plots.trace(trace)
+    assert titles(figure) == ["1.elman", "0.lstm"]
+    rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert rows == ["dy", "dh", "dz", "dh_before"]
+    (image,) = figure.axes[0].images
+    sizes = jnp.sqrt(jnp.square(trace["1.elman"]["dz"]).mean((0, 2)))
+    np.testing.assert_allclose(image.get_array()[2], np.log10(sizes), atol=1e-6)
+    figure.savefig(tmp_path / "trace.png")
+    with pytest.raises(ValueError, match=r"plots.trace: the trace must hold a recurrent layer"):
+        fn.plots.trace({"dense": {"dy": X}})
+
+
+def test_without_matplotlib_the_error_says_what_to_install():
+    program = """
+import sys
+sys.modules["matplotlib"] = None
+import fnnets as fn, jax.numpy as jnp
+flow = fn.GradientFlow(None, None, {"dense": jnp.ones(())}, {})
+try:
+    fn.plots.gradient_flow(flow)
+except ModuleNotFoundError as error:
+    assert 'pip install "fnnets[examples]"' in str(error), error
+else:
+    raise AssertionError
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
