@@ -6,7 +6,7 @@ its last state,
     h_t = lstm(x_t, h_{t−1}),  y = softmax(h_8·w + b)
 
 What it would answer after fewer rows is asked with a mask: where that is False the state is held, and `fn.last` gives
-the last state before. The same network is trained twice, by hand,
+the last state before. The same network is trained twice, by hand, both times at once in a vmapped program,
 
 - asked at the end: all digits have 8 rows;
 - asked at any row: each digit, each time, has a number of rows that is drawn from 1 to 8.
@@ -32,6 +32,7 @@ from common import BLUE, GREY, ORANGE, RED, options, picture, progress, run, tab
 import fnnets as fn
 
 ROWS, BATCH, SEED = 8, 32, 0
+ASKED = {"at the end": ROWS, "at any row": 1}  # after how many rows at least
 NET = fn.serial(fn.lstm(64), fn.last(), fn.dense(10))
 LOSS = fn.losses.softmax_cross_entropy()
 
@@ -55,42 +56,46 @@ def load() -> tuple[Data, Data]:
     return train, test
 
 
-def trained(data: Data, epochs: int, *, any_row: bool) -> Any:
-    """The params after training by hand, asked at the end or at any row."""
+def trained(data: Data, epochs: int) -> Any:
+    """The params of both networks after training by hand, one above the other."""
     steps = len(data.x) // BATCH
     updater = optax.adam(optax.cosine_decay_schedule(0.005, epochs * steps))
     value_and_grad = fn.value_and_grad_by_hand(NET, LOSS)
 
-    def step(state: Any, given: Any) -> tuple[Any, jax.Array]:
-        (params, memory), (batch, key) = state, given
-        rows = jax.random.randint(key, (BATCH,), 1 if any_row else ROWS, ROWS + 1)
-        (value, _), grads = value_and_grad(
-            params, data.x[batch], data.t[batch], mask=fn.length_mask(rows, ROWS)
-        )
-        updates, memory = updater.update(grads, memory)
-        return (optax.apply_updates(params, updates), memory), value
+    def begin(least: jax.Array) -> Any:
+        del least  # both begin alike
+        params = NET.init(jax.random.key(SEED), data.x)
+        return params, updater.init(params)
 
-    @jax.jit
-    def epoch(state: Any, key: Any) -> tuple[Any, jax.Array]:
+    def epoch(state: Any, key: Any, least: jax.Array) -> Any:
+        def step(state: Any, given: Any) -> tuple[Any, None]:
+            (params, memory), (batch, key) = state, given
+            mask = fn.length_mask(jax.random.randint(key, (BATCH,), least, ROWS + 1), ROWS)
+            _, grads = value_and_grad(params, data.x[batch], data.t[batch], mask=mask)
+            updates, memory = updater.update(grads, memory)
+            return (optax.apply_updates(params, updates), memory), None
+
         order = jax.random.permutation(key, len(data.x))[: steps * BATCH].reshape(steps, BATCH)
-        return jax.lax.scan(step, state, (order, jax.random.split(key, steps)))
+        return jax.lax.scan(step, state, (order, jax.random.split(key, steps)))[0]
 
-    params = jax.jit(NET.init)(jax.random.key(SEED), data.x)
-    state = params, updater.init(params)
-    for i in progress(range(epochs), "at any row" if any_row else "at the end"):
-        state, _ = epoch(state, jax.random.fold_in(jax.random.key(SEED + 1), i))
+    least = jnp.array(list(ASKED.values()))
+    state = jax.jit(jax.vmap(begin))(least)
+    both = jax.jit(jax.vmap(epoch, in_axes=(0, None, 0)))
+    for i in progress(range(epochs), "epochs"):
+        state = both(state, jax.random.fold_in(jax.random.key(SEED + 1), i), least)
     return state[0]
 
 
 @jax.jit
 def beliefs(params: Any, x: jax.Array) -> jax.Array:
-    """The probabilities after each row, (8, N, 10)."""
+    """The probabilities that both networks give after each row, (2, 8, N, 10)."""
 
-    def after(row: jax.Array) -> jax.Array:
+    def after(params: Any, row: jax.Array) -> jax.Array:
         mask = fn.length_mask(jnp.full(len(x), row), ROWS)
         return jax.nn.softmax(NET.apply(params, x, mask=mask))
 
-    return jax.lax.map(after, jnp.arange(1, ROWS + 1))
+    over_rows = jax.vmap(after, in_axes=(None, 0))
+    return jax.vmap(over_rows, in_axes=(0, None))(params, jnp.arange(1, ROWS + 1))
 
 
 def draw_accuracy(axes: Any, accuracy: dict[str, np.ndarray]) -> None:
@@ -133,17 +138,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = options(__doc__, argv)
     train, test = load()
     print(f"{len(train.t)} digits for training, {len(test.t)} for testing\n\n{fn.summary(NET, train.x)}\n")
-    epochs, accuracy = 6 if chosen.quick else 40, {}
-    for name, any_row in {"at the end": False, "at any row": True}.items():
-        after = np.asarray(beliefs(trained(train, epochs, any_row=any_row), test.x))
-        accuracy[name] = (after.argmax(-1) == np.asarray(test.t)).mean(-1)
+    found = np.asarray(beliefs(trained(train, 6 if chosen.quick else 40), test.x))
+    right = (found.argmax(-1) == np.asarray(test.t)).mean(-1)
+    accuracy = dict(zip(ASKED, right, strict=True))
     rows = [(row + 1, *(f"{values[row]:.1%}" for values in accuracy.values())) for row in range(ROWS)]
     print("Test accuracy\n")
     print(table(("after row", *(f"asked {name}" for name in accuracy)), rows))
     with picture(chosen.out / "digits_by_rows.png", 15, 4.1) as figure:
-        left, right = figure.subfigures(1, 2, width_ratios=(1, 3.6))
+        left, wide = figure.subfigures(1, 2, width_ratios=(1, 3.6))
         draw_accuracy(left.subplots(), accuracy)
-        draw_digits(right, test, after)
+        draw_digits(wide, test, found[1])
     return 0
 
 

@@ -21,7 +21,8 @@ kind in one vmapped program, and nothing but the gradient by hand takes part:
 - LSTM and GRU. Their gradients vanish too before training, the GRU's fastest of all: gates do not keep the
   gradient, but they can learn to. After training it comes back through 100 steps undiminished.
 
-The gradient's way is drawn: the norm of ∂h_T/∂s_k, s_k the whole state after k steps, before training and after it.
+The gradient's way is drawn, by `fn.gradient_flow`, for the first seed, before training and after it: the norm of
+∂s_t/∂s_k, where s_k is the whole state after k steps.
 
 `--quick` takes fewer seeds and steps; `--out DIR` says where the pictures go.
 
@@ -173,29 +174,19 @@ def trained(name: str, seeds: int, steps: int, chunks: int = 10) -> Runs:
     return Runs(start, state[0], losses, norms, np.asarray(test))
 
 
-def flow(cell: fn.Layer, params: Any) -> jax.Array:
-    """‖∂h_T/∂s_k‖ for k = 0 … T, the mean over new sequences, by the cell's own steps back."""
-    x, _ = adding(jax.random.key(98), 8)
+class Flow(NamedTuple):
+    """The way of the first seed's gradient."""
 
-    def ahead(carry: Any, x: jax.Array) -> Any:
-        _, carry, saved = cell.forward(params, x[:, None], carry)
-        return carry, saved
+    before: Any
+    after: Any
 
-    def back(dcarry: Any, saved: Any) -> Any:
-        _, _, dcarry = jax.vmap(lambda dcarry: cell.backward(params, saved, nothing, dcarry))(dcarry)
-        return dcarry, norm(dcarry)
 
-    def norm(dcarry: Any) -> jax.Array:
-        squares = sum(jnp.square(leaf).sum((0, -1)) for leaf in jax.tree.leaves(dcarry))
-        return jnp.sqrt(squares).mean()
-
-    carry, saved = jax.lax.scan(ahead, fn.zero_carry(cell, params, x), x.swapaxes(0, 1))
-    nothing = jnp.zeros((8, 1, UNITS))
-    leaves, structure = jax.tree.flatten(carry)
-    each = jnp.broadcast_to(jnp.eye(UNITS)[:, None], (UNITS, 8, UNITS))  # one unit of h_T at a time
-    dcarry = structure.unflatten([each, *(jnp.zeros_like(each) for _ in leaves[1:])])
-    _, norms = jax.lax.scan(back, dcarry, saved, reverse=True)
-    return jnp.concatenate([norms, norm(dcarry)[None]])
+def flow(name: str, found: Runs, steps: int) -> Flow:
+    """By the cell's params before training and after it, with clipping, on the start of a new sequence."""
+    x = adding(jax.random.key(98), 1)[0][:, :steps]
+    way = jax.jit(partial(fn.gradient_flow, KINDS[name].cell))
+    first = [jax.tree.map(lambda leaf: leaf[0, 0], params[0]) for params in (found.start, found.params)]
+    return Flow(*(jax.device_get(way(params, x)) for params in first))
 
 
 def print_units(units: dict[str, Unit]) -> None:
@@ -252,7 +243,7 @@ def draw_units(figure: Any, units: dict[str, Unit]) -> None:
     figure.legend(handles, names, loc="outside lower center", ncols=len(names))
 
 
-def draw_runs(figure: Any, runs: dict[str, Runs], flows: dict[str, np.ndarray]) -> None:
+def draw_runs(figure: Any, runs: dict[str, Runs], flows: dict[str, Flow]) -> None:
     """Above the errors of every run, below the gradient's way before and after training."""
     errors, ways = figure.subplots(2, 2, sharey="row")
     for name, found in runs.items():
@@ -264,40 +255,46 @@ def draw_runs(figure: Any, runs: dict[str, Runs], flows: dict[str, np.ndarray]) 
             axes.plot(
                 [], [], color=color, label=f"{name}: {(found.test[:, i] < SOLVED).sum()} of {len(smooth)}"
             )
-        for axes, norms in zip(ways, flows[name], strict=True):
-            axes.semilogy(np.maximum(np.median(norms, 0), 1e-30), color=color, label=name)
-            axes.fill_between(
-                range(LENGTH + 1), norms.min(0), norms.max(0), color=color, alpha=0.15, linewidth=0
-            )
+        for axes, one in zip(ways, flows[name], strict=True):
+            norms = one.through_time[-1]
+            axes.semilogy(np.arange(len(norms)) + 1, norms, color=color, label=name)
     for axes, clipping in zip(errors, CLIPPED, strict=True):
         axes.axhline(SOLVED, color=GREY, linestyle=":")
         axes.set(title=f"The adding problem, {clipping}", xlabel="batch", ylim=(1e-4, 3))
         axes.legend(title="solved", loc="lower left", fontsize=9)
-    for axes, when in zip(ways, ("before training", "after it, clipped"), strict=True):
-        axes.set(title=f"The gradient's way back, {when}", xlabel="k", ylim=(1e-15, 1e3))
+    for axes, when in zip(ways, ("before training", "after it (clipped)"), strict=True):
+        axes.set(title=f"The gradient's way back from the end, {when}", xlabel="k", ylim=(1e-15, 1e3))
     errors[0].set_ylabel("mean squared error")
-    ways[0].set_ylabel("‖∂h_T/∂s_k‖")
+    ways[0].set_ylabel("‖∂s_T/∂s_k‖")
+
+
+def draw_flows(figure: Any, flows: dict[str, Flow]) -> None:
+    """Every ∂s_t/∂s_k, above before training and below after it; a column for each kind."""
+    columns = figure.subplots(2, len(flows), squeeze=False).T
+    for column, (name, found) in zip(columns, flows.items(), strict=True):
+        for axes, one, when in zip(column, found, ("before", "after"), strict=True):
+            fn.plots.gradient_flow(one, axes)
+            axes.set_title(f"{name}, {when}")
+            axes.grid(False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """One unit; then many."""
     chosen = options(__doc__, argv)
-    units = {name: one_unit(activation, 50) for name, activation in ACTIVATIONS.items()}
+    names = list(ACTIVATIONS)[: 2 if chosen.quick else None]
+    units = {name: one_unit(ACTIVATIONS[name], 50) for name in names}
     print_units(units)
     with picture(chosen.out / "vanishing_unit.png", 12, 6) as figure:
         draw_units(figure, units)
 
-    seeds, steps, names = (2, 20, ["Elman", "GRU"]) if chosen.quick else (5, 1500, list(KINDS))
-    runs = {name: trained(name, seeds, steps) for name in names}
+    seeds, steps, kinds = (2, 20, ["GRU"]) if chosen.quick else (5, 1500, list(KINDS))
+    runs = {name: trained(name, seeds, steps) for name in kinds}
     print_runs(runs, steps)
-    flows = {}
-    for name, found in runs.items():
-        way = jax.jit(jax.vmap(partial(flow, KINDS[name].cell)))
-        flows[name] = np.stack(
-            [way(jax.tree.map(lambda leaf: leaf[:, 0], params[0])) for params in found[:2]]
-        )
+    flows = {name: flow(name, found, 20 if chosen.quick else LENGTH) for name, found in runs.items()}
     with picture(chosen.out / "vanishing_gradient.png", 12, 8) as figure:
         draw_runs(figure, runs, flows)
+    with picture(chosen.out / "vanishing_flow.png", 4.2 * len(flows), 7) as figure:
+        draw_flows(figure, flows)
     return 0
 
 
