@@ -240,7 +240,8 @@ def test_a_child_that_is_not_before_its_parent_gives_nan_up_to_the_root(kind):
 
 def test_nodes_hands_key_mask_statistics_and_children_on():
     net = fn.nodes(fn.serial(fn.dropout(0.5), toys.centred()))
-    x, mask = fn.pad_trees([((np.ones(2), np.ones(2)), np.ones(2)), np.ones(2)])
+    one = np.ones(2, np.float32)
+    x, mask = fn.pad_trees([((one, one), one), one])
     params = net.init(jax.random.key(0), x)
     key = jax.random.key(1)
     (y, children), _, saved = net.forward(params, x, key=key, train=True, mask=mask)
