@@ -28,7 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import source_lines
-from common import GREEN, GREY, ORANGE, PURPLE, RED, options, picture, progress, run, table
+from common import options, picture, progress, run, table
+from sequence_pictures import draw
 
 import fnnets as fn
 
@@ -249,9 +250,6 @@ def in_step(train: Lines, test: Lines, steps: int) -> Tagged:
     return Tagged(test[0], np.asarray(found).argmax(-1), new.target, new.mask, float(guessed))
 
 
-COLORS = dict(zip(source_lines.TAGS, ("black", RED, "black", ORANGE, GREEN, PURPLE, GREY), strict=True))
-
-
 class Found(NamedTuple):
     """What all five networks answered in the test."""
 
@@ -264,104 +262,20 @@ class Found(NamedTuple):
     tagged: Tagged
 
     @property
+    def right_names(self) -> np.ndarray:
+        """What the digits are called."""
+        return np.array(NAMES)[self.digits.t]
+
+    @property
     def scores(self) -> dict[str, float]:
         """The share of right answers of each mode."""
-        due = [NAMES[t] for t in self.digits.t]
         return {
             "one to one": float((self.classes == self.digits.t).mean()),
-            "one to many": float(
-                np.mean([name == right for name, right in zip(self.names, due, strict=True)])
-            ),
+            "one to many": float((np.array(self.names) == self.right_names).mean()),
             "many to one": self.verdict.score,
             "encoder to decoder": float(np.mean(np.array(self.iso) == np.array(self.dates.computers))),
             "in step": self.tagged.score,
         }
-
-
-def draw(figure: Any, found: Found) -> None:
-    """Each mode at work on test data."""
-    above, below = figure.subfigures(2, 1)
-    upper_left, upper_right = above.subfigures(1, 2, width_ratios=(1.7, 1))
-    lower_left, lower_right = below.subfigures(1, 2)
-    titles = {name: f"{name}: {score:.1%}" for name, score in found.scores.items()}
-    for part, title in (
-        (upper_left, f"{titles['one to one']} (class);  {titles['one to many']} (name)"),
-        (upper_right, titles["encoder to decoder"]),
-        (lower_left, f"{titles['many to one']} (the belief once a character is read)"),
-        (lower_right, titles["in step"]),
-    ):
-        part.suptitle(title, fontsize=11, weight="bold")
-    draw_digits(upper_left.subplots(2, 6).ravel(), found)
-    draw_verdict(lower_left.subplots(), found.verdict)
-    draw_dates(upper_right.subplots(), found)
-    draw_tagged(lower_right.subplots(), found.tagged)
-
-
-def draw_digits(panels: Any, found: Found) -> None:
-    """Some pictures, and at the end such as are mistaken."""
-    right = [NAMES[t] for t in found.digits.t]
-    wrong = (found.classes != found.digits.t) | (np.array(found.names) != np.array(right))
-    shown = [*np.flatnonzero(~wrong)[:8], *np.flatnonzero(wrong)[:4]]
-    for axes in panels:
-        axes.set_axis_off()
-    for axes, i in zip(panels, shown, strict=False):
-        axes.imshow(found.digits.x[i].reshape(8, 8), cmap="Greys")
-        axes.set_title(
-            f"{found.classes[i]}\n{found.names[i]}", color=RED if wrong[i] else "black", fontsize=11
-        )
-
-
-def draw_verdict(axes: Any, verdict: Verdict) -> None:
-    """Some lines of code and some of text."""
-    from matplotlib import colormaps
-
-    shown = [i for kind in (False, True) for i in np.flatnonzero(verdict.is_text == kind)[30::60][:6]]
-    for row, i in enumerate(shown):
-        write(axes, row, verdict.lines[i].text, colormaps["coolwarm"](verdict.belief[i]))
-    page(axes, len(shown) + 1)
-    axes.text(0, len(shown) + 0.3, "code", color=colormaps["coolwarm"](0.0), weight="bold", va="center")
-    axes.text(8, len(shown) + 0.3, "text", color=colormaps["coolwarm"](1.0), weight="bold", va="center")
-
-
-def draw_dates(axes: Any, found: Found) -> None:
-    """Some dates, those first that went wrong."""
-    right = np.array(found.iso) == np.array(found.dates.computers)
-    for row, i in enumerate(np.argsort(right, kind="stable")[:11]):
-        text = f"{found.dates.people[i]:>18} → {found.iso[i]}"
-        axes.text(
-            0, row, text, family="monospace", fontsize=9.5, color="black" if right[i] else RED, va="center"
-        )
-    page(axes, 11)
-    axes.set(xlim=(-1, 40))
-
-
-def draw_tagged(axes: Any, tagged: Tagged) -> None:
-    """Some lines in the colours of their tags; wrong ones are underlined."""
-    longest = np.argsort(-tagged.mask.sum(1), kind="stable")[::60][:12]
-    for row, i in enumerate(longest):
-        tags, line = tagged.tags[i], tagged.lines[i]
-        write(axes, row, line.text, [COLORS[source_lines.TAGS[tag]] for tag in tags], "bold")
-        for at in np.flatnonzero((tags != tagged.due[i]) & tagged.mask[i]):
-            axes.plot([at - 0.45, at + 0.45], [row + 0.42] * 2, color=RED, linewidth=1.5)
-    page(axes, len(longest) + 1)
-    place = 0
-    for tag, color in list(COLORS.items())[1:]:
-        axes.text(place, len(longest) + 0.3, tag, color=color, weight="bold", va="center")
-        place += len(tag) + 3
-    axes.text(place, len(longest) + 0.3, "underlined: wrong", color=RED, va="center")
-
-
-def write(axes: Any, row: int, text: str, colors: Any, weight: str = "normal") -> None:
-    """A line of text, each character in its colour."""
-    style = {"family": "monospace", "fontsize": 9, "weight": weight, "ha": "center", "va": "center"}
-    for at, (letter, color) in enumerate(zip(text, colors, strict=False)):
-        axes.text(at, row, letter, color=color, **style)
-
-
-def page(axes: Any, rows: int) -> None:
-    """Axes that text is written on, from above."""
-    axes.set(xlim=(-1, 65), ylim=(rows, -1))
-    axes.set_axis_off()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
