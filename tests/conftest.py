@@ -7,13 +7,16 @@ import pytest
 
 collect_ignore_glob = ["references/*"]  # scripts that need the peers
 
-# Two workers share the machine, and nearly all of their time is compilation: of tiny programs, which
-# gain nothing from being optimised.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0 "
+# Two workers share the machine, and nearly all of their time is compilation: of tiny programs, which gain
+# nothing from being optimised. The last flag halves it; XLA exits at a flag that it does not know, and later ones do not.
+FLAGS = [
+    "--xla_cpu_multi_thread_eigen=false",
+    "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
-)
+    "--xla_cpu_parallel_codegen_split_count=1",
+    *(["--xla_cpu_use_fusion_emitters=false"] if jax.__version_info__ < (0, 11) else []),
+]
+os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 
 
 @pytest.fixture
