@@ -333,7 +333,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     many = np.array([operands(tree) for tree in tested])
     print_rows(rows, many > LEARNED)
 
-    example = next(tree for tree in tested if operands(tree) == 7)
+    example = min(tested, key=lambda tree: abs(operands(tree) - 7))
     with picture(chosen.out / "trees.png", 12, 5) as figure:
         draw(figure, rows, many, example, at_every_node(networks()["tree"], params["tree"], example))
     return 0

@@ -35,7 +35,7 @@ def gradient_flow(flow: GradientFlow, ax: Any = None) -> Any:
       >>> import fnnets as fn, jax, jax.numpy as jnp
       >>> net, x = fn.lstm(3), jax.random.normal(jax.random.key(1), (4, 7, 2))
       >>> figure = fn.plots.gradient_flow(fn.gradient_flow(net, net.init(jax.random.key(0), x), x))
-      >>> [ax.get_title() for ax in figure.axes][:2]
+      >>> [ax.get_title() for ax in figure.axes if ax.get_title()][:2]
       ['Gradient through time', 'Each step']
     """
     panels: list[Callable[[Any], None]] = []
