@@ -268,7 +268,7 @@ def animate(result: Race, path: Any, frames: int) -> None:
                 line.set_data(*result.paths[name][i, : step + 1].T)
         return [title]
 
-    shown = [*steps, *[last] * 12]  # a moment to look at the end
+    shown = [*steps, *[last] * (frames // 5)]  # a moment to look at the end
     FuncAnimation(figure, show, frames=progress(shown, "frames")).save(path, PillowWriter(fps=8))
     print(f"animation: {path}")
 

