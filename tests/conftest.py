@@ -17,6 +17,8 @@ FLAGS = [
     *(["--xla_cpu_use_fusion_emitters=false"] if jax.__version_info__ < (0, 11) else []),
 ]
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
+# Without the compiler's alarm at what takes it long, as anything may on a busy machine.
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 
 @pytest.fixture
