@@ -276,7 +276,7 @@ def animate(result: Race, path: Any, frames: int) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Races, prints who arrived when, draws."""
     chosen = options(__doc__, argv)
-    steps, count, frames = (60, 3, 4) if chosen.quick else (400, 25, 60)
+    steps, count, frames = (60, 3, 2) if chosen.quick else (400, 25, 60)
     result = race(steps, jnp.logspace(-3.5, 0.5, count))
     print(report(result))
     with picture(chosen.out / "updater_race.png", 15, 8) as figure:
