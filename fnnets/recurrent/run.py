@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets import observe
+from fnnets.recurrent._flat import turned, turned_back
 from fnnets.recurrent.cell import Cell
 from fnnets.recurrent.noise import Noise, takes_noise
 from fnnets.recurrent.traced import Probe, added
@@ -66,15 +67,14 @@ class Run:
 
         def step(dnew: Any, at: Any) -> Any:
             carry, ready, t, mask, dy = at
-            params = jax.tree.map(_transposed, turned)
+            params = turned_back(kernels)
             total = plus(dnew, dy if mask is None else hidden(mask, dy))
             dcarry, dz = self._call(self.cell.backward, noise, t, carry, params, carry, ready, total)
             if mask is not None:
                 dcarry, dz = held(mask, dcarry, dnew), jax.tree.map(lambda leaf: hidden(mask, leaf), dz)
             return dcarry, (dz, (total, dcarry) if traced else None)
 
-        # A step back multiplies by uᵀ: as rows in memory, turned once instead of in every step, it is faster.
-        turned = jax.tree.map(lambda leaf: jax.lax.optimization_barrier(_transposed(leaf)), params)
+        kernels = turned(params)
         traced = observe.records("gradients")
         before = jax.tree.map(lambda one, each: jnp.concatenate([one[None], each[:-1]]), first, after)
         ready = self._call(self.cell.ready, noise, steps.t, before, params, before, saved)
@@ -97,11 +97,6 @@ class Run:
         if not takes_noise(function):
             return function(*given)
         return function(*given, noise=self.noise.at(source, t, output(carry)))
-
-
-def _transposed(leaf: jax.Array) -> jax.Array:
-    """A matrix transposed; other leaves as they are."""
-    return leaf.T if leaf.ndim == 2 else leaf
 
 
 def output(carry: Any) -> jax.Array:

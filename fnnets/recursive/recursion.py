@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 
 from fnnets import checks
 from fnnets.contract import Info, Layer, Static, layer
+from fnnets.recurrent._flat import turned, turned_back
 from fnnets.recursive.cell import Arrays, TreeCell
 
 
@@ -83,24 +85,25 @@ def of_cell(cell: TreeCell) -> Layer:
         return leave(h, batch), TreeSaved(nodes, h, messages, saved, Static((batch, dtype)))
 
     def backward(params: Any, saved: TreeSaved, dy: jax.Array) -> tuple[Any, Any]:
-        def step(dmessages: Arrays, at: Any) -> tuple[Arrays, jax.Array]:
+        def step(dmessages: jax.Array, at: Any) -> tuple[jax.Array, jax.Array]:
             j, dh, index, keep, kept = at
-            dmessage = tuple(d[j] for d in dmessages)
+            dmessage = parted(dmessages[j], cell.message)
             children = gathered(saved.messages, index)
-            dz, dchildren = cell.backward(params, children, kept, dh, dmessage)
+            dz, dchildren = cell.backward(turned_back(kernels), children, kept, dh, dmessage)
             shown = hidden(keep, (dz, *dchildren))
             return added(dmessages, index, shown[1:]), shown[0]
 
-        nodes, h = saved.nodes, saved.h
+        nodes, h, kernels = saved.nodes, saved.h, turned(params)
         batch, dtype = saved.like.value
         order, dh = jnp.arange(len(h)), first(dy.astype(h.dtype), dy.ndim - 2)
         scanned = (order, dh, nodes.rows, nodes.keep, saved.cell)
-        dmessages, dz = jax.lax.scan(step, empty(h, cell.message), scanned, reverse=True)
+        (zeros,) = empty(h, (sum(cell.message),))  # side by side: what is added in each step is added once
+        dmessages, dz = jax.lax.scan(step, zeros, scanned, reverse=True)
 
         def children(a: jax.Array) -> jax.Array:
             return gathered((jnp.concatenate([a, jnp.zeros_like(a[:1])]),), nodes.rows)[0]
 
-        dparams, dx = cell.collect(params, nodes.x, h, children, dz, tuple(d[:-1] for d in dmessages))
+        dparams, dx = cell.collect(params, nodes.x, h, children, dz, parted(dmessages[:-1], cell.message))
         return dparams, (leave(dx.astype(dtype), batch), None)
 
     return layer(init, apply, forward, backward, name=info)
@@ -195,11 +198,15 @@ def gathered(rows: Arrays, index: jax.Array) -> Arrays:
     return tuple(part.at[index, trees].get(mode="promise_in_bounds") for part in rows)
 
 
-def added(rows: Arrays, index: jax.Array, children: Arrays) -> Arrays:
+def added(rows: jax.Array, index: jax.Array, children: Arrays) -> jax.Array:
     """The rows with something added where the children are: the gradient of `gathered`."""
     trees = jnp.arange(index.shape[-1])
-    pairs = zip(rows, children, strict=True)
-    return tuple(row.at[index, trees].add(child, mode="promise_in_bounds") for row, child in pairs)
+    return rows.at[index, trees].add(jnp.concatenate(children, -1), mode="promise_in_bounds")
+
+
+def parted(rows: jax.Array, widths: tuple[int, ...]) -> Arrays:
+    """Arrays (…, width) that lie side by side."""
+    return tuple(jnp.split(rows, list(itertools.accumulate(widths))[:-1], -1))
 
 
 def written(rows: Arrays, j: jax.Array, own: Arrays) -> Arrays:
