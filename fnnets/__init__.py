@@ -22,6 +22,11 @@ from fnnets.contract import Info as Info
 from fnnets.contract import Layer as Layer
 from fnnets.contract import Static as Static
 from fnnets.contract import layer as layer
+from fnnets.convolution import Conv as Conv
+from fnnets.convolution import conv as conv
+from fnnets.convolution import conv_transpose as conv_transpose
+from fnnets.convolution import out_size as out_size
+from fnnets.convolution import upsample as upsample
 from fnnets.differentiate import Aux as Aux
 from fnnets.differentiate import by_hand as by_hand
 from fnnets.differentiate import value_and_grad_by_hand as value_and_grad_by_hand
