@@ -120,13 +120,14 @@ def out_size(
 
 def per_axis(who: str, name: str, value: Any, n: int | None) -> tuple[int, ...]:
     """A setting as one whole number of at least 1 for each of n axes; n=None takes as many as there are."""
-    each = (value,) * n if n is not None and hasattr(value, "__index__") else value
-    if not isinstance(each, Sequence) or isinstance(each, str) or not each or n not in (None, len(each)):
+    if hasattr(value, "__index__") and n is not None:
+        checks.positive(who, **{name: value})
+        return (int(value),) * n
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value or n not in (None, len(value)):
         wanted = "an int or a tuple of ints" if n is None else f"an int or a tuple of {n}"
         raise ValueError(f"{who}: {name} must be {wanted}, one for each spatial axis, got {value!r}.")
-    names = {name: each[0]} if len(each) == 1 else {f"{name}[{i}]": size for i, size in enumerate(each)}
-    checks.positive(who, **names)
-    return tuple(map(int, each))
+    checks.positive(who, **{f"{name}[{i}]": size for i, size in enumerate(value)})
+    return tuple(map(int, value))
 
 
 def _paddings(who: str, padding: Any, n: int) -> tuple[str | tuple[int, int], ...]:
