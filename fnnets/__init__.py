@@ -58,6 +58,14 @@ from fnnets.layers import silu as silu
 from fnnets.layers import softmax as softmax
 from fnnets.layers import softplus as softplus
 from fnnets.layers import tanh as tanh
+from fnnets.normalisation import BatchNorm as BatchNorm
+from fnnets.normalisation import GroupNorm as GroupNorm
+from fnnets.normalisation import LayerNorm as LayerNorm
+from fnnets.normalisation import RMSNorm as RMSNorm
+from fnnets.normalisation import batch_norm as batch_norm
+from fnnets.normalisation import group_norm as group_norm
+from fnnets.normalisation import layer_norm as layer_norm
+from fnnets.normalisation import rms_norm as rms_norm
 from fnnets.observe import intermediates as intermediates
 from fnnets.parameters import Stats as Stats
 from fnnets.parameters import count_params as count_params

@@ -8,27 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from fnnets import checks
+from fnnets.normalisation._moments import Moments
 
 
-class Entered(NamedTuple):
-    """An input as the normalisations compute with it."""
+class NormSaved(NamedTuple):
+    """What a normalisation keeps for its backward: x as it came, from which x̂ is computed again."""
 
-    x: jax.Array  # in at least float32; 0 where the mask is False
-    valid: Any  # the mask as (…, 1); None without one
-
-
-def entered(info: Any, x: Any, mask: Any, size: int | None) -> Entered:
-    """x and its mask, checked; size is that of the features, None where no parameter knows it."""
-    x = checks.floats(info, x)
-    checks.rank(info, x, 1)
-    if size is not None:
-        checks.width(info, x, size)
-    if mask is None:
-        return Entered(precise(x), None)
-    mask = checks.bools(info, mask)
-    checks.same_shape(info, "mask", mask.shape, x.shape[:-1], "one bool for each place of x.")
-    valid = mask[..., None]
-    return Entered(precise(hidden(x, valid)), valid)
+    x: jax.Array
+    valid: jax.Array | None  # the mask, (…, 1)
+    moments: Moments
 
 
 def precise(x: jax.Array) -> jax.Array:
@@ -41,31 +29,43 @@ def hidden(x: jax.Array, valid: Any) -> jax.Array:
     return x if valid is None else jnp.where(valid, x, jnp.zeros((), x.dtype))
 
 
-def features(x: Any, use_scale: bool, use_bias: bool) -> tuple[Any, Any]:
-    """The scale and the bias at the start: 1 and 0, None where they are not used."""
-    shape, dtype = x.shape[-1:], jnp.result_type(float)
-    return jnp.ones(shape, dtype) if use_scale else None, jnp.zeros(shape, dtype) if use_bias else None
+def start(info: Any, x: Any, use_scale: bool, use_bias: bool) -> tuple[Any, Any]:
+    """The scale and the bias at the start, 1 and 0; None where they are not used."""
+    x = checks.floats(info, x)
+    checks.rank(info, x, 1)
+    size = x.shape[-1]
+    return jnp.ones(size) if use_scale else None, jnp.zeros(size) if use_bias else None
 
 
-def size_of(*leaves: Any) -> int | None:
-    """The number of features, told by the first of the params that there is."""
-    return next((leaf.shape[-1] for leaf in leaves if leaf is not None), None)
+def fitting(info: Any, params: Any, kind: type, x: Any, mask: Any) -> tuple[jax.Array, Any]:
+    """x, and the mask as (…, 1), checked."""
+    checks.node(info, params, kind)
+    x = checks.floats(info, x)
+    checks.rank(info, x, 1)
+    for leaf in jax.tree.leaves(params)[:1]:
+        checks.width(info, x, leaf.shape[-1])
+    if mask is None:
+        return x, None
+    mask = checks.bools(info, mask)
+    checks.same_shape(info, "mask", mask.shape, x.shape[:-1], "one bool for each place of x.")
+    return x, mask[..., None]
 
 
-def dtype_of(x: Any, *leaves: Any) -> Any:
-    """The dtype of y: that of the first of the params that there is, else that of x."""
-    return next((leaf.dtype for leaf in leaves if leaf is not None), jnp.result_type(x))
+def clean(x: jax.Array, valid: Any) -> jax.Array:
+    """x as statistics are taken of it: in at least float32, and 0 where it does not count."""
+    return precise(hidden(x, valid))
 
 
-def scaled(normal: jax.Array, scale: Any, b: Any, valid: Any, dtype: Any) -> jax.Array:
-    """y = scale ⊙ x̂ + b, and 0 where nothing counts."""
-    y = normal if scale is None else normal * scale
-    y = y if b is None else y + b
+def scaled(params: Any, normal: jax.Array, valid: Any, like: jax.Array) -> jax.Array:
+    """y = scale ⊙ x̂ + b, and 0 where nothing counts, in the dtype of the params (of `like` where there are none)."""
+    y = normal if params.scale is None else normal * params.scale
+    y = y if params.b is None else y + params.b
+    dtype = next((leaf.dtype for leaf in jax.tree.leaves(params)), like.dtype)
     return hidden(y, valid).astype(dtype)
 
 
-def scale_gradient(dy: jax.Array, normal: jax.Array, scale: Any, b: Any) -> tuple[Any, Any]:
+def scale_gradient(params: Any, dy: jax.Array, normal: jax.Array) -> tuple[Any, Any]:
     """(dscale, db) = (Σ dy ⊙ x̂, Σ dy), sums over all axes but the features."""
     axes = tuple(range(dy.ndim - 1))
-    dscale = None if scale is None else (dy * normal).sum(axes).astype(scale.dtype)
-    return dscale, None if b is None else dy.sum(axes).astype(b.dtype)
+    dscale = None if params.scale is None else (dy * normal).sum(axes).astype(params.scale.dtype)
+    return dscale, None if params.b is None else dy.sum(axes).astype(params.b.dtype)

@@ -33,7 +33,7 @@ class Moments(NamedTuple):
     mean: jax.Array
     rest: jax.Array  # the mean of x − mean, which is 0 but for rounding
     var: jax.Array
-    number: jax.Array  # of the places that count
+    number: jax.Array | None  # of the places that count; None of moments that were not taken from x
 
 
 def total(values: jax.Array, places: Places) -> jax.Array:
@@ -71,6 +71,12 @@ def moments(x: jax.Array, places: Places) -> Moments:
     rest = average(centred, places, n)
     var = jnp.maximum(average(jnp.square(centred), places, n) - jnp.square(rest), 0)
     return Moments(mean, rest, var, n)
+
+
+def normalised(x: jax.Array, moments: Moments, epsilon: float) -> tuple[jax.Array, jax.Array]:
+    """(x̂, inv)."""
+    inv = jax.lax.rsqrt(moments.var + epsilon)
+    return (x - moments.mean - moments.rest) * inv, inv
 
 
 def textbook(x: jax.Array, places: Places, epsilon: float) -> jax.Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets import checks
-from fnnets.contract import Layer, Static, describe, layer
+from fnnets.contract import Layer, describe, layer
 from fnnets.normalisation import _affine as a
 from fnnets.normalisation import _moments as m
 from fnnets.parameters import Stats
@@ -20,18 +20,6 @@ class BatchNorm(NamedTuple):
     scale: jax.Array | None  # (C,); None without scale
     b: jax.Array | None  # (C,); None without bias
     stats: Stats  # moving mean (C,), variance (C,) and weight ()
-
-
-class BatchNormSaved(NamedTuple):
-    """What `batch_norm` keeps for its backward and for `update_stats`."""
-
-    x: jax.Array
-    valid: jax.Array | None  # the mask, (…, 1)
-    mean: jax.Array  # (…, C), that x̂ was computed with
-    rest: jax.Array  # (…, C), what rounding has left in it
-    var: jax.Array  # (…, C)
-    number: jax.Array | None  # of the places in the statistics; None at inference
-    dtype: Static  # of y
 
 
 def batch_norm(
@@ -117,89 +105,77 @@ def batch_norm(
 
     def init(key: Any, x: Any) -> BatchNorm:
         del key
-        x = checks.floats(info, x)
-        checks.rank(info, x, 1)
-        mean, var = jnp.zeros(x.shape[-1]), jnp.ones(x.shape[-1])
-        return BatchNorm(*a.features(x, use_scale, use_bias), Stats(mean, var, jnp.zeros(())))
+        scale, b = a.start(info, x, use_scale, use_bias)
+        return BatchNorm(scale, b, Stats(jnp.zeros(x.shape[-1]), jnp.ones(x.shape[-1]), jnp.zeros(())))
 
-    def entered(params: BatchNorm, x: Any, train: bool, mask: Any) -> tuple[jax.Array, m.Places, Any]:
-        checks.node(info, params, BatchNorm)
-        checks.static_bool(info, train)
-        dtype = a.dtype_of(x, params.scale, params.b, params.stats.mean)
-        x, valid = a.entered(info, x, mask, params.stats.mean.shape[-1])
-        return x, m.Places(tuple(range(x.ndim - 1)), valid, axis_name), dtype
+    def places(x: jax.Array, valid: Any) -> m.Places:
+        return m.Places(tuple(range(x.ndim - 1)), valid, axis_name)
 
     def apply(params: BatchNorm, x: Any, *, train: bool = False, mask: Any = None) -> jax.Array:
-        x, places, dtype = entered(params, x, train, mask)
+        checks.static_bool(info, train)
+        x, valid = a.fitting(info, params, BatchNorm, x, mask)
+        clean = a.clean(x, valid)
         if train:
-            normal = m.textbook(x, places, epsilon)
+            normal = m.textbook(clean, places(x, valid), epsilon)
         else:
-            stats = jax.lax.stop_gradient(params.stats)
-            normal = (x - stats.mean) / jnp.sqrt(stats.var + epsilon)
-        return a.scaled(normal, params.scale, params.b, places.valid, dtype)
+            mean, var, _ = jax.lax.stop_gradient(params.stats)
+            normal = (clean - mean) / jnp.sqrt(a.precise(var) + epsilon)
+        return a.scaled(params, normal, valid, x)
 
     def forward(
         params: BatchNorm, x: Any, *, train: bool = False, mask: Any = None
-    ) -> tuple[jax.Array, BatchNormSaved]:
-        given = x
-        x, places, dtype = entered(params, x, train, mask)
+    ) -> tuple[jax.Array, a.NormSaved]:
+        checks.static_bool(info, train)
+        x, valid = a.fitting(info, params, BatchNorm, x, mask)
+        clean = a.clean(x, valid)
         if train:
-            mean, rest, var, number = m.moments(x, places)
+            moments = m.moments(clean, places(x, valid))
         else:
-            mean, var, number = params.stats.mean, params.stats.var, None
-            rest = jnp.zeros_like(mean)
-        saved = BatchNormSaved(jnp.asarray(given), places.valid, mean, rest, var, number, Static(dtype))
-        normal, _ = normalised(saved)
-        return a.scaled(normal, params.scale, params.b, places.valid, dtype), saved
+            mean, var = a.precise(params.stats.mean), a.precise(params.stats.var)
+            moments = m.Moments(mean, jnp.zeros_like(mean), var, None)
+        normal, _ = m.normalised(clean, moments, epsilon)
+        return a.scaled(params, normal, valid, x), a.NormSaved(x, valid, moments)
 
-    def normalised(saved: BatchNormSaved) -> tuple[jax.Array, jax.Array]:
-        """x̂, and inv."""
-        inv = jax.lax.rsqrt(saved.var.astype(jnp.promote_types(saved.var.dtype, jnp.float32)) + epsilon)
-        x = a.precise(a.hidden(saved.x, saved.valid))
-        return (x - saved.mean - saved.rest) * inv, inv
-
-    def backward(
-        params: BatchNorm, saved: BatchNormSaved, dy: jax.Array
-    ) -> tuple[BatchNorm, jax.Array]:
-        normal, inv = normalised(saved)
-        dy = a.hidden(dy, saved.valid).astype(normal.dtype)
+    def backward(params: BatchNorm, saved: a.NormSaved, dy: jax.Array) -> tuple[BatchNorm, jax.Array]:
+        x, valid, moments = saved
+        normal, inv = m.normalised(a.clean(x, valid), moments, epsilon)
+        dy = a.hidden(dy, valid).astype(normal.dtype)
         leading = tuple(range(dy.ndim - 1))
-        dscale, db = (dy * normal).sum(leading), dy.sum(leading)
+        sums = (dy * normal).sum(leading), dy.sum(leading)
+        kept = zip(sums, (params.scale, params.b), strict=True)
+        dscale, db = (None if leaf is None else own.astype(leaf.dtype) for own, leaf in kept)
         factor = inv if params.scale is None else inv * params.scale
-        if saved.number is None:
+        if moments.number is None:
             dx = factor * dy
         else:
-            sums = (dscale, db) if axis_name is None else jax.lax.psum((dscale, db), axis_name)
-            mean_product, mean_dy = (each / jnp.maximum(saved.number, 1) for each in sums)
-            dx = m.through(dy, normal, factor, mean_dy, mean_product)
-        dparams = BatchNorm(
-            None if params.scale is None else dscale.astype(params.scale.dtype),
-            None if params.b is None else db.astype(params.b.dtype),
-            jax.tree.map(jnp.zeros_like, params.stats),
-        )
-        return dparams, a.hidden(dx, saved.valid).astype(saved.x.dtype)
+            sums = sums if axis_name is None else jax.lax.psum(sums, axis_name)
+            mean_product, mean_dy = (each / jnp.maximum(moments.number, 1) for each in sums)
+            dx = a.hidden(m.through(dy, normal, factor, mean_dy, mean_product), valid)
+        zeros = jax.tree.map(jnp.zeros_like, params.stats)
+        return BatchNorm(dscale, db, zeros), dx.astype(x.dtype)
 
-    def update_stats(params: BatchNorm, saved: BatchNormSaved) -> BatchNorm:
-        if saved.number is None:
+    def update_stats(params: BatchNorm, saved: a.NormSaved) -> BatchNorm:
+        mean, rest, var, number = saved.moments
+        if number is None:
             return params
-        n, mean, var = saved.number.reshape(()), (saved.mean + saved.rest).reshape(-1), saved.var.reshape(-1)
+        n = number.reshape(())
         if unbiased:
             var = var * (n / jnp.maximum(n - 1, 1))
-        return params._replace(stats=moved(params.stats, mean, var, decay, n > 0))
+        seen = (mean + rest).reshape(-1), var.reshape(-1)
+        return params._replace(stats=moved(params.stats, *seen, decay, n > 0))
 
-    made = layer(init, apply, forward, backward, name=info)
-    return made._replace(update_stats=update_stats)
+    return layer(init, apply, forward, backward, name=info)._replace(update_stats=update_stats)
 
 
-def moved(stats: Stats, mean: jax.Array, var: jax.Array, decay: float, seen: Any) -> Stats:
+def moved(stats: Stats, mean: jax.Array, var: jax.Array, decay: float, counts: Any) -> Stats:
     """The moving statistics after one more batch; as they were where it had nothing that counts."""
     before = jnp.ones(()) if stats.weight is None else a.precise(stats.weight)
     weight = decay * before + (1 - decay)
-    rate = jnp.where(seen, (1 - decay) / weight, 0)
+    rate = jnp.where(counts, (1 - decay) / weight, 0)
 
     def move(old: jax.Array, new: jax.Array) -> jax.Array:
         precise = a.precise(old)
         return (precise + rate * (new - precise)).astype(old.dtype)
 
-    kept = None if stats.weight is None else jnp.where(seen, weight, before).astype(stats.weight.dtype)
+    kept = None if stats.weight is None else jnp.where(counts, weight, before).astype(stats.weight.dtype)
     return Stats(move(stats.mean, mean), move(stats.var, var), kept)
