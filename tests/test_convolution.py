@@ -72,50 +72,62 @@ PADDINGS = {
     "unequal, rounded up": {"padding": (2, 1), "rounding": "ceil"},
 }
 GROUPS = {"one group": (3, 1), "two groups": (4, 2), "depthwise": (4, 4)}  # channels, groups
-FEATURES = 4
+KINDS = {"conv": fn.conv, "conv_transpose": fn.conv_transpose}
+SHARE = 31  # the everyday run takes one in so many of the product; `--full` takes all
 STEP = 1e-3  # a convolution has no third derivative: the quotient is exact but for rounding
 
 
 def hold(net, rng, shape):
     """Holds a layer to autodiff, and to differences along a random direction in which all leaves move."""
+
+    def run(point, direction, dy):
+        y, pullback = jax.vjp(net.apply, *point)
+        again, _, saved = net.forward(*point)
+        hand = net.backward(point[0], saved, dy)[:2]
+        ends = [
+            net.apply(*jax.tree.map(lambda leaf, v, h=h: leaf + h * v, point, direction))
+            for h in (STEP, -STEP)
+        ]
+        return (y, again), (hand, pullback(dy)), (ends[0] - ends[1]) / (2 * STEP)
+
     like = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, float)), np.empty(shape)
-    point, direction = (
-        jax.tree.map(lambda leaf: jnp.array(rng.standard_normal(leaf.shape)), like) for _ in range(2)
-    )
-    y, pullback = jax.vjp(net.apply, *point)
-    again, _, saved = net.forward(*point)
-    np.testing.assert_array_equal(again, y)
-    dy = jnp.array(rng.standard_normal(y.shape))
-    dparams, dx, _ = net.backward(point[0], saved, dy)
-    chex.assert_trees_all_close((dparams, dx), pullback(dy), rtol=1e-11, atol=1e-11)
-
-    def energy(step):
-        return np.vdot(net.apply(*jax.tree.map(lambda leaf, v: leaf + step * v, point, direction)), dy)
-
-    along = sum(map(np.vdot, *map(jax.tree.leaves, ((dparams, dx), direction))))
-    np.testing.assert_allclose(along, (energy(STEP) - energy(-STEP)) / (2 * STEP), rtol=1e-7, atol=1e-7)
-    return y.shape
+    dy = rng.standard_normal(jax.eval_shape(net.apply, *like).shape)
+    point, direction = (jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape), like) for _ in range(2))
+    (y, again), (hand, auto), slope = jax.jit(run)(point, direction, dy)
+    np.testing.assert_allclose(again, y, rtol=1e-13, atol=1e-13)
+    chex.assert_trees_all_close(hand, auto, rtol=1e-11, atol=1e-11)
+    along = sum(map(np.vdot, jax.tree.leaves(hand), jax.tree.leaves(direction)))
+    np.testing.assert_allclose(along, np.vdot(slope, dy), rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("kernel", [1, 2, 3])
-@pytest.mark.parametrize("axes", SIZES)
-def test_every_setting_agrees(axes, kernel, stride, x64):
-    """The convolution, and the transposed one that leads from its output back."""
-    rng, dilations = np.random.default_rng(0), (1, 2) if kernel > 1 else (1,)
-    for padding, dilation, (channels, groups) in itertools.product(
-        PADDINGS.values(), dilations, GROUPS.values()
+PRODUCT = [
+    (kind, *rest)
+    for kind, *rest in itertools.product(KINDS, SIZES, (1, 2, 3), (1, 2, 3), PADDINGS, (1, 2), GROUPS)
+    if not (kind == "conv_transpose" and "rounding" in PADDINGS[rest[3]])  # it rounds nothing
+]
+
+
+def pytest_generate_tests(metafunc):
+    if "setting" in metafunc.fixturenames:
+        chosen = PRODUCT if metafunc.config.getoption("--full") else PRODUCT[::SHARE]
+        metafunc.parametrize("setting", chosen, ids=lambda setting: ", ".join(map(str, setting)))
+
+
+def test_every_setting_agrees(setting, x64):
+    kind, axes, kernel, stride, padding, dilation, groups = setting
+    channels, number = GROUPS[groups]
+    options = {"strides": stride, "dilation": dilation, "groups": number} | PADDINGS[padding]
+    if isinstance(options["padding"], tuple):
+        options["padding"] = (options["padding"],) * axes
+    sizes = [max(n, dilation * (kernel - 1) + 1) for n in SIZES[axes]]
+    hold(KINDS[kind](4, (kernel,) * axes, **options), np.random.default_rng(0), (2, *sizes, channels))
+
+
+def test_what_runs_everyday_has_every_setting():
+    for of_all, of_some in zip(
+        *(map(set, zip(*cases, strict=True)) for cases in (PRODUCT, PRODUCT[::SHARE])), strict=True
     ):
-        amount = padding["padding"]
-        options = {"strides": stride, "dilation": dilation, "groups": groups} | padding
-        options["padding"] = (amount,) * axes if isinstance(amount, tuple) else amount
-        sizes = [max(n, dilation * (kernel - 1) + 1) for n in SIZES[axes]]
-        with (
-            jax.disable_jit()
-        ):  # operation by operation: those of one shape are compiled once for all settings
-            y = hold(fn.conv(FEATURES, (kernel,) * axes, **options), rng, (2, *sizes, channels))
-            options.pop("rounding", None)
-            hold(fn.conv_transpose(channels, (kernel,) * axes, **options), rng, y)
+        assert of_all == of_some
 
 
 # ---------------------------------------------------------------- the plain sum
@@ -205,7 +217,7 @@ def test_bfloat16_is_near_float32(factory):
 
     def run(params, x):
         y, _, saved = net.forward(params, x)
-        return y, *net.backward(params, saved, jjnp.ones_like(y))[:2]
+        return y, *net.backward(params, saved, jnp.ones_like(y))[:2]
 
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (params, x))
     for short, full in zip(*map(jax.tree.leaves, (run(*half), run(params, x))), strict=True):
