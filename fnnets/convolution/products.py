@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from fnnets.convolution import depthwise
 from fnnets.convolution.window import Axis
 
 # An input x (…, spatial…, I), a kernel w (*kernel, I/groups, O) and an output y (…, spatial…, O) are linked by
@@ -20,72 +22,94 @@ from fnnets.convolution.window import Axis
 
 def correlate(x: jax.Array, w: jax.Array, axes: Sequence[Axis], groups: int) -> jax.Array:
     """y[t, o] = Σ_{k,i} x[t·stride + k·dilation − low, i] · w[k, i, o]."""
-    return _channels_last(
-        x, w, groups,
+    rows = _rows(x, axes)
+    if groups == x.shape[-1] > 1:
+        return _with_batch(x, axes, depthwise.correlate(rows, w, axes))
+    y = jax.lax.conv_general_dilated(
+        rows, w,
         window_strides=[axis.stride for axis in axes],
         padding=[(axis.low, max(axis.high, 0)) for axis in axes],
         rhs_dilation=[axis.dilation for axis in axes],
+        dimension_numbers=_channels_last(axes),
+        feature_group_count=groups,
     )  # fmt: skip
+    return _with_batch(x, axes, y)
 
 
 def spread(y: jax.Array, w: jax.Array, axes: Sequence[Axis], groups: int) -> jax.Array:
     """x[j, i] = Σ_{t,k: t·stride + k·dilation − low = j} Σ_o w[k, i, o] · y[t, o].
 
-    With j fixed, k falls as t grows: a correlation with the kernel turned round, of y with stride − 1
-    zeros between its entries, and with as many before it as the kernel's extent leaves of `low`.
+    With j fixed, k falls as t grows: this is a correlation with the kernel turned round, of y with stride − 1
+    zeros between its entries, and before them as many as make its first meeting with x that of t = 0.
     """
-    turned = jnp.flip(exchanged(w, groups), range(len(axes)))
-    extents = [axis.dilation * (axis.kernel - 1) for axis in axes]
-    return _channels_last(
-        y, turned, groups,
+    rows = _rows(y, axes)
+    if w.shape[-2] == 1 and groups > 1:
+        return _with_batch(y, axes, depthwise.spread(rows, w, axes, groups))
+    reach = [axis.dilation * (axis.kernel - 1) for axis in axes]
+    x = jax.lax.conv_general_dilated(
+        rows, jnp.flip(exchanged(w, groups), range(len(axes))),
         window_strides=[1] * len(axes),
-        padding=[(most - axis.low, most - axis.high) for most, axis in zip(extents, axes, strict=True)],
+        padding=[(most - axis.low, most - axis.high) for most, axis in zip(reach, axes, strict=True)],
         lhs_dilation=[axis.stride for axis in axes],
         rhs_dilation=[axis.dilation for axis in axes],
+        dimension_numbers=_channels_last(axes),
+        feature_group_count=groups,
     )  # fmt: skip
+    return _with_batch(y, axes, x)
 
 
 def kernel_sum(x: jax.Array, y: jax.Array, axes: Sequence[Axis], groups: int) -> jax.Array:
     """w[k, i, o] = Σ_{n,t} x[n, t·stride + k·dilation − low, i] · y[n, t, o], n the batch.
 
     The correlation of x with y in place of the kernel: stride and dilation change places, the batch is
-    what is summed over, and the channels i stand where the batch was.
+    what is summed over, and the channels i stand where the batch was. A kernel of one place is that of a
+    dense layer; each group has a sum of its own.
     """
+    x, y = _rows(x, axes), _rows(y, axes)
+    if groups == x.shape[-1] > 1:
+        return depthwise.kernel_sum(x, y, axes)
+    if groups > 1:
+        parts = zip(jnp.split(x, groups, -1), jnp.split(y, groups, -1), strict=True)
+        return jnp.concatenate([kernel_sum(*pair, axes, 1) for pair in parts], -1)
+    if all(axis.kernel == 1 for axis in axes):
+        ((_, part),) = depthwise.seen(x, axes)
+        rows = math.prod(y.shape[:-1])
+        w = part.reshape(rows, x.shape[-1]).T @ y.reshape(rows, y.shape[-1])
+        return w.reshape((1,) * len(axes) + w.shape)
     r = len(axes)
-    x, y = x.reshape(_rows(x, r), *x.shape[-r - 1 :]), y.reshape(_rows(y, r), *y.shape[-r - 1 :])
-    places = tuple(range(1, r + 1))
+    spatial = tuple(range(1, r + 1))
     return jax.lax.conv_general_dilated(
         x, y,
         window_strides=[axis.dilation for axis in axes],
         padding=[(axis.low, axis.high) for axis in axes],
         rhs_dilation=[axis.stride for axis in axes],
         dimension_numbers=jax.lax.ConvDimensionNumbers(
-            lhs_spec=(r + 1, 0, *places), rhs_spec=(r + 1, 0, *places), out_spec=(r, r + 1, *range(r))
+            lhs_spec=(r + 1, 0, *spatial), rhs_spec=(r + 1, 0, *spatial), out_spec=(r, r + 1, *range(r))
         ),
-        batch_group_count=groups,
     )  # fmt: skip
 
 
 def exchanged(w: jax.Array, groups: int) -> jax.Array:
-    """The kernel with inputs and outputs in each other's place: (*kernel, I/groups, O) becomes (*kernel, O/groups, I)."""
+    """The kernel (*kernel, I/groups, O) with inputs and outputs in each other's place: (*kernel, O/groups, I)."""
     *kernel, inputs, outputs = w.shape
     w = w.reshape(*kernel, inputs, groups, outputs // groups)
     return jnp.swapaxes(w, -1, -3).reshape(*kernel, outputs // groups, groups * inputs)
 
 
-def _channels_last(x: jax.Array, w: jax.Array, groups: int, **settings: object) -> jax.Array:
-    r = w.ndim - 2
-    places = tuple(range(1, r + 1))
-    y = jax.lax.conv_general_dilated(
-        x.reshape(_rows(x, r), *x.shape[-r - 1 :]), w, **settings,
-        dimension_numbers=jax.lax.ConvDimensionNumbers(
-            lhs_spec=(0, r + 1, *places), rhs_spec=(r + 1, r, *range(r)), out_spec=(0, r + 1, *places)
-        ),
-        feature_group_count=groups,
-    )  # fmt: skip
-    return y.reshape(*x.shape[: -r - 1], *y.shape[1:])
+def _channels_last(axes: Sequence[Axis]) -> Any:
+    r = len(axes)
+    spatial = tuple(range(1, r + 1))
+    return jax.lax.ConvDimensionNumbers(
+        lhs_spec=(0, r + 1, *spatial), rhs_spec=(r + 1, r, *range(r)), out_spec=(0, r + 1, *spatial)
+    )
 
 
-def _rows(x: jax.Array, r: int) -> int:
-    """How many examples there are in front of r spatial axes and the channels."""
-    return math.prod(x.shape[: -r - 1])
+def _rows(x: jax.Array, axes: Sequence[Axis]) -> jax.Array:
+    """X (…, spatial…, C) with one batch axis."""
+    batch = x.ndim - len(axes) - 1
+    return x.reshape(math.prod(x.shape[:batch]), *x.shape[batch:])
+
+
+def _with_batch(like: jax.Array, axes: Sequence[Axis], rows: jax.Array) -> jax.Array:
+    """Rows with the batch axes of another array."""
+    return rows.reshape(*like.shape[: like.ndim - len(axes) - 1], *rows.shape[1:])

@@ -78,7 +78,7 @@ def out_size(
 
         floor:  ⌊(n + p − k)/stride⌋ + 1    every window lies inside the padded input
         ceil:   ⌈(n + p − k)/stride⌉ + 1    windows until one reaches the end: the last may run over it
-        torch:  as ceil, but no window starts behind the input: one fewer where the last one would
+        torch:  as ceil, but one fewer where the last window would start behind the input
 
     and ⌈n/stride⌉ with padding "same", whatever the rounding. What a window sees beyond the end
     counts as padding. With "ceil" and a stride above 1 the last window may see nothing but padding.
