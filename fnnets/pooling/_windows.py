@@ -43,6 +43,12 @@ def sizes(x: jax.Array, dims: int) -> tuple[int, ...]:
     return x.shape[-dims - 1 : -1]
 
 
+def empty(axis: Axis) -> bool:
+    """Whether a window sees padding alone: at the start, or where sizes are rounded up."""
+    last = (axis.outputs - 1) * axis.stride - axis.low
+    return axis.kernel <= axis.low or last >= axis.inputs
+
+
 def places(axes: tuple[Axis, ...]) -> Iterator[Place]:
     """The places of a window, row by row."""
     return itertools.product(*(range(axis.kernel) for axis in axes))
@@ -51,7 +57,9 @@ def places(axes: tuple[Axis, ...]) -> Iterator[Place]:
 def padded(x: jax.Array, axes: tuple[Axis, ...], fill: float) -> jax.Array:
     """x with `fill` around it, and without what no window reaches."""
     edges = [(axis.low, axis.high, 0) for axis in axes]
-    return jax.lax.pad(x, jnp.asarray(fill, x.dtype), [*[(0, 0, 0)] * (x.ndim - len(axes) - 1), *edges, (0, 0, 0)])
+    return jax.lax.pad(
+        x, jnp.asarray(fill, x.dtype), [*[(0, 0, 0)] * (x.ndim - len(axes) - 1), *edges, (0, 0, 0)]
+    )
 
 
 def seen(x: jax.Array, axes: tuple[Axis, ...], place: Place) -> jax.Array:
@@ -69,7 +77,9 @@ def reduced(x: jax.Array, axes: tuple[Axis, ...], start: Any, combine: Any) -> j
     return jax.lax.reduce_window(x, start, combine, kernel, strides, "valid")
 
 
-def spread(axes: tuple[Axis, ...], batch: int, share: Callable[[Any, Any], jax.Array], *given: jax.Array) -> jax.Array:
+def spread(
+    axes: tuple[Axis, ...], batch: int, share: Callable[[Any, Any], jax.Array], *given: jax.Array
+) -> jax.Array:
     """dx: at every place the sum of what the windows over it hand back.
 
     With stride s, place t·s + r of the padded x (0 ≤ r < s) lies in the windows t − q, there at place
@@ -83,9 +93,12 @@ def spread(axes: tuple[Axis, ...], batch: int, share: Callable[[Any, Any], jax.A
         parts.append(share(_numbers(axes, moves), *moved))
     dx = sum(parts[1:], parts[0])
     shape = [len(step) + axis.outputs - 1 for step, axis in zip(steps, axes, strict=True)]
-    dx = dx.reshape(*dx.shape[:batch], *(n * axis.stride for n, axis in zip(shape, axes, strict=True)), dx.shape[-1])
+    dx = dx.reshape(
+        *dx.shape[:batch], *(n * axis.stride for n, axis in zip(shape, axes, strict=True)), dx.shape[-1]
+    )
     edges = [
-        (-axis.low, axis.inputs + axis.low - size, 0) for axis, size in zip(axes, dx.shape[batch:], strict=False)
+        (-axis.low, axis.inputs + axis.low - size, 0)
+        for axis, size in zip(axes, dx.shape[batch:], strict=False)
     ]
     return jax.lax.pad(dx, jnp.zeros((), dx.dtype), [*[(0, 0, 0)] * batch, *edges, (0, 0, 0)])
 

@@ -93,7 +93,9 @@ def avg_pool(
     def counted(axes: tuple[Axis, ...], valid: Any, dtype: Any) -> Any:
         """n, at least 1."""
         if valid is None or count_include_pad:
-            each = (_number(axis, pad, count_include_pad) for axis, pad in zip(axes, lying.padding, strict=True))
+            each = (
+                _number(axis, pad, count_include_pad) for axis, pad in zip(axes, lying.padding, strict=True)
+            )
             n = functools.reduce(np.multiply.outer, each)[..., None]
             return np.maximum(n, 1).astype(dtype)
         return jnp.maximum(w.reduced(valid.astype(dtype), axes, 0.0, jax.lax.add), 1)
