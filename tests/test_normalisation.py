@@ -45,6 +45,18 @@ def test_every_setting_agrees(norm, shape, x64):
         assert mask is None or not jnp.where(mask[..., None], 0, y).any()
 
 
+def test_combinators_hand_statistics_on(x64):
+    """Behind every batch norm an activation: a bias that another one takes away again has no gradient."""
+    layers = fn.serial(fn.dense(3, use_bias=False), fn.batch_norm(), fn.tanh())
+    net = fn.serial(layers, fn.residual(layers), fn.residual(layers, fn.dense(3)), fn.stack(layers, 2))
+    x = drawn(5, 4)
+    agreement.hold(net, x, train=True)
+    params = updated(net, net.init(KEY, x), [x])
+    np.testing.assert_allclose(params[2][0][1].stats.weight, 0.1)
+    np.testing.assert_allclose(params[3][1].stats.weight, [0.1, 0.1])
+    np.testing.assert_allclose(params[0][1].stats.mean, (x @ params[0][0].w).mean(0), rtol=1e-12)
+
+
 # ---------------------------------------------------------------- what is left out
 
 

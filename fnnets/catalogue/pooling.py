@@ -9,9 +9,8 @@ from fnnets.catalogue.normalisation import PICTURES
 
 def pooling_cases() -> list[Case]:
     """The rows with pools."""
-    network = fn.serial(
-        fn.conv(2, (2, 2)), fn.batch_norm(), fn.relu(), fn.max_pool((2, 2)), fn.flatten(3), fn.dense(2)
-    )
+    body = fn.serial(fn.conv(2, (2, 2), strides=2, use_bias=False), fn.batch_norm(), fn.tanh())
+    network = fn.serial(fn.residual(body, fn.conv(2, (1, 1), strides=2)), fn.max_pool((2, 1)), fn.flatten(3))
     return [
         layer_case(
             "max_pool, overlapping, padded, rounded up",
@@ -29,5 +28,5 @@ def pooling_cases() -> list[Case]:
         ),
         layer_case("global_avg_pool, masked", fn.global_avg_pool(), normal(3, 2, 3, 2), mask=PICTURES),
         layer_case("global_max_pool, masked", fn.global_max_pool(), normal(3, 2, 3, 2), mask=PICTURES),
-        layer_case("conv, batch norm, pool, dense", network, normal(2, 4, 4, 1), train=True),
+        layer_case("residual block with a projection, pool", network, normal(2, 4, 4, 1), train=True),
     ]  # fmt: skip
