@@ -71,9 +71,14 @@ PADDINGS = {
     "unequal": {"padding": (0, 2)},
     "unequal, rounded up": {"padding": (2, 1), "rounding": "ceil"},
 }
-GROUPS = {"one group": (3, 1), "two groups": (4, 2), "depthwise": (4, 4)}  # channels, groups
+GROUPS = {  # channels, groups
+    "one group": (3, 1),
+    "two groups": (4, 2),
+    "depthwise": (4, 4),
+    "two features a channel": (2, 2),
+}
 KINDS = {"conv": fn.conv, "conv_transpose": fn.conv_transpose}
-SHARE = 31  # the everyday run takes one in so many of the product; `--full` takes all
+SHARE = 41  # the everyday run takes one in so many of the product; `--full` takes all
 STEP = 1e-3  # a convolution has no third derivative: the quotient is exact but for rounding
 
 

@@ -21,23 +21,28 @@ from fnnets.convolution.window import Axis
 def correlate(x: jax.Array, w: jax.Array, axes: Sequence[Axis]) -> jax.Array:
     """y[t, o] = Σ_k x[t·stride + k·dilation − low, ⌊o/m⌋] · w[k, o]."""
     wide = _wide(x)
-    x_o = jnp.repeat(x, w.shape[-1] // x.shape[-1], -1)
+    x_o = _repeated(x, w.shape[-1])
     y = sum(part.astype(wide) * w[k][0].astype(wide) for k, part in seen(x_o, axes))
     return jnp.asarray(y, x.dtype)
 
 
 def spread(y: jax.Array, w: jax.Array, axes: Sequence[Axis], channels: int) -> jax.Array:
     """x[j, i] = Σ_{t,k: t·stride + k·dilation − low = j} Σ_{o: ⌊o/m⌋ = i} w[k, o] · y[t, o]."""
-    wide = _wide(y)
-    x_o = sum(_placed(y.astype(wide) * w[k][0].astype(wide), k, axes) for k in places(axes))
-    x_o = jnp.asarray(x_o)
-    return x_o.reshape(*x_o.shape[:-1], channels, -1).sum(-1).astype(y.dtype)
+    wide, m = _wide(y), y.shape[-1] // channels
+    y_m = jnp.moveaxis(y.reshape(*y.shape[:-1], channels, m), -1, 0).astype(wide)
+    w_m = jnp.moveaxis(w.reshape(*w.shape[:-2], channels, m), -1, 0).astype(wide)
+    if m > 1:
+        y_m = jax.lax.optimization_barrier(
+            y_m
+        )  # every place of the kernel reads it: turned once, not for each
+    x = sum(_placed(y_m[j] * w_m[(j, *k)], k, axes) for j in range(m) for k in places(axes))
+    return jnp.asarray(x, y.dtype)
 
 
 def kernel_sum(x: jax.Array, y: jax.Array, axes: Sequence[Axis]) -> jax.Array:
     """w[k, o] = Σ_{n,t} x[n, t·stride + k·dilation − low, ⌊o/m⌋] · y[n, t, o]."""
     wide, rows = _wide(x), tuple(range(x.ndim - 1))
-    x_o = jnp.repeat(x, y.shape[-1] // x.shape[-1], -1)
+    x_o = _repeated(x, y.shape[-1])
     w = jnp.stack([(part.astype(wide) * y.astype(wide)).sum(rows) for _, part in seen(x_o, axes)])
     return w.reshape(*[axis.kernel for axis in axes], 1, -1).astype(x.dtype)
 
@@ -59,6 +64,13 @@ def seen(x: jax.Array, axes: Sequence[Axis]) -> Iterator[tuple[tuple[int, ...], 
         ]
         strides = (1, *[axis.stride for axis in axes], 1)
         yield k, jax.lax.slice(padded, (0, *starts, 0), (n, *ends, channels), strides)
+
+
+def _repeated(x: jax.Array, features: int) -> jax.Array:
+    """Each channel as often as it has features."""
+    times = features // x.shape[-1]
+    # Every place of the kernel reads it: made once, not for each.
+    return x if times == 1 else jax.lax.optimization_barrier(jnp.repeat(x, times, -1))
 
 
 def _placed(part: jax.Array, k: tuple[int, ...], axes: Sequence[Axis]) -> jax.Array:
