@@ -71,9 +71,14 @@ PADDINGS = {
     "unequal": {"padding": (0, 2)},
     "unequal, rounded up": {"padding": (2, 1), "rounding": "ceil"},
 }
-GROUPS = {"one group": (3, 1), "two groups": (4, 2), "depthwise": (4, 4)}  # channels, groups
+GROUPS = {  # channels, groups
+    "one group": (3, 1),
+    "two groups": (4, 2),
+    "depthwise": (4, 4),
+    "two features a channel": (2, 2),
+}
 KINDS = {"conv": fn.conv, "conv_transpose": fn.conv_transpose}
-SHARE = 31  # the everyday run takes one in so many of the product; `--full` takes all
+SHARE = 47  # the everyday run takes one in so many of the product; `--full` takes all
 STEP = 1e-3  # a convolution has no third derivative: the quotient is exact but for rounding
 
 
@@ -123,11 +128,11 @@ def test_every_setting_agrees(setting, x64):
     hold(KINDS[kind](4, (kernel,) * axes, **options), np.random.default_rng(0), (2, *sizes, channels))
 
 
-def test_what_runs_everyday_has_every_setting():
-    for of_all, of_some in zip(
-        *(map(set, zip(*cases, strict=True)) for cases in (PRODUCT, PRODUCT[::SHARE])), strict=True
-    ):
-        assert of_all == of_some
+def test_what_runs_everyday_has_every_pair_of_settings():
+    def pairs(cases):
+        return {(i, j, case[i], case[j]) for case in cases for i, j in itertools.combinations(range(7), 2)}
+
+    assert pairs(PRODUCT[::SHARE]) == pairs(PRODUCT)
 
 
 # ---------------------------------------------------------------- the plain sum

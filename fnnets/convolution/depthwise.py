@@ -14,33 +14,37 @@ import numpy as np
 
 from fnnets.convolution.window import Axis
 
-# Here x is (n, spatial…, I), w (*kernel, 1, I·m) and y (n, spatial…, I·m): each channel has m features. The sums
-# over places and positions are taken in float32 at least.
+# Here x is (n, spatial…, I), w (*kernel, 1, I·m) and y (n, spatial…, I·m): each channel i has m features, which are
+# the channels o = i·m … i·m + m − 1 of y. The sums are taken in float32 at least, as within a convolution.
 
 
 def correlate(x: jax.Array, w: jax.Array, axes: Sequence[Axis]) -> jax.Array:
-    """y[t, i, m] = Σ_k x[t·stride + k·dilation − low, i] · w[k, i, m]."""
-    channels, dtype = x.shape[-1], _wide(x)
-    w = w.reshape(*w.shape[:-2], channels, -1).astype(dtype)
-    y = sum(part[..., None].astype(dtype) * w[k] for k, part in seen(x, axes))
-    return y.reshape(*y.shape[:-2], -1).astype(x.dtype)  # type: ignore[union-attr]
+    """y[t, o] = Σ_k x[t·stride + k·dilation − low, ⌊o/m⌋] · w[k, o]."""
+    wide = _wide(x)
+    x_o = _repeated(x, w.shape[-1])
+    y = sum(part.astype(wide) * w[k][0].astype(wide) for k, part in seen(x_o, axes))
+    return jnp.asarray(y, x.dtype)
 
 
 def spread(y: jax.Array, w: jax.Array, axes: Sequence[Axis], channels: int) -> jax.Array:
-    """x[j, i] = Σ_{t,k: t·stride + k·dilation − low = j} Σ_m w[k, i, m] · y[t, i, m]."""
-    dtype = _wide(y)
-    w = w.reshape(*w.shape[:-2], channels, -1).astype(dtype)
-    parts = y.reshape(*y.shape[:-1], channels, -1).astype(dtype)
-    return sum(_placed((parts * w[k]).sum(-1), k, axes) for k in places(axes)).astype(y.dtype)  # type: ignore[union-attr]
+    """x[j, i] = Σ_{t,k: t·stride + k·dilation − low = j} Σ_{o: ⌊o/m⌋ = i} w[k, o] · y[t, o]."""
+    wide, m = _wide(y), y.shape[-1] // channels
+    y_m = jnp.moveaxis(y.reshape(*y.shape[:-1], channels, m), -1, 0).astype(wide)
+    w_m = jnp.moveaxis(w.reshape(*w.shape[:-2], channels, m), -1, 0).astype(wide)
+    if m > 1:
+        y_m = jax.lax.optimization_barrier(
+            y_m
+        )  # every place of the kernel reads it: turned once, not for each
+    x = sum(_placed(y_m[j] * w_m[(j, *k)], k, axes) for j in range(m) for k in places(axes))
+    return jnp.asarray(x, y.dtype)
 
 
 def kernel_sum(x: jax.Array, y: jax.Array, axes: Sequence[Axis]) -> jax.Array:
-    """w[k, i, m] = Σ_{n,t} x[n, t·stride + k·dilation − low, i] · y[n, t, i, m]."""
-    dtype, kernel = _wide(x), [axis.kernel for axis in axes]
-    parts = y.reshape(*y.shape[:-1], x.shape[-1], -1).astype(dtype)
-    rows = tuple(range(x.ndim - 1))
-    w = jnp.stack([(part[..., None].astype(dtype) * parts).sum(rows) for _, part in seen(x, axes)])
-    return w.reshape(*kernel, 1, -1).astype(x.dtype)
+    """w[k, o] = Σ_{n,t} x[n, t·stride + k·dilation − low, ⌊o/m⌋] · y[n, t, o]."""
+    wide, rows = _wide(x), tuple(range(x.ndim - 1))
+    x_o = _repeated(x, y.shape[-1])
+    w = jnp.stack([(part.astype(wide) * y.astype(wide)).sum(rows) for _, part in seen(x_o, axes)])
+    return w.reshape(*[axis.kernel for axis in axes], 1, -1).astype(x.dtype)
 
 
 def places(axes: Sequence[Axis]) -> Iterator[tuple[int, ...]]:
@@ -60,6 +64,13 @@ def seen(x: jax.Array, axes: Sequence[Axis]) -> Iterator[tuple[tuple[int, ...], 
         ]
         strides = (1, *[axis.stride for axis in axes], 1)
         yield k, jax.lax.slice(padded, (0, *starts, 0), (n, *ends, channels), strides)
+
+
+def _repeated(x: jax.Array, features: int) -> jax.Array:
+    """Each channel as often as it has features."""
+    times = features // x.shape[-1]
+    # Every place of the kernel reads it: made once, not for each.
+    return x if times == 1 else jax.lax.optimization_barrier(jnp.repeat(x, times, -1))
 
 
 def _placed(part: jax.Array, k: tuple[int, ...], axes: Sequence[Axis]) -> jax.Array:

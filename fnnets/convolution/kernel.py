@@ -27,7 +27,7 @@ def features_in_groups(who: str, features: int, groups: int) -> None:
     if features % groups:
         raise ValueError(
             f"{who}: groups must divide features, got features={features} and groups={groups}; "
-            f"each group makes features / groups of them."
+            "each group makes features / groups of them."
         )
 
 
