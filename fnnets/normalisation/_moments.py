@@ -54,7 +54,7 @@ def number(x: jax.Array, places: Places) -> jax.Array:
     return n if places.axis_name is None else jax.lax.psum(n, places.axis_name)
 
 
-def average(values: jax.Array, places: Places, n: jax.Array) -> jax.Array:
+def average(values: jax.Array, places: Places, n: Any) -> jax.Array:
     """⟨values⟩; 0 where no place counts."""
     return total(values, places) / jnp.maximum(n, 1)
 

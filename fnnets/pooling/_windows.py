@@ -78,7 +78,7 @@ def reduced(x: jax.Array, axes: tuple[Axis, ...], start: Any, combine: Any) -> j
 
 
 def spread(
-    axes: tuple[Axis, ...], batch: int, share: Callable[[Any, Any], jax.Array], *given: jax.Array
+    axes: tuple[Axis, ...], batch: int, share: Callable[..., jax.Array], *given: jax.Array
 ) -> jax.Array:
     """dx: at every place the sum of what the windows over it hand back.
 

@@ -101,12 +101,11 @@ def max_pool(
         del params
         x, valid, axes, some = entered(x, mask)
         around = w.padded(x, axes, -jnp.inf)
-        y = place = None
-        for number, where in enumerate(w.places(axes)):
+        first, *others = w.places(axes)
+        y = w.seen(around, axes, first)
+        place = jnp.zeros(y.shape, small)
+        for number, where in enumerate(others, 1):
             part = w.seen(around, axes, where)
-            if y is None:
-                y, place = part, jnp.zeros(part.shape, small)
-                continue
             larger = ~(part <= y) & ~jnp.isnan(y)  # NaN is larger than all
             y, place = jnp.where(larger, part, y), jnp.where(larger, small(number), place)
         y = y if some is None else jnp.where(some, y, 0)
