@@ -261,7 +261,7 @@ def _with_constant(layer: fn.Layer, forgotten: str) -> fn.Layer:
 
 def _constant(forgotten: str) -> tuple[str, Any, tuple[str, ...]]:
     plant = functools.partial(_with_constant, forgotten=forgotten)
-    return f"constant {forgotten}", plant, ("missing term", "missing sum", "zero")
+    return f"constant {forgotten}", plant, ("missing term", "not zero")
 
 
 SQUASHING = (

@@ -94,7 +94,7 @@ def moving(source, shape):
     """The moving statistics after three steps, of those whose variance is biased."""
     xs = [rounded(*shape).numpy() for _ in range(3)]
     if source == "keras":
-        net = keras.layers.BatchNormalization(momentum=DECAY, epsilon=EPSILON)
+        net = keras.layers.BatchNormalization(momentum=DECAY, epsilon=EPSILON, dtype="float64")
         for x in xs:
             net(x, training=True)
         mean, var = (np.asarray(each) for each in (net.moving_mean, net.moving_variance))
