@@ -1,4 +1,4 @@
-"""Normalisations and pools against numbers of PyTorch, Keras and haiku: outputs, gradients, moving statistics."""
+"""Normalisations and pools against numbers of PyTorch, flax and haiku: outputs, gradients, moving statistics."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_the_numbers_of_others(case, x64):
                 params = params._replace(**{name: jnp.array(case[name])})
         if source == "inference":
             params = params._replace(stats=fn.Stats(jnp.array(case["mean"]), jnp.array(case["var"])))
-        elif source in ("torch", "keras"):  # without a weight statistics move from 0 and 1 at a fixed rate
+        elif source in ("torch", "flax"):  # without a weight statistics move from 0 and 1 at a fixed rate
             params = params._replace(stats=params.stats._replace(weight=None))
         for before in case.get("before", ()):
             params = net.update_stats(params, net.forward(params, jnp.array(before), train=True)[2])
@@ -59,4 +59,4 @@ def test_every_kind_and_source_is_there():
     assert {case["kind"] for case in CASES} == {
         "batch_norm", "layer_norm", "group_norm", "rms_norm", "max_pool", "avg_pool",
     }  # fmt: skip
-    assert {case.get("source") for case in CASES} == {None, "torch", "inference", "keras", "haiku"}
+    assert {case.get("source") for case in CASES} == {None, "torch", "inference", "flax", "haiku"}

@@ -1,7 +1,7 @@
-"""Writes normalisation.json: normalisations and pools as PyTorch, Keras and haiku compute them, in float64.
+"""Writes normalisation.json: normalisations and pools as PyTorch, flax and haiku compute them, in float64.
 
-Run with PyTorch, Keras on jax and haiku installed, from this folder:
-`KERAS_BACKEND=jax JAX_ENABLE_X64=1 python make_normalisation.py`. Everything is in fnnets' terms (channels last,
+Run with PyTorch, flax and haiku installed, from this folder:
+`JAX_ENABLE_X64=1 python make_normalisation.py`. Everything is in fnnets' terms (channels last,
 decay in place of momentum); the conventions are translated here, and only here.
 """
 
@@ -12,14 +12,13 @@ from pathlib import Path
 
 import haiku
 import jax
-import keras
 import numpy as np
 import torch
+from flax import linen
 from torch.nn import functional
 
 torch.manual_seed(0)
 torch.set_default_dtype(torch.float64)
-keras.config.set_floatx("float64")
 DECAY, EPSILON = 0.7, 1e-3
 
 
@@ -93,11 +92,12 @@ def torch_batch_norm(shape):
 def moving(source, shape):
     """The moving statistics after three steps, of those whose variance is biased."""
     xs = [rounded(*shape).numpy() for _ in range(3)]
-    if source == "keras":
-        net = keras.layers.BatchNormalization(momentum=DECAY, epsilon=EPSILON, dtype="float64")
+    if source == "flax":
+        net = linen.BatchNorm(False, momentum=DECAY, epsilon=EPSILON, param_dtype=float)
+        stats = jax.tree.map(np.float64, net.init(jax.random.key(0), xs[0]))  # they start in float32
         for x in xs:
-            net(x, training=True)
-        mean, var = (np.asarray(each) for each in (net.moving_mean, net.moving_variance))
+            stats |= net.apply(stats, x, mutable=["batch_stats"])[1]
+        mean, var = (np.asarray(stats["batch_stats"][name]) for name in ("mean", "var"))
     else:
         net = haiku.transform_with_state(
             lambda x: haiku.BatchNorm(True, True, DECAY, EPSILON)(x, is_training=True)
@@ -149,7 +149,7 @@ def pool_cases():
 
 
 if __name__ == "__main__":
-    moved = [moving(source, shape) for source in ("keras", "haiku") for shape in ((5, 4), (2, 2, 3, 4))]
+    moved = [moving(source, shape) for source in ("flax", "haiku") for shape in ((5, 4), (2, 2, 3, 4))]
     cases = [*norm_cases(), *torch_batch_norm((5, 4)), *torch_batch_norm((2, 2, 3, 4)), *moved, *pool_cases()]
     Path(__file__).with_name("normalisation.json").write_text(
         "[\n" + ",\n".join(map(json.dumps, cases)) + "\n]\n"
