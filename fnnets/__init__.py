@@ -22,6 +22,11 @@ from fnnets.contract import Info as Info
 from fnnets.contract import Layer as Layer
 from fnnets.contract import Static as Static
 from fnnets.contract import layer as layer
+from fnnets.convolution import Conv as Conv
+from fnnets.convolution import conv as conv
+from fnnets.convolution import conv_transpose as conv_transpose
+from fnnets.convolution import out_size as out_size
+from fnnets.convolution import upsample as upsample
 from fnnets.differentiate import Aux as Aux
 from fnnets.differentiate import by_hand as by_hand
 from fnnets.differentiate import value_and_grad_by_hand as value_and_grad_by_hand
@@ -53,6 +58,14 @@ from fnnets.layers import silu as silu
 from fnnets.layers import softmax as softmax
 from fnnets.layers import softplus as softplus
 from fnnets.layers import tanh as tanh
+from fnnets.normalisation import BatchNorm as BatchNorm
+from fnnets.normalisation import GroupNorm as GroupNorm
+from fnnets.normalisation import LayerNorm as LayerNorm
+from fnnets.normalisation import RMSNorm as RMSNorm
+from fnnets.normalisation import batch_norm as batch_norm
+from fnnets.normalisation import group_norm as group_norm
+from fnnets.normalisation import layer_norm as layer_norm
+from fnnets.normalisation import rms_norm as rms_norm
 from fnnets.observe import intermediates as intermediates
 from fnnets.parameters import Stats as Stats
 from fnnets.parameters import count_params as count_params
@@ -63,6 +76,10 @@ from fnnets.parameters import zero_carry as zero_carry
 from fnnets.penalties import Penalty as Penalty
 from fnnets.penalties import l1 as l1
 from fnnets.penalties import l2 as l2
+from fnnets.pooling import avg_pool as avg_pool
+from fnnets.pooling import global_avg_pool as global_avg_pool
+from fnnets.pooling import global_max_pool as global_max_pool
+from fnnets.pooling import max_pool as max_pool
 from fnnets.recurrent import GRU as GRU
 from fnnets.recurrent import LSTM as LSTM
 from fnnets.recurrent import Cell as Cell

@@ -90,6 +90,20 @@ def positive(who: str, **sizes: Any) -> None:
             raise ValueError(f"{who}: {name} must be a whole number of at least 1, got {size!r}.")
 
 
+def whole(who: str, **sizes: Any) -> None:
+    """Refuses sizes that are not whole numbers of at least 0."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not hasattr(size, "__index__") or operator.index(size) < 0:
+            raise ValueError(f"{who}: {name} must be a whole number of at least 0, got {size!r}.")
+
+
+def above_zero(who: str, **values: float) -> None:
+    """Refuses numbers that are not above 0."""
+    for name, value in values.items():
+        if not isinstance(value, float | int | np.number) or not value > 0:
+            raise ValueError(f"{who}: {name} must be a number above 0, got {value!r}.")
+
+
 def fraction(who: str, name: str, value: float) -> None:
     """Refuses a value outside [0, 1]."""
     if not isinstance(value, float | int | np.number) or not 0.0 <= value <= 1.0:

@@ -19,6 +19,7 @@ class Stats(NamedTuple):
 
     mean: jax.Array  # (C,)
     var: jax.Array  # (C,)
+    weight: jax.Array | None = None  # (), how much both have seen: from 0 at the start to 1; None counts as 1
 
 
 def _is_stats(node: Any) -> bool:
@@ -42,7 +43,7 @@ def trainable(params: Any) -> Any:
 
     def mark(node: Any) -> Any:
         if _is_stats(node):
-            return Stats(False, False)  # type: ignore[arg-type]
+            return jax.tree.map(lambda _: False, node)
         return bool(jnp.issubdtype(getattr(node, "dtype", None) or jnp.result_type(node), jnp.floating))
 
     return jax.tree.map(mark, params, is_leaf=_is_stats)

@@ -226,7 +226,7 @@ def test_summary_is_a_table_of_layers_shapes_and_parameters():
         (lambda: BLOCK.apply(BLOCK.init(KEY, X), X, mask=MASK.astype(int)), TypeError, "mask must hold bools, got int32"),
         (lambda: BLOCK.apply(BLOCK.init(KEY, X), X, mask=(MASK, MASK)), ValueError, "mask must have the structure of x"),
         (lambda: fn.serial(fn.reshape((2, 10), axes=2), fn.dense(2)).apply(((), fn.Dense(jnp.ones((10, 2)), None)), X, mask=MASK), ValueError, r"mask of shape \(3, 4\) does not fit an input of shape \(3, 2, 10\)"),
-        (lambda: fn.residual(fn.dense(3)).apply((fn.dense(3).init(KEY, X),), X), ValueError, r"residual\(…\): the body's output must have shape \(3, 4, 5\), got \(3, 4, 3\); .*branch"),
+        (lambda: fn.residual(fn.dense(3)).apply((fn.dense(3).init(KEY, X),), X), ValueError, r"residual\(…\): the body's output must have shape \(3, 4, 5\), got \(3, 4, 3\); .*shortcut"),
         (lambda: fn.stack(fn.dense(3), 2).apply(fn.Dense(jnp.ones((2, 5, 3)), None), X), ValueError, r"stack\(…\): the layer's output must have shape \(3, 4, 5\), got \(3, 4, 3\)"),
         (lambda: fn.stack(BLOCK, 2).apply(fn.stack(BLOCK, 3).init(KEY, X), X), ValueError, r"a first axis of length 2, one for each copy, got \[\(3,\)\]"),
         (lambda: fn.branch(fn.dense(3), fn.dense(2), merge="sum").apply(fn.branch(fn.dense(3), fn.dense(2)).init(KEY, X), X), ValueError, r"layer 1's output must have shape \(3, 4, 3\), got \(3, 4, 2\)"),

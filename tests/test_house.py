@@ -13,6 +13,12 @@ import fnnets as fn
 
 TOP = Path(__file__).parent.parent
 SOURCES = sorted((TOP / "fnnets").rglob("*.py"))
+LAYERS = tuple(
+    f"fnnets.{package}"
+    for package in (
+        "combinators", "convolution", "layers", "losses", "normalisation", "pooling", "recursive",
+    )
+)  # fmt: skip
 AUTODIFF = {
     "vjp",
     "grad",
@@ -48,11 +54,9 @@ def test_every_public_name_is_documented(value):
 @pytest.mark.parametrize("value", list(public_names()))
 def test_every_layer_and_loss_gives_its_formula_and_derivation(value):
     home = getattr(value, "__module__", "")
-    if not inspect.isfunction(value) or not home.startswith(
-        ("fnnets.layers", "fnnets.combinators", "fnnets.losses", "fnnets.recursive")
-    ):
+    if not inspect.isfunction(value) or not home.startswith(LAYERS):
         return
-    if home == "fnnets.recursive.padding":  # makes arrays, no layer
+    if home in ("fnnets.convolution.window", "fnnets.recursive.padding"):  # give sizes or arrays, no layer
         return
     text = inspect.getdoc(value)
     assert "Formula:" in text
@@ -95,9 +99,15 @@ def imports_of(path):
 
 def test_layers_know_nothing_of_what_uses_them():
     allowed = ("fnnets.checks", "fnnets.contract", "fnnets.layers", "fnnets.parameters")
-    for path in (TOP / "fnnets" / "layers").glob("*.py"):
-        strangers = [name for name in imports_of(path) if not name.startswith(allowed)]
-        assert not strangers, path.name
+    for package in ("layers", "convolution", "normalisation", "pooling"):
+        own = (
+            *allowed,
+            f"fnnets.{package}",
+            *(["fnnets.convolution.window"] if package == "pooling" else []),
+        )
+        for path in (TOP / "fnnets" / package).glob("*.py"):
+            strangers = [name for name in imports_of(path) if not name.startswith(own)]
+            assert not strangers, path.name
 
 
 def test_there_are_no_circles_between_modules():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from fnnets.combinators.bidirectional import of_two, parted
 from fnnets.comparison import problems, trees
 from fnnets.comparison.judge import judge
 from fnnets.comparison.measure import Measured, Problem, measure
+from fnnets.normalisation import _moments
 from fnnets.recurrent.recurrence import of_cell
 
 Gradient = dict[str, Any]
@@ -137,7 +139,10 @@ def _without_normaliser(layer: fn.Layer) -> fn.Layer:
     return layer._replace(backward=lambda params, y, dy, dcarry=None: ((), dy * factor(y), None))
 
 
-def _without_skip(layer: fn.Layer) -> fn.Layer:
+def _without_skip(layer: fn.Layer) -> fn.Layer | None:
+    if len(layer.info.children) > 1:  # a shortcut of its own
+        return _without_last_arm(layer)
+
     def backward(params: Any, saved: Any, dy: Any, dcarry: Any = None) -> Any:
         dparams, dx, dcarry = layer.backward(params, saved, dy, dcarry)
         gone = dy if saved.mask is None else jnp.where(saved.mask[..., None], dy, 0)
@@ -153,7 +158,7 @@ def _without_last_arm(layer: fn.Layer) -> fn.Layer | None:
     def backward(params: Any, saved: Any, dy: Any, dcarry: Any = None) -> Any:
         dparams, _, dcarry = layer.backward(params, saved, dy, dcarry)
         arms = layer.info.children[:-1]
-        rest = fn.branch(*arms, merge=layer.info.settings["merge"])
+        rest = fn.branch(*arms, merge=layer.info.settings.get("merge", "sum"))
         kept = saved._replace(children=saved.children[:-1], widths=fn.Static(saved.widths.value[:-1]))
         _, dx, _ = rest.backward(params[:-1], kept, dy)
         return dparams, dx, dcarry
@@ -239,6 +244,26 @@ def _state_one_step_late(layer: fn.Layer) -> fn.Layer:
     return _with_collect(layer, change)
 
 
+def _with_constant(layer: fn.Layer, forgotten: str) -> fn.Layer:
+    """A normalisation derived as if its mean, or its variance, were a constant."""
+    right = _moments.through
+
+    def through(dnormal: Any, normal: Any, inv: Any, mean_dnormal: Any, mean_product: Any) -> Any:
+        means = (0, mean_product) if forgotten == "mean" else (mean_dnormal, 0)
+        return right(dnormal, normal, inv, *means)
+
+    def backward(params: Any, saved: Any, dy: Any, dcarry: Any = None) -> Any:
+        with mock.patch.object(_moments, "through", through):
+            return layer.backward(params, saved, dy, dcarry)
+
+    return layer._replace(backward=backward)
+
+
+def _constant(forgotten: str) -> tuple[str, Any, tuple[str, ...]]:
+    plant = functools.partial(_with_constant, forgotten=forgotten)
+    return f"constant {forgotten}", plant, ("missing term", "not zero")
+
+
 SQUASHING = (
     "sigmoid",
     "tanh",
@@ -263,6 +288,8 @@ LAYER_MISTAKES: dict[str, tuple[tuple[str, Any, tuple[str, ...]], ...]] = {
     ),
     "softmax": (("dropped term", _without_normaliser, ("missing term",)),),
     "log_softmax": (("dropped term", _without_normaliser, ("missing term", "missing derivative")),),
+    **dict.fromkeys(("batch_norm", "layer_norm", "group_norm"), (_constant("mean"), _constant("variance"))),
+    "rms_norm": (_constant("variance"),),
     "residual": (("dropped term", _without_skip, ("missing term",)),),
     "branch": (("dropped term", _without_last_arm, ("missing term",)),),
     "bidirectional": (("dropped term", _without_second_direction, ("missing term",)),),

@@ -50,7 +50,8 @@ def random_params(layer: Layer, rng: np.random.Generator, x: Any) -> Any:
 
     def draw(node: Any) -> Any:
         if isinstance(node, Stats):
-            return Stats(rng.standard_normal(node.mean.shape), rng.uniform(0.5, 2.0, node.var.shape))  # type: ignore[arg-type]
+            weight = jax.tree.map(lambda leaf: rng.uniform(0.1, 1.0, leaf.shape), node.weight)
+            return Stats(rng.standard_normal(node.mean.shape), rng.uniform(0.5, 2.0, node.var.shape), weight)  # type: ignore[arg-type]
         return 0.6 * rng.standard_normal(node.shape)
 
     shapes = jax.eval_shape(layer.init, jax.random.key(0), x)

@@ -119,7 +119,7 @@ def hide_gradient(dx: Any, mask: Any) -> Any:
 
 
 def fitting_mask(who: Any, x: Any, mask: Any) -> Any:
-    """The mask for the next child: itself while it fits x, None once its time axis is reduced away."""
+    """The mask for the next child: itself while it fits x, None once its time axis (or its places) are reduced away."""
     if mask is None:
         return None
     if not same_structure(x, mask):
@@ -127,7 +127,7 @@ def fitting_mask(who: Any, x: Any, mask: Any) -> Any:
     for leaf, part in zip(jax.tree.leaves(x), jax.tree.leaves(mask), strict=True):
         if mask_shape(leaf) == part.shape:
             continue
-        if leaf.shape[:-1] == part.shape[:-1]:
+        if leaf.shape[:-1] == part.shape[: leaf.ndim - 1]:
             return None
         raise ValueError(
             f"{who}: mask of shape {checks.shape_text(part.shape)} does not fit an input of shape "

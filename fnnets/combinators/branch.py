@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from fnnets import checks, observe
 from fnnets.combinators import _children as c
-from fnnets.contract import Layer, Static, describe, keep_stats, named
+from fnnets.contract import Info, Layer, Static, describe, keep_stats, named
 
 
 class BranchSaved(NamedTuple):
@@ -52,7 +52,11 @@ def branch(*layers: Layer, merge: Literal["concat", "sum"] = "concat") -> Layer:
     checks.layers("branch", layers, Layer)
     checks.positive("branch", **{"the number of layers": len(layers)})
     checks.choice("branch", "merge", merge, ("concat", "sum"))
-    info = describe(branch, children=layers, merge=merge)
+    return side_by_side(layers, describe(branch, children=layers, merge=merge), merge)
+
+
+def side_by_side(layers: tuple[Layer, ...], info: Info, merge: Literal["concat", "sum"]) -> Layer:
+    """Several layers on one input, as one."""
 
     def merged(outputs: list[Any]) -> Any:
         shapes = [y.shape if merge == "sum" else y.shape[:-1] for y in outputs]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from fnnets import checks, observe
 from fnnets.combinators import _children as c
+from fnnets.combinators.branch import side_by_side
 from fnnets.contract import Layer, describe, keep_stats, named
 
 
@@ -16,26 +17,29 @@ class ResidualSaved(NamedTuple):
     mask: Any
 
 
-def residual(body: Layer) -> Layer:
+def residual(body: Layer, shortcut: Layer | None = None) -> Layer:
     """A residual block: the input is added to what the body makes of it.
 
-    Formula: y = x + f(params, x).
+    Formula: y = x + f(params[0], x); with a shortcut, y = s(params[1], x) + f(params[0], x).
 
     Derivation: ∂y/∂x = 1 + ∂f/∂x, so with (dparams, dx_f) from the body's own backward at dy,
 
         dx = dy + dx_f
 
-    The 1 is why gradients reach the first layers of a deep network.
+    The 1 is why gradients reach the first layers of a deep network. A shortcut's own backward gives dx_s from the
+    same dy, and dx = dx_s + dx_f.
 
     Args:
-      body: a layer or network that keeps the shape of its input.
+      body: a layer or network; without a shortcut it keeps the shape of its input.
+      shortcut: what makes x of the shape of the body's output, where that is another: a projection, such as
+        `fn.conv(features, (1, 1), strides=2)` or `fn.dense(features)`.
 
     Returns:
-      A `Layer`; params are a tuple of one, the body's. Mask, key and carry go to the body.
+      A `Layer`; params are a tuple of one, the body's, or of two. Mask, key and carry go to the body; with a shortcut
+      to both, as in `branch`.
 
     Raises:
-      ValueError: the body changes the shape (broadcasting would hide it); `fn.branch(body, fn.dense(n),
-        merge="sum")` is the block with a projection.
+      ValueError: the shapes of what is added differ (broadcasting would hide it).
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -45,8 +49,11 @@ def residual(body: Layer) -> Layer:
       (4, 2)
 
     References:
-      He, Zhang, Ren & Sun, Deep residual learning for image recognition (2016), eq. 1.
+      He, Zhang, Ren & Sun, Deep residual learning for image recognition (2016), eqs. 1 and 2.
     """
+    if shortcut is not None:
+        checks.layers("residual", (body, shortcut), Layer)
+        return side_by_side((body, shortcut), describe(residual, children=(body, shortcut)), "sum")
     checks.layers("residual", (body,), Layer)
     info = describe(residual, children=(body,))
 
@@ -56,7 +63,7 @@ def residual(body: Layer) -> Layer:
             "the body's output",
             y.shape,
             x.shape,
-            "where shapes change use fn.branch(body, projection, merge='sum').",
+            "where shapes change give a shortcut, fn.residual(body, projection).",
         )
 
     def init(key: Any, x: Any) -> tuple[Any, ...]:
