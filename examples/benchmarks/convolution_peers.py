@@ -7,14 +7,21 @@ from typing import Any
 
 import jax
 import numpy as np
-from convolution_task import RATE, Settings, data, descended
-from processes import Built, jitted
+from convolution_task import RATE, Settings, compiled, data, descended
+from processes import Built
 
 
 def differentiated(
-    predict: Callable[..., tuple[jax.Array, Any]], params: Any, stats: Any, x: np.ndarray, labels: np.ndarray
+    predict: Callable[..., tuple[jax.Array, Any]],
+    params: Any,
+    stats: Any,
+    settings: Settings,
+    first: bool = False,
 ) -> Built:
-    """The step by `jax.value_and_grad` through `predict(params, stats, x) -> (logits, stats)` and optax's loss."""
+    """The step by `jax.value_and_grad` through `predict(params, stats, x) -> (logits, stats)` and optax's loss.
+
+    `first` gives the pictures with their channels first.
+    """
     import optax
 
     def loss(params: Any, stats: Any, x: jax.Array, labels: jax.Array) -> tuple[jax.Array, Any]:
@@ -26,7 +33,8 @@ def differentiated(
         (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(params, stats, x, labels)
         return (descended(params, grads), stats), value
 
-    return jitted(step, (params, stats), *map(jax.numpy.asarray, (x, labels)))
+    x, labels = data(settings)
+    return compiled(step, (params, stats), settings, np.moveaxis(x, -1, 1).copy() if first else x, labels)
 
 
 def flax(settings: Settings) -> Built:
@@ -47,14 +55,14 @@ def flax(settings: Settings) -> Built:
                 x = linen.relu(body + (x if strides == 1 else conv_norm(x, width, 1, strides)))
             return linen.Dense(settings.classes)(x.mean((1, 2)))
 
-    net, (x, labels) = Network(), data(settings)
-    variables = net.init(jax.random.key(0), x)
+    net = Network()
+    variables = net.init(jax.random.key(0), data(settings)[0])
 
     def predict(params: Any, stats: Any, x: jax.Array) -> tuple[jax.Array, Any]:
         logits, moved = net.apply({"params": params, "batch_stats": stats}, x, mutable=["batch_stats"])
         return logits, moved["batch_stats"]
 
-    return differentiated(predict, variables["params"], variables["batch_stats"], x, labels)
+    return differentiated(predict, variables["params"], variables["batch_stats"], settings)
 
 
 def equinox(settings: Settings) -> Built:
@@ -112,13 +120,12 @@ def equinox(settings: Settings) -> Built:
 
     net, state = eqx.nn.make_with_state(Network)()
     params, rest = eqx.partition(net, eqx.is_inexact_array)
-    x, labels = data(settings)
 
     def predict(params: Any, state: Any, x: jax.Array) -> tuple[jax.Array, Any]:
         net = eqx.combine(params, rest)
         return jax.vmap(net, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, state)
 
-    return differentiated(predict, params, state, np.moveaxis(x, -1, 1).copy(), labels)
+    return differentiated(predict, params, state, settings, first=True)
 
 
 def haiku(settings: Settings) -> Built:
@@ -137,8 +144,8 @@ def haiku(settings: Settings) -> Built:
             x = jax.nn.relu(body + (x if strides == 1 else conv_norm(x, width, 1, strides)))
         return hk.Linear(settings.classes)(x.mean((1, 2)))
 
-    net, (x, labels) = hk.without_apply_rng(hk.transform_with_state(network)), data(settings)
-    return differentiated(net.apply, *net.init(jax.random.key(0), x), x, labels)
+    net = hk.without_apply_rng(hk.transform_with_state(network))
+    return differentiated(net.apply, *net.init(jax.random.key(0), data(settings)[0]), settings)
 
 
 def pytorch(settings: Settings) -> Built:

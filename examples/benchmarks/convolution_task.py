@@ -22,6 +22,7 @@ class Settings(NamedTuple):
     channels: int = 3
     widths: tuple[int, ...] = (16, 32, 64)  # of the residual blocks
     classes: int = 10
+    steps: int = 1  # more than one: so many in a `lax.scan`, all on the same batch
 
 
 def data(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
@@ -35,6 +36,15 @@ def data(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
 def descended(params: Any, grads: Any) -> Any:
     """The params after a step of gradient descent."""
     return jax.tree.map(lambda p, g: p - RATE * g, params, grads)
+
+
+def compiled(step: Callable[..., Any], state: Any, settings: Settings, *inputs: Any) -> Built:
+    """`step(state, *inputs) -> (state, value)`, or as many of them as the settings ask for in one scan."""
+
+    def several(state: Any, *inputs: Any) -> tuple[Any, Any]:
+        return jax.lax.scan(lambda state, _: step(state, *inputs), state, length=settings.steps)
+
+    return jitted(step if settings.steps == 1 else several, state, *map(jax.numpy.asarray, inputs))
 
 
 def block(width: int, strides: int) -> fn.Layer:
@@ -58,14 +68,14 @@ def network(settings: Settings) -> fn.Layer:
 
 def trained(net: fn.Layer, settings: Settings, gradient: Callable[..., Any]) -> Built:
     """The training step around `gradient(params, x, labels) -> ((value, saved), grads)`."""
-    x, labels = map(jax.numpy.asarray, data(settings))
+    x, labels = data(settings)
     params = jax.jit(net.init)(jax.random.key(0), x)
 
     def step(params: Any, x: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
         (value, saved), grads = gradient(params, x, labels)
         return net.update_stats(descended(params, grads), saved), value
 
-    return jitted(step, params, x, labels)
+    return compiled(step, params, settings, x, labels)
 
 
 def differentiated(net: fn.Layer, settings: Settings) -> Built:

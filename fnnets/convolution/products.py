@@ -62,8 +62,9 @@ def kernel_sum(x: jax.Array, y: jax.Array, axes: Sequence[Axis], groups: int) ->
     """w[k, i, o] = Σ_{n,t} x[n, t·stride + k·dilation − low, i] · y[n, t, o], n the batch.
 
     The correlation of x with y in place of the kernel: stride and dilation change places, the batch is
-    what is summed over, and the channels i stand where the batch was. A kernel of one place is that of a
-    dense layer; each group has a sum of its own.
+    what is summed over, and the channels i stand where the batch was; the arrays are laid out so, as XLA's
+    compiler for processors does it too, but not inside of `lax.scan`, where it then has no fast
+    convolution. A kernel of one place is that of a dense layer; each group has a sum of its own.
     """
     x, y = _rows(x, axes), _rows(y, axes)
     if groups == x.shape[-1] > 1:
@@ -76,17 +77,14 @@ def kernel_sum(x: jax.Array, y: jax.Array, axes: Sequence[Axis], groups: int) ->
         rows = math.prod(y.shape[:-1])
         w = part.reshape(rows, x.shape[-1]).T @ y.reshape(rows, y.shape[-1])
         return w.reshape((1,) * len(axes) + w.shape)
-    r = len(axes)
-    spatial = tuple(range(1, r + 1))
-    return jax.lax.conv_general_dilated(
-        x, y,
+    w = jax.lax.conv_general_dilated(
+        jnp.swapaxes(x, 0, -1), jnp.moveaxis(y, 0, -2),
         window_strides=[axis.dilation for axis in axes],
         padding=[(axis.low, axis.high) for axis in axes],
         rhs_dilation=[axis.stride for axis in axes],
-        dimension_numbers=jax.lax.ConvDimensionNumbers(
-            lhs_spec=(r + 1, 0, *spatial), rhs_spec=(r + 1, 0, *spatial), out_spec=(r, r + 1, *range(r))
-        ),
+        dimension_numbers=_channels_last(axes),
     )  # fmt: skip
+    return jnp.moveaxis(w, 0, -2)
 
 
 def exchanged(w: jax.Array, groups: int) -> jax.Array:
