@@ -233,8 +233,8 @@ def candidates(size: Size, data: Data) -> list[dict[str, list[Candidate]]]:
     for net, tried in progress(programs, "networks"):
         results = runs(net, [strength for *_, strength in tried], data)
         for (name, label, _), result in zip(tried, results, strict=True):
-            for kind, run in zip(found, result, strict=True):
-                kind.setdefault(name, []).append(Candidate(label, net, run))
+            for kind, each in zip(found, result, strict=True):
+                kind.setdefault(name, []).append(Candidate(label, net, each))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from common import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
+from common import BLUE, GREEN, ORANGE, PURPLE, RED
 
 if TYPE_CHECKING:
     from regularisation import Found
@@ -64,7 +64,9 @@ def least_on_disc(loss: Quadratic, bound: float) -> np.ndarray:
     def beyond(rate: float) -> float:
         return float(np.linalg.norm(at(rate))) - bound
 
-    return at(0.0) if beyond(0.0) <= 0 else at(brentq(beyond, 0.0, np.linalg.norm(loss.c) / bound, xtol=1e-14))
+    return (
+        at(0.0) if beyond(0.0) <= 0 else at(brentq(beyond, 0.0, np.linalg.norm(loss.c) / bound, xtol=1e-14))
+    )
 
 
 def least_on_diamond(loss: Quadratic, bound: float) -> np.ndarray:
@@ -125,31 +127,39 @@ def draw_accuracies(axes: Any, results: list[dict[str, Found]], labels: tuple[st
             style = {"color": COLORS[name], "alpha": 0.55, "markersize": 4}
             axes.plot(values, i + spread, "o" if kind else "^", **style)
             axes.plot([values.mean()] * 2, [i - 0.32, i + 0.32], color=COLORS[name], linewidth=3)
-        axes.plot([], [], "o" if kind else "^", color=GREY, label=label)
-    axes.set(yticks=range(len(names)), yticklabels=names, xlabel="%", ylim=(len(names) - 0.4, -0.6))
+        middle = np.mean([100 * one.test[:, 1].mean() for one in methods.values()])
+        axes.text(middle, -0.65, label, ha="center", fontsize=9, color="#555555")
+    axes.set(yticks=range(len(names)), yticklabels=names, xlabel="%", ylim=(len(names) - 0.5, -1))
     axes.set_title("Test accuracy, each seed and the mean")
-    axes.legend(loc="outside lower center" if False else "best", fontsize=8)
 
 
 def draw_sizes(axes: Any, methods: dict[str, Found]) -> None:
-    """The share of the weights that is smaller than each size."""
+    """The share of the weights that is smaller than each size; of some it is above 0 at any size."""
+    shown = np.geomspace(1e-6, 3, 400)
     for name, one in methods.items():
-        if name not in ("early stopping", "batch norm"):
+        if name in ("nothing", "L1", "L1 by shrinking", "L2"):
             sizes = np.sort(np.abs(one.weights).ravel())
+            shares = np.searchsorted(sizes, shown, "right") / len(sizes)
             style = "--" if name == "L1 by shrinking" else "-"
-            shown = np.unique(np.geomspace(1e-6, 3, 400))
-            axes.semilogx(shown, np.searchsorted(sizes, shown, "right") / len(sizes), style, color=COLORS[name], label=name)
+            axes.semilogx(shown, shares, style, color=COLORS[name], label=name)
     axes.set(xlabel="|w|", ylabel="share of smaller weights", ylim=(-0.02, 1.02))
     axes.legend(fontsize=8)
 
 
 def draw_constraint(axes: Any, loss: Quadratic, least: Any, color: str, title: str) -> None:
     """The contours of E, what the constraint allows, where they touch, and where they do for smaller and larger bounds."""
-    x, y = np.meshgrid(np.linspace(-0.55, 1.15, 200), np.linspace(-0.85, 0.55, 200))
+    x, y = np.meshgrid(np.linspace(-0.85, 0.65, 200), np.linspace(-0.5, 1.05, 200))
     heights = loss(np.stack([x, y], -1))
     free, touching = np.linalg.solve(loss.hessian, loss.c), least(loss, BOUND)
     level, lowest = loss(touching), loss(free)
-    axes.contour(x, y, heights, levels=lowest + (level - lowest) * np.array([0.05, 0.25, 0.6, 1.6, 2.4, 3.4]), colors="#b9bdc4", linewidths=0.9)
+    axes.contour(
+        x,
+        y,
+        heights,
+        levels=lowest + (level - lowest) * np.array([0.05, 0.25, 0.6, 1.6, 2.4, 3.4]),
+        colors="#b9bdc4",
+        linewidths=0.9,
+    )
     axes.contour(x, y, heights, levels=[level], colors=[RED], linewidths=1.8)
     if least is least_on_diamond:
         outline = BOUND * np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
@@ -162,10 +172,8 @@ def draw_constraint(axes: Any, loss: Quadratic, least: Any, color: str, title: s
     axes.plot(*path.T, ":", color="#222222", linewidth=1.6)
     axes.plot(*free, "*", color="#222222", markersize=12)
     axes.plot(*touching, "o", color=RED, markersize=8, zorder=5)
-    axes.annotate(
-        f"w = ({touching[0]:.2f}, {touching[1]:.2f})".replace("-", "−"),
-        touching, (18, 60), textcoords="offset points", color=RED, arrowprops={"arrowstyle": "-", "color": RED},
-    )
+    reached = f"w = ({touching[0]:.2f}, {touching[1]:.2f})".replace("-", "−")
+    axes.text(0.97, 0.04, reached, color=RED, ha="right", transform=axes.transAxes)
     axes.axhline(0, color="#888888", linewidth=0.8, zorder=0)
     axes.axvline(0, color="#888888", linewidth=0.8, zorder=0)
     axes.set(xlabel="w₁", ylabel="w₂", aspect="equal", title=f"{title}, t = {BOUND}")
