@@ -1,13 +1,13 @@
 """Error = bias² + variance + noise, measured as a network grows: `python examples/bias_variance.py`.
 
-How dark is a 3 at row i, column j? A network of two inputs, the row and the column, and H hidden units learns it from 100
-observations: at a random place the brightness, 0 to 16, in a random one of scikit-learn's 183 handwritten 3s. Every place is observed
+How much ink does a 3 have at row i, column j? A network of two inputs, the row and the column, and H hidden units learns it from 100
+observations: at a random place the ink, 0 to 16, in a random one of scikit-learn's 183 handwritten 3s. Every place is observed
 in every picture, so that here, unlike in most data, bias and noise can be told apart: what the pictures differ by
 at one place is noise, which no function of the place can know.
 
 The pictures are parted into two halves. From the first, B bootstrap samples are drawn, 100 observations each, with
 replacement; B networks, each with initial weights of its own, fit one each, all in one vmapped program. The n pictures of the
-second half are held out, and measure the error: for the prediction f_b(x) and the brightness y_k(x) at the place x,
+second half are held out, and measure the error: for the prediction f_b(x) and the ink y_k(x) at the place x,
 
     error(x) = 1/(B·n)·Σ_b Σ_k (f_b(x) − y_k(x))²
 
@@ -22,8 +22,9 @@ v/B + s/n even where the mean of endless fits is right. Bias is counted against 
 pictures differ by, about s/n, stays in bias², in every row of the table alike. All are means over the 64 places.
 
 A small network is much the same from whatever sample, and wrong (bias); a large one is right on average, and each
-follows the noise of its own sample (variance). The error is lowest in between. It describes the networks: to
-choose one by it would take a third part of the data.
+follows the noise of its own sample (variance). The error is lowest in between. (Two things are not of the textbook: fits of
+2 units end in different minima and vary more than those of 3, and the widest network varies less than the one before.)
+The error describes the networks: who chose one by it would need a third part of the data to test it.
 
 `--quick` takes fewer networks, fits and steps; `--out DIR` says where the picture goes.
 
@@ -94,14 +95,14 @@ def places(count: int) -> np.ndarray:
 
 
 def samples(pictures: np.ndarray, fits: int) -> tuple[jax.Array, jax.Array]:
-    """For each fit the observed places, (B, N, 2), and the brightness there, (B, N, 1), in −1…1."""
+    """For each fit the observed places, (B, N, 2), and the ink there, (B, N, 1), in −1…1."""
     random = np.random.default_rng(1)
     which, i, j = (random.integers(n, size=(fits, OBSERVATIONS)) for n in pictures.shape)
     return jnp.asarray(places(8)[i, j]), jnp.asarray(pictures[which, i, j, None] / 8 - 1, np.float32)
 
 
 def fitted(units: int, size: Size, x: jax.Array, y: jax.Array) -> tuple[np.ndarray, float]:
-    """B networks, one for each sample: their predictions, in brightness, and their mean squared error in training."""
+    """B networks, one for each sample: their predictions, as ink from 0 to 16, and their mean squared error in training."""
     net = fn.serial(fn.dense(units), fn.tanh(), fn.dense(1))
     value_and_grad = fn.value_and_grad_by_hand(net, LOSS)
     updater = optax.adam(optax.cosine_decay_schedule(0.02, size.steps))
@@ -168,7 +169,7 @@ def draw(figure: Any, found: dict[int, Fits], held_out: np.ndarray) -> None:
         show(spread, predictions.std(0, ddof=1), "Oranges", 8)
         average.set_title(f"{name}: {units} hidden unit{'s' * (units > 1)}")
         draw_cut(cut, predictions[:, ROW * FINE], held_out[:, ROW])
-    for axes, name in zip(panels[:, 0], ("mean of the fits", "their deviation", "brightness"), strict=True):
+    for axes, name in zip(panels[:, 0], ("mean of the fits", "their deviation", "ink"), strict=True):
         axes.set_ylabel(name)
     panels[2, 1].set_xlabel("column, along the dashed row: each fit, their mean, the pictures ± noise")
 
@@ -183,7 +184,7 @@ def draw_parts(axes: Any, found: dict[int, Fits], lowest: int) -> None:
     training = [fits.training for fits in found.values()]
     axes.plot(list(found), training, ":", color=RED, label="error in training")
     axes.axvline(lowest, color=GREEN, linewidth=1, linestyle="--")
-    axes.set(xscale="log", xlabel="hidden units", ylabel="brightness², of 16²", ylim=(0, None))
+    axes.set(xscale="log", xlabel="hidden units", ylabel="ink², of 16²", ylim=(0, None))
     axes.set_xticks(list(found), list(found))
     axes.set_xticks([], minor=True)
     axes.set_title("Error = bias² + variance + noise")
@@ -192,7 +193,9 @@ def draw_parts(axes: Any, found: dict[int, Fits], lowest: int) -> None:
 
 def show(axes: Any, values: np.ndarray, colors: str, most: float) -> None:
     """A function of the place as a picture."""
-    axes.imshow(values, cmap=colors, vmin=0, vmax=most, extent=(-0.5, 7.5, 7.5, -0.5))
+    edge = 3.5 / (len(values) - 1)  # half a step beyond the first and the last place
+    axes.imshow(values, cmap=colors, vmin=0, vmax=most, extent=(-edge, 7 + edge, 7 + edge, -edge))
+    axes.set(xlim=(-0.5, 7.5), ylim=(7.5, -0.5))
     axes.set(xticks=[], yticks=[])
     axes.grid(visible=False)
 

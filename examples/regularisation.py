@@ -1,27 +1,33 @@
 """Over-fitting, and what helps: `python examples/regularisation.py`.
 
-A network of 64 hidden units (4810 weights and biases) learns from 200 of scikit-learn's handwritten digits until it knows every one
-of them. It does so twice: with the labels as they are, and with 30 of the 200 replaced by a wrong one, which it learns by
-heart as well. Against that stand, each alone:
+A network of 64 hidden units, 4810 weights and biases, learns from 200 of scikit-learn's handwritten digits until it
+knows every one of them. It does so twice: with the labels as they are, and with 30 of the 200 replaced by a
+wrong one, which it learns by heart as well. Against that stand, each alone:
 
-- L1, λΣ|w|, which moves every weight by ηλ towards 0 in a step of gradient descent, however small the weight is. So
-  weights that the data do not hold end at 0: near it, not on it, for a step of ηλ goes past and the next one back.
-- L1 by shrinking, the same penalty by a proximal step: after each step on the loss alone w becomes sgn(w)·max(|w| − ηλ, 0),
-  which stops on 0. Only here are weights exactly 0.
+- L1, λΣ|w|, which moves every weight by ηλ towards 0 in a step of gradient descent, however small the weight is. A weight
+  that the data do not hold ends near 0, not at it: a step of ηλ goes past 0, and the next one back.
+- L1 by shrinking, the same penalty by a proximal step: after each step on the loss alone, w becomes
+  sgn(w)·max(|w| − ηλ, 0), which stops at 0. Only here are weights exactly 0.
 - L2, λ/2·Σw², which shrinks a weight by the factor 1 − ηλ: the large lose much, the small little, and none gets to 0.
-- Dropout of the hidden units, and batch norm in front of their relu.
-- Early stopping: of the run with nothing against over-fitting the params at which the validation loss was lowest.
+- Dropout of the hidden units; batch norm in front of their relu.
+- Early stopping: of the run with nothing against over-fitting, the params at which the validation loss was lowest.
 
-Every seed draws its own 200 pictures, initial weights, wrong labels and batches, the same for all methods, so that they
-can be compared seed by seed. 357 other pictures choose λ, the rate of dropout and where to stop; 540 more, the test part, are used
-once, at the end. The labels of both are right. Pixels are scaled from 0…16 to −1…1, which needs no statistics. All
-strengths, labels and seeds of a network are one vmapped `lax.scan`; the gradient is the one by hand.
+With the labels as they are there is little to win: to know all pictures by heart costs a network hardly any accuracy here, and
+a little of its loss. With wrong labels it costs 13 points of 93. Early stopping and dropout win back 7 of them, L2 4 and L1 3;
+batch norm alone, whose network learns fastest, wins back none.
+
+Every seed draws its own 200 pictures, wrong labels, initial weights and batches, the same for all methods, which are
+compared seed by seed: the gain is over nothing, ± its standard error. 357 other pictures choose λ, the rate of dropout and where
+to stop; 540 more, the test part, are used once, at the end. The labels of both are right. Pixels are scaled from
+0…16 to −1…1, which needs no statistics. All strengths, labels and seeds of a network are one vmapped `lax.scan`,
+and the gradient is the one by hand.
 
 Below in the picture: why L1 makes weights 0 and L2 does not. To minimise E + λΣ|w| or E + λ/2·Σw² is to minimise E
-where Σ|w| ≤ t or Σw² ≤ t². Of two weights these are a diamond and a disc; the least E is where a contour of E
-touches them. E is the squared error of telling 3s from 8s by two pixels; where it touches is computed.
+where Σ|w| ≤ t or Σw² ≤ t². Of two weights these are a diamond and a disc, and the least E in them is where a contour of E
+touches: at a corner of the diamond, if t is small enough. E is the squared error of telling 8s from 3s by two
+pixels; where it touches is computed, for the t that is drawn and, dotted, for every other.
 
-`--quick` takes fewer pictures, seeds, strengths and epochs; `--out DIR` says where the picture goes.
+`--quick` takes fewer pictures, seeds, strengths and epochs, and no dropout; `--out DIR` says where the picture goes.
 
 Tibshirani (1996), figure 2, for the diamond; Srivastava et al. (2014) for dropout; Ioffe & Szegedy (2015) for batch norm;
 Daubechies, Defrise & De Mol (2004) for shrinking; Prechelt, Early stopping - but when? (1998).
@@ -63,7 +69,7 @@ class Size(NamedTuple):
 
 
 FULL = Size(200, 10, 150, (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), (1e-3, 3e-3, 1e-2, 3e-2), (0.25, 0.5, 0.75, 0.9))
-QUICK = Size(60, 2, 20, (1e-3,), (1e-2,), (0.5,))
+QUICK = Size(60, 2, 20, (1e-3,), (1e-2,), ())
 
 
 class Strength(NamedTuple):
@@ -150,6 +156,12 @@ def scores(net: fn.Layer, params: Any, part: Part) -> jax.Array:
     x, t = part
     y = net.apply(params, x)
     return jnp.stack([LOSS.apply(y, t), (y.argmax(-1) == t).mean()])
+
+
+@partial(jax.jit, static_argnums=0)
+def scores_of_seeds(net: fn.Layer, params: Any, part: Part) -> jax.Array:
+    """The same of S networks, (S, 2)."""
+    return jax.vmap(lambda params: scores(net, params, part))(params)
 
 
 def shrunk(params: Any, by: jax.Array) -> Any:
@@ -248,8 +260,8 @@ def tested(tried: dict[str, list[Candidate]], test: Part) -> dict[str, Found]:
     """Each method at the strength of the lowest validation loss, and early stopping; their one look at the test part."""
 
     def found(strength: str, candidate: Candidate, params: Any, at: np.ndarray) -> Found:
-        each = jax.jit(jax.vmap(lambda params: scores(candidate.net, params, test)))(params)
-        return Found(strength, candidate.run.curves, at, weights(params), np.asarray(each))
+        on_test = np.asarray(scores_of_seeds(candidate.net, params, test))
+        return Found(strength, candidate.run.curves, at, weights(params), on_test)
 
     results = {}
     for name, each in tried.items():
@@ -259,7 +271,7 @@ def tested(tried: dict[str, list[Candidate]], test: Part) -> dict[str, Found]:
         if name == "nothing":
             lowest = best.run.curves[:, :, 1, 0].argmin(1)
             epoch = EVERY * (lowest.mean() + 1)
-            results["early stopping"] = found(f"epoch {epoch:.0f}", best, best.run.best, lowest)
+            results["early stopping"] = found(f"epoch {epoch:.0f} (mean)", best, best.run.best, lowest)
     return results
 
 
