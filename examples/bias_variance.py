@@ -1,13 +1,14 @@
 """Error = bias² + variance + noise, measured as a network grows: `python examples/bias_variance.py`.
 
-How much ink does a 3 have at row i, column j? A network of two inputs, the row and the column, and H hidden units learns it from 100
-observations: at a random place the ink, 0 to 16, in a random one of scikit-learn's 183 handwritten 3s. Every place is observed
-in every picture, so that here, unlike in most data, bias and noise can be told apart: what the pictures differ by
-at one place is noise, which no function of the place can know.
+How much ink does a 3 have at row i, column j? A network of two inputs, the row and the column, and H hidden units
+learns it from 100 observations: at a random place the ink, 0 to 16, in a random one of scikit-learn's 183 handwritten
+3s. Every place is observed in every picture, so that here, unlike in most data, bias and noise can be told apart:
+what the pictures differ by at one place is noise, which no function of the place can know.
 
 The pictures are parted into two halves. From the first, B bootstrap samples are drawn, 100 observations each, with
-replacement; B networks, each with initial weights of its own, fit one each, all in one vmapped program. The n pictures of the
-second half are held out, and measure the error: for the prediction f_b(x) and the ink y_k(x) at the place x,
+replacement; B networks, each with initial weights of its own, fit one each, all in one vmapped program. The n
+pictures of the second half are held out, and measure the error: for the prediction f_b(x) and the ink y_k(x) at the
+place x,
 
     error(x) = 1/(B·n)·Σ_b Σ_k (f_b(x) − y_k(x))²
 
@@ -15,16 +16,17 @@ With f̄ = Σ_b f_b/B, ȳ = Σ_k y_k/n and the variances v = Σ_b (f_b − f̄)�
 
     variance = v,  noise = s,  bias² = (f̄ − ȳ)² − v/B − s/n
 
-Their sum is the error exactly, for any numbers: f_b − y_k = (f_b − f̄) + (f̄ − ȳ) + (ȳ − y_k), whose products cancel in the
-sums, and the mean squares of the outer two are v − v/B and s − s/n. That is checked, in float64, and printed. Each part
-is an estimate without bias of what it would be with endless fits and pictures: (f̄ − ȳ)² alone would hold
-v/B + s/n even where the mean of endless fits is right. Bias is counted against the held-out half: what the two halves' mean
-pictures differ by, about s/n, stays in bias², in every row of the table alike. All are means over the 64 places.
+Their sum is the error exactly, for any numbers: f_b − y_k = (f_b − f̄) + (f̄ − ȳ) + (ȳ − y_k), whose products cancel
+in the sums, and the mean squares of the outer two are v − v/B and s − s/n. That is checked, in float64, and printed.
+Each part is an estimate without bias of what it would be with endless fits and pictures: (f̄ − ȳ)² alone would hold
+v/B + s/n even where the mean of endless fits is right. Bias is counted against the held-out half: what the two
+halves' mean pictures differ by, about s/n, stays in bias², in every row of the table alike. All are means over the 64
+places.
 
 A small network is much the same from whatever sample, and wrong (bias); a large one is right on average, and each
-follows the noise of its own sample (variance). The error is lowest in between. (Two things are not of the textbook: fits of
-2 units end in different minima and vary more than those of 3, and the widest network varies less than the one before.)
-The error describes the networks: who chose one by it would need a third part of the data to test it.
+follows the noise of its own sample (variance). The error is lowest in between. (Two things are not of the textbook:
+fits of 2 units vary more than those of 3, and those of the widest network less than of the one before.) The error
+describes the networks: who chose one by it would need a third part of the data to test it.
 
 `--quick` takes fewer networks, fits and steps; `--out DIR` says where the picture goes.
 

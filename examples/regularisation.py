@@ -1,36 +1,36 @@
 """Over-fitting, and what helps: `python examples/regularisation.py`.
 
 A network of 64 hidden units, 4810 weights and biases, learns from 200 of scikit-learn's handwritten digits until it
-knows every one of them. It does so twice: with the labels as they are, and with 30 of the 200 replaced by a
-wrong one, which it learns by heart as well. Against that stand, each alone:
+knows every one of them. It does so twice: with the labels as they are, and with 30 of the 200 replaced by a wrong
+one, which it learns by heart as well. Against that stand, each alone:
 
-- L1, λΣ|w|, which moves every weight by ηλ towards 0 in a step of gradient descent, however small the weight is. A weight
-  that the data do not hold ends near 0, not at it: a step of ηλ goes past 0, and the next one back.
+- L1, λΣ|w|, which moves every weight by ηλ towards 0 in a step of gradient descent, however small the weight is. A
+  weight that the data do not hold ends near 0, not at it: a step of ηλ goes past 0, and the next one back.
 - L1 by shrinking, the same penalty by a proximal step: after each step on the loss alone, w becomes
   sgn(w)·max(|w| − ηλ, 0), which stops at 0. Only here are weights exactly 0.
 - L2, λ/2·Σw², which shrinks a weight by the factor 1 − ηλ: the large lose much, the small little, and none gets to 0.
 - Dropout of the hidden units; batch norm in front of their relu.
 - Early stopping: of the run with nothing against over-fitting, the params at which the validation loss was lowest.
 
-With the labels as they are there is little to win: to know all pictures by heart costs a network hardly any accuracy here, and
-a little of its loss. With wrong labels it costs 13 points of 93. Early stopping and dropout win back 7 of them, L2 4 and L1 3;
-batch norm alone, whose network learns fastest, wins back none.
+With the labels as they are there is little to win: to know all pictures by heart costs a network hardly any accuracy
+here, and a little of its loss. With wrong labels it costs 13 points of 93. Early stopping and dropout win back 7 of
+them, L2 4 and L1 3; batch norm alone, whose network learns fastest, wins back none.
 
 Every seed draws its own 200 pictures, wrong labels, initial weights and batches, the same for all methods, which are
-compared seed by seed: the gain is over nothing, ± its standard error. 357 other pictures choose λ, the rate of dropout and where
-to stop; 540 more, the test part, are used once, at the end. The labels of both are right. Pixels are scaled from
-0…16 to −1…1, which needs no statistics. All strengths, labels and seeds of a network are one vmapped `lax.scan`,
-and the gradient is the one by hand.
+compared seed by seed: the gain is over nothing, ± its standard error. 357 other pictures choose λ, the rate of
+dropout and where to stop; 540 more, the test part, are used once, at the end. The labels of both are right. Pixels
+are scaled from 0…16 to −1…1, which needs no statistics. All strengths, labels and seeds of a network are one vmapped
+`lax.scan`, and the gradient is the one by hand.
 
 Below in the picture: why L1 makes weights 0 and L2 does not. To minimise E + λΣ|w| or E + λ/2·Σw² is to minimise E
-where Σ|w| ≤ t or Σw² ≤ t². Of two weights these are a diamond and a disc, and the least E in them is where a contour of E
-touches: at a corner of the diamond, if t is small enough. E is the squared error of telling 8s from 3s by two
+where Σ|w| ≤ t or Σw² ≤ t². Of two weights these are a diamond and a disc, and the least E in them is where a contour
+of E touches: at a corner of the diamond, if t is small enough. E is the squared error of telling 8s from 3s by two
 pixels; where it touches is computed, for the t that is drawn and, dotted, for every other.
 
 `--quick` takes fewer pictures, seeds, strengths and epochs, and no dropout; `--out DIR` says where the picture goes.
 
-Tibshirani (1996), figure 2, for the diamond; Srivastava et al. (2014) for dropout; Ioffe & Szegedy (2015) for batch norm;
-Daubechies, Defrise & De Mol (2004) for shrinking; Prechelt, Early stopping - but when? (1998).
+Tibshirani (1996), figure 2, for the diamond; Srivastava et al. (2014) for dropout; Ioffe & Szegedy (2015) for batch
+norm; Daubechies, Defrise & De Mol (2004) for shrinking; Prechelt, Early stopping - but when? (1998).
 """
 
 from __future__ import annotations
