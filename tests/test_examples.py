@@ -5,7 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from bias_variance import decomposed
+from regularisation_pictures import Quadratic, least_on_diamond, least_on_disc
+
+import fnnets as fn
 
 TOP = Path(__file__).parent.parent / "examples"
 SCRIPTS = [path for path in sorted(TOP.rglob("*.py")) if '__name__ == "__main__"' in path.read_text()]
@@ -51,3 +56,31 @@ def test_quick_benchmark(path):
 def test_a_misspelt_option_gets_a_line_and_no_traceback(path, capsys):
     assert program(path, "--quik") == 2
     assert "--quik" in capsys.readouterr().err
+
+
+def test_bias_variance_and_noise_are_the_parts_of_the_error():
+    random = np.random.default_rng(0)
+    predictions = 0.5 + random.normal(size=(4, 20_000))  # off by ½, variance 1
+    observed = 2 * random.normal(size=(7, 20_000))  # variance 4
+    error, *parts = decomposed(predictions, observed)
+    np.testing.assert_allclose(sum(parts), error, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose([part.mean() for part in parts], (0.25, 1, 4), atol=0.05)
+
+
+@pytest.mark.parametrize(("least", "penalty"), [(least_on_disc, fn.l2), (least_on_diamond, fn.l1)])
+@pytest.mark.parametrize("share", [0.01, 0.3])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_penalty_and_its_constraint_have_the_same_minimum(least, penalty, share, seed):
+    random = np.random.default_rng(seed)
+    root = random.normal(size=(3, 2))
+    loss = Quadratic(root.T @ root, random.normal(size=2), 0.0)
+    free = np.linalg.solve(loss.hessian, loss.c)
+    np.testing.assert_allclose(least(loss, 10 * np.abs(free).sum()), free)
+
+    w = least(loss, share * np.abs(free).max())
+    slope = loss.slope(w)
+    rate = np.abs(slope).max() if penalty is fn.l1 else np.linalg.norm(slope) / np.linalg.norm(w)
+    pull = np.asarray(penalty(1.0, on=True).backward(np.float32(w)))
+    on = w != 0  # where |w| has a corner its slope is any number from -1 to 1
+    np.testing.assert_allclose(slope[on], -rate * pull[on], rtol=1e-5)
+    assert on.all() or np.abs(slope[~on]) <= rate
