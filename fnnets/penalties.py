@@ -41,7 +41,7 @@ class Penalty(NamedTuple):
 
 
 def l1(rate: Any, *, n: int = 1, on: Any = kernels) -> Penalty:
-    """The L1 penalty (lasso): it drives weights to exactly 0.
+    """The L1 penalty (lasso): it drives weights to 0.
 
     Formula: E = λ/n·Σ|w| over all weights that it acts on, λ = rate.
 
@@ -50,7 +50,8 @@ def l1(rate: Any, *, n: int = 1, on: Any = kernels) -> Penalty:
         dw = dvalue·λ/n·sgn w
 
     A step of gradient descent moves every weight by the same ηλ/n towards 0. Seen as a constraint it is
-    Σ|w| ≤ C, a diamond, whose corners make weights 0.
+    Σ|w| ≤ C, a diamond, whose corners make weights 0. A step of finite length passes over 0 and back again:
+    weights come near 0 and are exactly 0 only by a proximal step, as in `examples/regularisation.py`.
 
     Args:
       rate: λ, at least 0; a traced number too.
@@ -58,7 +59,6 @@ def l1(rate: Any, *, n: int = 1, on: Any = kernels) -> Penalty:
       on: what it acts on, a function from params to a tree of bools, or the tree; a bool in place of a
         subtree counts for all of it. Kernels and recurrent kernels by default; `fn.trainable` adds biases
         and scales. Leaves that are not floating point are left out always.
-        A kernel is told by its name, `w` or `u`: where params are called otherwise, say what `on` is.
         A kernel is told by its name, `w` or `u`: where params are called otherwise, say what `on` is.
 
     Returns:
@@ -102,7 +102,6 @@ def l2(rate: Any, *, n: int = 1, on: Any = kernels) -> Penalty:
       on: what it acts on, a function from params to a tree of bools, or the tree; a bool in place of a
         subtree counts for all of it. Kernels and recurrent kernels by default; `fn.trainable` adds biases
         and scales. Leaves that are not floating point are left out always.
-        A kernel is told by its name, `w` or `u`: where params are called otherwise, say what `on` is.
         A kernel is told by its name, `w` or `u`: where params are called otherwise, say what `on` is.
 
     Returns:
