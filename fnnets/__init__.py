@@ -31,7 +31,9 @@ from fnnets.differentiate import Aux as Aux
 from fnnets.differentiate import by_hand as by_hand
 from fnnets.differentiate import value_and_grad_by_hand as value_and_grad_by_hand
 from fnnets.insight import GradientFlow as GradientFlow
+from fnnets.insight import NonFinite as NonFinite
 from fnnets.insight import gradient_flow as gradient_flow
+from fnnets.insight import locate_nan as locate_nan
 from fnnets.insight import trace_backward as trace_backward
 from fnnets.layers import Dense as Dense
 from fnnets.layers import Embedding as Embedding

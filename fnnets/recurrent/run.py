@@ -75,7 +75,7 @@ class Run:
             return dcarry, (dz, (total, dcarry) if traced else None)
 
         kernels = turned(params)
-        traced = observe.records("gradients")
+        traced = observe.records("gradients", "values")
         before = jax.tree.map(lambda one, each: jnp.concatenate([one[None], each[:-1]]), first, after)
         ready = self._call(self.cell.ready, noise, steps.t, before, params, before, saved)
         scanned = (before, ready, steps.t, steps.mask, dy)
