@@ -213,9 +213,7 @@ def _backward(
     for quantity, leaf in _parts("dparams", dparams):
         path = _owner(net, list(back), quantity)
         order = (BACKWARD, *_route(net, path, backward=True), END - 1)
-        yield from _value(
-            order, "backward", path or net.info.name, quantity, leaf, None, place_of(net, path)
-        )
+        yield from _value(order, "backward", path or net.info.name, quantity, leaf, None, place_of(net, path))
     for quantity, leaf in _parts("dcarry", dcarry):
         yield from _value((BACKWARD, END, END), "backward", net.info.name, quantity, leaf)
 

@@ -66,7 +66,7 @@ class NonFinite(NamedTuple):
       >>> bool(fn.locate_nan(net, params, x))
       False
       >>> found = fn.locate_nan(net, params, x.at[2, 1].set(jnp.inf))
-      >>> found.direction, found.quantity, found.index, found.value
+      >>> found.direction, found.quantity, found.at, found.value
       ('input', 'x', (2, 1), 'inf')
     """
 
@@ -80,15 +80,14 @@ class NonFinite(NamedTuple):
         return f"NonFinite(code={self.code!r}, table=…)"
 
     def __str__(self) -> str:
-        where, index = self._where(), self.index
-        if where is None or index is None:
+        where, at = self._where(), self.at
+        if where is None or at is None:
             return "every value is finite"
-        at = f"[{', '.join(map(str, index))}]" if index else ""
-        what = f"{where.quantity}{at}"
+        what = f"{where.quantity}[{', '.join(map(str, at))}]" if at else where.quantity
         if where.direction == "input":
             return f"{what} is {self.value} before anything was computed"
         of = f" of {where.layer}" if where.layer else ""
-        copy = f", copy {', '.join(map(str, index[: where.copies]))}" if where.copies else ""
+        copy = f", copy {', '.join(map(str, at[: where.copies]))}" if where.copies else ""
         step = "" if where.time is None else f", step {self.step}"
         step += " of x, which it reads from the end" if step and where.turned else ""
         end = "," if copy or step else ""
@@ -96,7 +95,7 @@ class NonFinite(NamedTuple):
 
     @property
     def direction(self) -> str | None:
-        """Where it happened: "input" (before anything was computed), "forward", "loss" or "backward"."""
+        """What was being computed: "forward", "loss" or "backward"; "input" before anything was."""
         where = self._where()
         return None if where is None else where.direction
 
@@ -108,12 +107,12 @@ class NonFinite(NamedTuple):
 
     @property
     def quantity(self) -> str | None:
-        """Its name: y, c, z_f, f, dz_f, dparams[0].w, …"""
+        """Its name, such as y, c, z_f, f, dz_f or dparams[0].w."""
         where = self._where()
         return None if where is None else where.quantity
 
     @property
-    def index(self) -> tuple[int, ...] | None:
+    def at(self) -> tuple[int, ...] | None:
         """Where in the quantity, as `fn.intermediates` and `fn.trace_backward` have it."""
         where = self._where()
         if where is None:
@@ -126,18 +125,18 @@ class NonFinite(NamedTuple):
         return tuple(index[axis] for axis in range(len(axes)))
 
     @property
-    def copy(self) -> tuple[int, ...] | None:
+    def copies(self) -> tuple[int, ...] | None:
         """The copies of the stacks around the layer, the outermost first; () outside of stacks."""
-        where, index = self._where(), self.index
-        return None if where is None or index is None else index[: where.copies]
+        where, at = self._where(), self.at
+        return None if where is None or at is None else at[: where.copies]
 
     @property
     def step(self) -> int | None:
         """The time step of x, where the quantity belongs to the steps of a recurrence; else None."""
-        where, index = self._where(), self.index
-        if where is None or index is None or where.time is None:
+        where, at = self._where(), self.at
+        if where is None or at is None or where.time is None:
             return None
-        step = index[where.time]
+        step = at[where.time]
         return where.shape[where.time] - 1 - step if where.turned else step
 
     @property

@@ -91,7 +91,8 @@ def named(layer: Layer, kept: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def stages_of(steps: Traced) -> dict[str, dict[str, jax.Array]]:
     """The quantities of a recurrent layer's steps by name: as they arrive, inside, and as they leave."""
-    blocks, inside = dict(steps.blocks.value), {}
+    blocks = dict(steps.blocks.value)
+    inside: dict[str, jax.Array] = {}
     after = {f"d{name}": leaf for name, leaf in leaves(steps.after, "h").items()}
     before = {f"d{name}_before": leaf for name, leaf in leaves(steps.before, "h").items()}
     for name, leaf in leaves(steps.dz, "z").items():

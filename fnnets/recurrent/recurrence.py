@@ -148,8 +148,8 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
             mask = moved(steps.mask, axis)
             observe.note("gates", Gates(moved(cell.gates(after, kept), axis), mask))
         if observe.records("values"):
-            values = moved((cell.project(params, steps.x), cell.gates(after, kept), after), axis)
-            observe.note("steps", Stepped(*values, Static(blocks_of(params)), Static(axis)))
+            z, gates, after = moved((cell.project(params, steps.x), cell.gates(after, kept), after), axis)
+            observe.note("steps", Stepped(z, gates, after, Static(blocks_of(params)), Static(axis)))
 
     def leave(y: Any, mask: Any) -> Any:
         return y if mask is None else hidden(mask, y)
