@@ -199,7 +199,19 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
             dfirst = structure.unflatten([leaf.astype(dtype) for leaf, dtype in leaves])
         return dparams, dx.astype(x_dtype), dfirst
 
-    return named(Layer(init, apply, forward, backward, keep_stats, info))
+    def tangent(
+        params: Any, saved: RecurrentSaved, dparams: Any, dx: Any, dcarry: Any = None
+    ) -> tuple[Any, Any]:
+        steps, noise, first, after, kept, _ = saved
+        axis = axis_of(dx)
+        dx = jnp.moveaxis(dx.astype(output(first).dtype), axis, 0)
+        dx = dx if steps.mask is None else hidden(steps.mask, dx)
+        start = _carry(info, "dcarry", dcarry, jax.tree.map(jnp.zeros_like, first))
+        dy, last = run.tangent(params, first, after, kept, steps, noise, dparams, dx, start)
+        return jnp.moveaxis(leave(dy, steps.mask), 0, axis), last
+
+    offered = tangent if cell.tangent and options.memory == "all" else None
+    return named(Layer(init, apply, forward, backward, keep_stats, info, offered))
 
 
 def segment_length(memory: Memory, steps: int) -> int | None:
