@@ -15,12 +15,13 @@ params,
     √T      T·P           √T·H
     RTRL    T·S²·P ∝ H⁴   S·P ∝ H³, whatever T
 
-The dashed lines have these slopes. What the dense layer behind the LSTM learns is not among the P.
+Dashed lines have these slopes; BPTT's time in H has none, as so few units are hardly any work for it. What the dense
+layer behind the LSTM learns is not among the P.
 
 `--quick` takes fewer and smaller ones; `--out DIR` says where the picture goes.
 
 Williams & Zipser, A learning algorithm for continually running fully recurrent neural networks (1989); Menick et al.,
-Practical real time recurrent learning with a sparse approximation (2021), section 2 and table 1, for the costs.
+Practical real time recurrent learning with a sparse approximation (2021).
 """
 
 from __future__ import annotations
@@ -79,10 +80,8 @@ def forward_in_time(units: int) -> Callable[..., Any]:
 
 
 WAYS = {
-    "BPTT": Way(bptt, BLUE, {"seconds": 1, "bytes": 1}, {"seconds": 2, "bytes": 1}),
-    "BPTT, √T states": Way(
-        partial(bptt, memory="sqrt"), GREEN, {"seconds": 1, "bytes": 1}, {"seconds": 2, "bytes": 1}
-    ),
+    "BPTT": Way(bptt, BLUE, {"seconds": 1, "bytes": 1}, {"bytes": 1}),
+    "BPTT, √T states": Way(partial(bptt, memory="sqrt"), GREEN, {}, {}),
     "RTRL": Way(forward_in_time, ORANGE, {"seconds": 1, "bytes": 0}, {"seconds": 4, "bytes": 3}),
 }
 LENGTHS, WIDTHS = [16, 64, 256, 1024], [3, 6, 12, 24, 48]
@@ -196,9 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     name: [factor * getattr(each[at], field) for at in where] for name, each in found.items()
                 }
                 slopes = {
-                    name: getattr(way, slope)[field]
-                    for name, way in WAYS.items()
-                    if name != "BPTT, √T states"
+                    name: dues[field] for name in found if field in (dues := getattr(WAYS[name], slope))
                 }
                 draw(axes, numbers, values, slopes)
                 axes.set(title=f"{'Time' if unit == 'ms' else 'Memory'}, {unit}; {title}", xlabel=what)

@@ -159,9 +159,12 @@ def test_a_cell_will_do_and_vmap_over_params_too():
 def test_dtypes_stay(x64):
     x = jax.ShapeDtypeStruct((3, T, 2), jnp.bfloat16)
     params = jax.eval_shape(NET.init, jax.random.key(0), x)
+    carry = jax.eval_shape(
+        lambda params, x: fn.zero_carry(NET, params, x), params, x
+    )  # float64, whatever the params
     for dtype in (jnp.float32, jnp.bfloat16, jnp.float64):
         like = jax.tree.map(lambda leaf, dtype=dtype: jax.ShapeDtypeStruct(leaf.shape, dtype), params)
-        (value, aux), dparams = jax.eval_shape(fn.rtrl(NET, MSE).whole, like, x, x)
+        (value, aux), dparams = jax.eval_shape(fn.rtrl(NET, MSE).whole, like, x, x, carry)
         assert value.dtype == jnp.promote_types(dtype, jnp.float32)
         chex.assert_trees_all_equal_dtypes(dparams, like)
         assert aux.y.dtype == dtype

@@ -117,7 +117,7 @@ def rtrl(net: Layer | Cell, loss: Any) -> RTRL:
     References:
       Williams & Zipser, A learning algorithm for continually running fully recurrent neural networks, Neural
       Computation 1 (1989); Menick et al., Practical real time recurrent learning with a sparse approximation (ICLR 2021),
-      section 2, whose J, I and D are M, I and D here.
+      eq. 2, whose J, I and D are M, I and D here.
 
     Differences: Williams & Zipser write one unit's equation, p^k_ij for M, and teach a fully connected network whose
     output is part of its state; here net is any, and its readout is not part of M.
@@ -137,11 +137,14 @@ def rtrl(net: Layer | Cell, loss: Any) -> RTRL:
             params,
             reaches,
         )
-        if carry is None:
-            carry = _turned_back(jax.tree.map(lambda leaf: _repeated(leaf, math.prod(batch)), one), batch)
+        rows = math.prod(batch)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), one)
+        first = _turned_back(zeros, batch)
+        if carry is not None:
+            first = jax.tree.map(lambda leaf, zero: jnp.asarray(leaf, zero.dtype), carry, first)
         y, _, _ = jax.eval_shape(net.forward, params, row)
         nothing = jnp.zeros((), jnp.promote_types(y.dtype, jnp.float32))
-        return RTRLState(carry, influence, nothing, jax.tree.map(jnp.zeros_like, params), nothing)
+        return RTRLState(first, influence, nothing, jax.tree.map(jnp.zeros_like, params), nothing)
 
     def step(
         params: Any, state: RTRLState, x: Any, target: Any, *, mask: Any = None, loss_mask: Any = None
@@ -235,10 +238,6 @@ def _of(loss: Any, y: Any, target: Any, mask: Any) -> tuple[jax.Array, Kept]:
 def _row(x: Any) -> jax.ShapeDtypeStruct:
     """The shape of one example's step as a sequence of one."""
     return jax.ShapeDtypeStruct((1, *x.shape[len(c.mask_shape(x)) :]), x.dtype)
-
-
-def _repeated(leaf: jax.Array, times: int) -> jax.Array:
-    return jnp.broadcast_to(leaf, (times, *leaf.shape))
 
 
 def _turned(carry: Any, batch: tuple[int, ...]) -> Any:
