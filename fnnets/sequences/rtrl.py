@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Var
 from jax.flatten_util import ravel_pytree
 
 from fnnets import checks
@@ -285,8 +284,12 @@ def _reach(net: Layer, params: Any, row: Any, carry: Any) -> Any:
     """Which leaves of the params the next carry depends on, as a tree of bools."""
     step = jax.make_jaxpr(lambda params: net.forward(params, jnp.zeros(row.shape, row.dtype), carry)[1])
     program = step(params).jaxpr
-    used = {var for var in program.outvars if isinstance(var, Var)}
+
+    def variables(atoms: Any) -> set[Any]:
+        return {atom for atom in atoms if not hasattr(atom, "val")}  # which a literal has
+
+    used = variables(program.outvars)
     for line in reversed(program.eqns):
         if used & set(line.outvars):
-            used |= {var for var in line.invars if isinstance(var, Var)}
+            used |= variables(line.invars)
     return jax.tree.unflatten(jax.tree.structure(params), [var in used for var in program.invars])
