@@ -22,11 +22,12 @@ FIGURES = {"flops": "flops", "bytes": "bytes accessed", "temp": "temporary bytes
 
 @dataclass(frozen=True)
 class Claim:
-    """That `ours` is no slower than the best of the rivals, and its figures are at most each of theirs."""
+    """That `ours` is no slower than the best of the rivals, and its figures are at most so large a share of theirs."""
 
     ours: str
     rivals: tuple[str, ...]
     figures: tuple[str, ...] = tuple(FIGURES)
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,18 @@ def judge(claim: Claim, rows: Sequence[Row]) -> list[Verdict]:
         known = [row for row in (ours, *rivals) if name in row.figures]
         if len(known) < 2 or known[0] is not ours:
             continue
+        of, figure = "" if claim.share == 1 else f"{claim.share:g} of ", ours.figures[name]
         above = [
-            f"{row.name}'s {row.figures[name]:,}" for row in known if row.figures[name] < ours.figures[name]
+            f"{of}{row.name}'s {row.figures[name]:,}"
+            for row in known[1:]
+            if claim.share * row.figures[name] < figure
         ]
         least = min(row.figures[name] for row in known[1:])
-        text = f"{FIGURES[name]}: {ours.name}'s {ours.figures[name]:,} "
+        text = f"{FIGURES[name]}: {ours.name}'s {figure:,} "
         text += (
-            f"are MORE than {', '.join(above)}" if above else f"are at most each of theirs (least {least:,})"
+            f"are MORE than {', '.join(above)}"
+            if above
+            else f"are at most {of}each of theirs (least {least:,}, {figure / least:.2f} of it)"
         )
         verdicts.append(Verdict(not above, text))
     return verdicts

@@ -248,9 +248,9 @@ def _with_constant(layer: fn.Layer, forgotten: str) -> fn.Layer:
     """A normalisation derived as if its mean, or its variance, were a constant."""
     right = _moments.through
 
-    def through(dnormal: Any, normal: Any, inv: Any, mean_dnormal: Any, mean_product: Any) -> Any:
-        means = (0, mean_product) if forgotten == "mean" else (mean_dnormal, 0)
-        return right(dnormal, normal, inv, *means)
+    def through(*given: Any) -> Any:
+        *others, mean, product = given
+        return right(*others, *((0, product) if forgotten == "mean" else (mean, 0)))
 
     def backward(params: Any, saved: Any, dy: Any, dcarry: Any = None) -> Any:
         with mock.patch.object(_moments, "through", through):

@@ -105,12 +105,12 @@ def conv(
         return kernel.start(info, key, x, (*lying.kernel, groups, features), kernel_init, bias_init)
 
     def apply(params: Conv, x: Any, *, mask: Any = None) -> jax.Array:
-        x = kernel.fitting(info, params, x, mask, axes=len(lying.kernel), groups=groups)
+        x = kernel.fitting(info, params, x, mask, kernel=lying.kernel, groups=groups)
         y = correlate(x.astype(params.w.dtype), params.w, axes(x), groups)
         return y if params.b is None else y + params.b
 
     def forward(params: Conv, x: Any, *, mask: Any = None) -> tuple[jax.Array, ConvSaved]:
-        x = kernel.fitting(info, params, x, mask, axes=len(lying.kernel), groups=groups)
+        x = kernel.fitting(info, params, x, mask, kernel=lying.kernel, groups=groups)
         return apply(params, x), ConvSaved(x, mask)
 
     def backward(params: Conv, saved: ConvSaved, dy: jax.Array) -> tuple[Conv, jax.Array]:

@@ -96,7 +96,7 @@ def conv_transpose(
         return kernel.start(info, key, x, (*lying.kernel, groups, features), kernel_init, bias_init)
 
     def apply(params: Conv, x: Any) -> jax.Array:
-        x = kernel.fitting(info, params, x, None, axes=len(lying.kernel), groups=groups)
+        x = kernel.fitting(info, params, x, None, kernel=lying.kernel, groups=groups)
         y = spread(x.astype(params.w.dtype), exchanged(params.w, groups), axes(x), groups)
         return y if params.b is None else y + params.b
 

@@ -65,10 +65,15 @@ def spatial(info: Info, x: Any, axes: int) -> tuple[int, ...]:
     return tuple(x.shape[-axes - 1 : -1])
 
 
-def fitting(info: Info, params: Any, x: Any, mask: Any, *, axes: int, groups: int) -> jax.Array:
+def fitting(info: Info, params: Any, x: Any, mask: Any, *, kernel: tuple[int, ...], groups: int) -> jax.Array:
     """X as an array that fits the params, with 0 where the mask is False."""
     checks.node(info, params, Conv)
-    spatial(info, x, axes)
+    if tuple(params.w.shape[:-2]) != kernel:
+        raise ValueError(
+            f"{info}: params.w must have shape ({', '.join(map(str, kernel))}, C / groups, features), got "
+            f"{checks.shape_text(params.w.shape)}; pass what this layer's own init gave."
+        )
+    spatial(info, x, len(kernel))
     checks.width(info, x, params.w.shape[-2] * groups)
     if mask is None:
         return jnp.asarray(x)

@@ -119,12 +119,13 @@ def out_size(
 
 
 def per_axis(who: str, name: str, value: Any, n: int | None) -> tuple[int, ...]:
-    """A setting as one whole number of at least 1 for each of n axes; n=None takes as many as there are."""
+    """A setting as one whole number of at least 1 for each of n axes; n=None takes as many as there are, up to 3."""
     if hasattr(value, "__index__") and n is not None:
         checks.positive(who, **{name: value})
         return (int(value),) * n
-    if not isinstance(value, Sequence) or isinstance(value, str) or not value or n not in (None, len(value)):
-        wanted = "an int or a tuple of ints" if n is None else f"an int or a tuple of {n}"
+    fitting = (1, 2, 3) if n is None else (n,)
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) not in fitting:
+        wanted = f"an int or a tuple of {'one, two or three' if n is None else n}"
         raise ValueError(f"{who}: {name} must be {wanted}, one for each spatial axis, got {value!r}.")
     checks.positive(who, **{f"{name}[{i}]": size for i, size in enumerate(value)})
     return tuple(map(int, value))

@@ -16,7 +16,8 @@ def dropout(rate: float, *, shared_axes: tuple[int, ...] = ()) -> Layer:
 
     Formula: y = x ⊙ keep / (1 − rate), keep ~ Bernoulli(1 − rate) in training; y = x at inference. With
     shared axes there is one draw for all places along them: `shared_axes=(-2,)` on (…, T, D) drops a
-    feature in all time steps of a sequence or in none (variational dropout).
+    feature in all time steps of a sequence or in none (variational dropout), `shared_axes=(-3, -2)` on
+    (…, H, W, C) whole feature maps of a picture (spatial dropout).
 
     Derivation: keep is drawn, not computed from x, so ∂y/∂x = keep / (1 − rate) and
 
@@ -53,7 +54,8 @@ def dropout(rate: float, *, shared_axes: tuple[int, ...] = ()) -> Layer:
     References:
       Srivastava, Hinton, Krizhevsky, Sutskever & Salakhutdinov, Dropout, JMLR 15 (2014), section 4;
       Gal & Ghahramani, A theoretically grounded application of dropout in recurrent neural networks
-      (2016), section 4.2, for shared_axes=(-2,).
+      (2016), section 4.2, for shared_axes=(-2,); Tompson, Goroshin, Jain, LeCun & Bregler, Efficient object
+      localization using convolutional networks (2015), section 3.2, for shared_axes=(-3, -2).
 
     Differences: the paper scales at test time; scaling in training ("inverted") is what the frameworks do.
     `rate` is of dropping, as in Keras, flax and haiku. Shared axes are flax's `broadcast_dims`; Keras'

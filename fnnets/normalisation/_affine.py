@@ -12,9 +12,9 @@ from fnnets.normalisation._moments import Moments
 
 
 class NormSaved(NamedTuple):
-    """What a normalisation keeps for its backward: x as it came, from which x̂ is computed again."""
+    """What a normalisation keeps for its backward: x − μ, from which x̂ is one product away."""
 
-    x: jax.Array
+    centred: jax.Array  # in the dtype of x
     valid: jax.Array | None  # the mask, (…, 1)
     moments: Moments
 
@@ -60,8 +60,12 @@ def scaled(params: Any, normal: jax.Array, valid: Any, like: jax.Array) -> jax.A
     """y = scale ⊙ x̂ + b, and 0 where nothing counts, in the dtype of the params (of `like` where there are none)."""
     y = normal if params.scale is None else normal * params.scale
     y = y if params.b is None else y + params.b
-    dtype = next((leaf.dtype for leaf in jax.tree.leaves(params)), like.dtype)
-    return hidden(y, valid).astype(dtype)
+    return hidden(y, valid).astype(dtype(params, like))
+
+
+def dtype(params: Any, like: jax.Array) -> Any:
+    """The dtype of y."""
+    return next((leaf.dtype for leaf in jax.tree.leaves(params)), like.dtype)
 
 
 def scale_gradient(params: Any, dy: jax.Array, normal: jax.Array) -> tuple[Any, Any]:

@@ -8,6 +8,8 @@ Each place moves μ by 1/n and, since Σ(x − μ) = 0, σ² by 2(x_j − μ)/n:
 
     ∂x̂_i/∂x_j = inv·(δ_ij − 1/n − x̂_i·x̂_j/n)
     dx = inv·(dx̂ − ⟨dx̂⟩ − x̂·⟨dx̂ ⊙ x̂⟩)
+
+What is kept of x is x − μ: every later pass goes over it once, with one factor for all places of a mean.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ class Moments(NamedTuple):
     """Mean and variance, with the axes that they were taken over kept at length 1."""
 
     mean: jax.Array
-    rest: jax.Array  # the mean of x − mean, which is 0 but for rounding
+    rest: Any  # the mean of x − mean, which is 0 but for rounding
     var: jax.Array
     number: jax.Array | None  # of the places that count; None of moments that were not taken from x
 
@@ -59,24 +61,37 @@ def average(values: jax.Array, places: Places, n: Any) -> jax.Array:
     return total(values, places) / jnp.maximum(n, 1)
 
 
-def moments(x: jax.Array, places: Places) -> Moments:
-    """Mean and variance in two passes.
+def centre(x: jax.Array, places: Places) -> tuple[jax.Array, Moments]:
+    """x − μ, and mean and variance in two passes.
 
     The second passes over x − μ, whose own mean is what rounding has left in μ: with it the variance of a
     constant is 0 exactly, however large the constant.
     """
     n = number(x, places)
     mean = average(x, places, n)
-    centred = x - mean
+    centred = _written_once(x, mean)
     rest = average(centred, places, n)
     var = jnp.maximum(average(jnp.square(centred), places, n) - jnp.square(rest), 0)
-    return Moments(mean, rest, var, n)
+    return centred, Moments(mean, rest, var, n)
 
 
-def normalised(x: jax.Array, moments: Moments, epsilon: float) -> tuple[jax.Array, jax.Array]:
-    """(x̂, inv)."""
-    inv = jax.lax.rsqrt(moments.var + epsilon)
-    return (x - moments.mean - moments.rest) * inv, inv
+def _written_once(x: jax.Array, mean: jax.Array) -> jax.Array:
+    """x − μ. Nothing is above ∞: the comparison has XLA keep x − μ in place of x.
+
+    A plain difference it would write for the sums and compute again wherever else it is used, which keeps x in
+    memory too. What needs two whole arrays it does not compute twice.
+    """
+    return x - jnp.where(x > jnp.inf, x, mean)
+
+
+def inverse(moments: Moments, epsilon: float) -> jax.Array:
+    """inv = 1/√(σ² + ε)."""
+    return jax.lax.rsqrt(moments.var + epsilon)
+
+
+def normalised(centred: jax.Array, moments: Moments, inv: jax.Array) -> jax.Array:
+    """x̂ of x − μ."""
+    return (centred - moments.rest) * inv
 
 
 def textbook(x: jax.Array, places: Places, epsilon: float) -> jax.Array:
@@ -87,6 +102,13 @@ def textbook(x: jax.Array, places: Places, epsilon: float) -> jax.Array:
     return (x - mean) / jnp.sqrt(var + epsilon)
 
 
-def through(dnormal: Any, normal: Any, inv: Any, mean_dnormal: Any, mean_product: Any) -> jax.Array:
-    """dx from dx̂ and its means ⟨dx̂⟩ and ⟨dx̂ ⊙ x̂⟩."""
-    return inv * (dnormal - mean_dnormal - normal * mean_product)
+def through(
+    d: jax.Array, centred: jax.Array, rest: Any, inv: Any, factor: Any, mean_d: Any, mean_product: Any
+) -> jax.Array:
+    """dx = factor·(d − ⟨d⟩ − x̂·⟨d ⊙ x̂⟩) from d and its two means, x̂ being (centred − rest)·inv.
+
+    d is dx̂ with the factor inv; or dy with inv·scale, where one scale belongs to all places of a mean. Sorted by
+    what differs from place to place: two products and two sums for each.
+    """
+    of_centred = -factor * inv * mean_product
+    return factor * d + (of_centred * centred - (factor * mean_d + of_centred * rest))

@@ -129,30 +129,37 @@ def batch_norm(
         x, valid = a.fitting(info, params, BatchNorm, x, mask)
         clean = a.clean(x, valid)
         if train:
-            moments = m.moments(clean, places(x, valid))
+            centred, moments = m.centre(clean, places(x, valid))
         else:
             mean, var = a.precise(params.stats.mean), a.precise(params.stats.var)
-            moments = m.Moments(mean, jnp.zeros_like(mean), var, None)
-        normal, _ = m.normalised(clean, moments, epsilon)
-        return a.scaled(params, normal, valid, x), a.NormSaved(x, valid, moments)
+            centred, moments = clean - mean, m.Moments(mean, jnp.zeros_like(mean), var, None)
+        factor = m.inverse(moments, epsilon)
+        factor = factor if params.scale is None else factor * params.scale
+        offset = -moments.rest * factor
+        offset = offset if params.b is None else offset + params.b
+        y = a.hidden(factor * centred + offset, valid).astype(a.dtype(params, x))
+        return y, a.NormSaved(centred.astype(x.dtype), valid, moments)
 
     def backward(params: BatchNorm, saved: a.NormSaved, dy: jax.Array) -> tuple[BatchNorm, jax.Array]:
-        x, valid, moments = saved
-        normal, inv = m.normalised(a.clean(x, valid), moments, epsilon)
-        dy = a.hidden(dy, valid).astype(normal.dtype)
+        centred, valid, moments = a.precise(saved.centred), saved.valid, saved.moments
+        inv = m.inverse(moments, epsilon).reshape(-1)
+        dy = a.hidden(dy, valid).astype(centred.dtype)
         leading = tuple(range(dy.ndim - 1))
-        sums = (dy * normal).sum(leading), dy.sum(leading)
-        kept = zip(sums, (params.scale, params.b), strict=True)
-        dscale, db = (None if leaf is None else own.astype(leaf.dtype) for own, leaf in kept)
+        sum_dy = dy.sum(leading)
+        sum_product = inv * ((dy * centred).sum(leading) - moments.rest.reshape(-1) * sum_dy)  # Σ dy ⊙ x̂
+        dscale = None if params.scale is None else sum_product.astype(params.scale.dtype)
+        db = None if params.b is None else sum_dy.astype(params.b.dtype)
         factor = inv if params.scale is None else inv * params.scale
         if moments.number is None:
             dx = factor * dy
         else:
+            sums = sum_dy, sum_product
             sums = sums if axis_name is None else jax.lax.psum(sums, axis_name)
-            mean_product, mean_dy = (each / jnp.maximum(moments.number, 1) for each in sums)
-            dx = a.hidden(m.through(dy, normal, factor, mean_dy, mean_product), valid)
+            mean_dy, mean_product = (each / jnp.maximum(moments.number, 1) for each in sums)
+            dx = m.through(dy, centred, moments.rest, inv, factor, mean_dy, mean_product)
+            dx = a.hidden(dx, valid)
         zeros = jax.tree.map(jnp.zeros_like, params.stats)
-        return BatchNorm(dscale, db, zeros), dx.astype(x.dtype)
+        return BatchNorm(dscale, db, zeros), dx.astype(saved.centred.dtype)
 
     def update_stats(params: BatchNorm, saved: a.NormSaved) -> BatchNorm:
         mean, rest, var, number = saved.moments

@@ -108,19 +108,21 @@ def group_norm(
     def forward(params: GroupNorm, x: Any, *, mask: Any = None) -> tuple[jax.Array, a.NormSaved]:
         x, valid = fitting(params, x, mask)
         parts, places = parted(a.clean(x, valid), valid)
-        moments = m.moments(parts, places)
-        normal, _ = m.normalised(parts, moments, epsilon)
-        return a.scaled(params, normal.reshape(x.shape), valid, x), a.NormSaved(x, valid, moments)
+        centred, moments = m.centre(parts, places)
+        normal = m.normalised(centred, moments, m.inverse(moments, epsilon))
+        y = a.scaled(params, normal.reshape(x.shape), valid, x)
+        return y, a.NormSaved(centred.reshape(x.shape).astype(x.dtype), valid, moments)
 
     def backward(params: GroupNorm, saved: a.NormSaved, dy: jax.Array) -> tuple[GroupNorm, jax.Array]:
         x, valid, moments = saved
-        parts, _ = parted(a.clean(x, valid), valid)
-        normal, inv = m.normalised(parts, moments, epsilon)
+        centred, places = parted(a.precise(x), valid)
+        inv = m.inverse(moments, epsilon)
+        normal = m.normalised(centred, moments, inv)
         dy = a.hidden(dy, valid).astype(normal.dtype)
-        dnormal, places = parted(dy if params.scale is None else dy * params.scale, valid)
+        dnormal, _ = parted(dy if params.scale is None else dy * params.scale, valid)
         mean_dnormal = m.average(dnormal, places, moments.number)
         mean_product = m.average(dnormal * normal, places, moments.number)
-        dx = m.through(dnormal, normal, inv, mean_dnormal, mean_product).reshape(x.shape)
+        dx = m.through(dnormal, centred, moments.rest, inv, inv, mean_dnormal, mean_product).reshape(x.shape)
         dparams = GroupNorm(*a.scale_gradient(params, dy, normal.reshape(x.shape)))
         return dparams, a.hidden(dx, valid).astype(x.dtype)
 

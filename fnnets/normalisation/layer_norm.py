@@ -75,19 +75,21 @@ def layer_norm(*, epsilon: float = 1e-5, use_scale: bool = True, use_bias: bool 
 
     def forward(params: LayerNorm, x: Any, *, mask: Any = None) -> tuple[jax.Array, a.NormSaved]:
         x, valid = a.fitting(info, params, LayerNorm, x, mask)
-        clean = a.clean(x, valid)
-        moments = m.moments(clean, FEATURES)
-        normal, _ = m.normalised(clean, moments, epsilon)
-        return a.scaled(params, normal, valid, x), a.NormSaved(x, valid, moments)
+        centred, moments = m.centre(a.clean(x, valid), FEATURES)
+        normal = m.normalised(centred, moments, m.inverse(moments, epsilon))
+        return a.scaled(params, normal, valid, x), a.NormSaved(centred.astype(x.dtype), valid, moments)
 
     def backward(params: LayerNorm, saved: a.NormSaved, dy: jax.Array) -> tuple[LayerNorm, jax.Array]:
-        x, valid, moments = saved
-        normal, inv = m.normalised(a.clean(x, valid), moments, epsilon)
+        centred, valid, moments = a.precise(saved.centred), saved.valid, saved.moments
+        inv = m.inverse(moments, epsilon)
+        normal = m.normalised(centred, moments, inv)
         dy = a.hidden(dy, valid).astype(normal.dtype)
         dnormal = dy if params.scale is None else dy * params.scale
         mean_dnormal = dnormal.mean(-1, keepdims=True)
         mean_product = (dnormal * normal).mean(-1, keepdims=True)
-        dx = m.through(dnormal, normal, inv, mean_dnormal, mean_product)
-        return LayerNorm(*a.scale_gradient(params, dy, normal)), dx.astype(x.dtype)
+        dx = m.through(dnormal, centred, moments.rest, inv, inv, mean_dnormal, mean_product)
+        return LayerNorm(*a.scale_gradient(params, dy, normal)), a.hidden(dx, valid).astype(
+            saved.centred.dtype
+        )
 
     return layer(init, apply, forward, backward, name=info)

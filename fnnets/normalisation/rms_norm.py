@@ -59,9 +59,9 @@ def rms_norm(*, epsilon: float = 1e-6, use_scale: bool = True, use_bias: bool = 
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
-      >>> net, x = fn.rms_norm(), jnp.array([[1.0, 7.0]])
-      >>> net.apply(net.init(jax.random.key(0), x), x).round(3)[0]
-      Array([0.2, 1.4], dtype=float32)
+      >>> net, x = fn.rms_norm(), jnp.array([[6.0, 0.0, 0.0, 0.0]])
+      >>> net.apply(net.init(jax.random.key(0), x), x).round(3).tolist()
+      [[2.0, 0.0, 0.0, 0.0]]
 
     References:
       Zhang & Sennrich, Root mean square layer normalization (2019), eq. 4.
@@ -94,7 +94,7 @@ def rms_norm(*, epsilon: float = 1e-6, use_scale: bool = True, use_bias: bool = 
         dy = a.hidden(dy, valid).astype(normal.dtype)
         dnormal = dy if params.scale is None else dy * params.scale
         mean_product = (dnormal * normal).mean(-1, keepdims=True)
-        dx = m.through(dnormal, normal, inv, 0, mean_product)
+        dx = m.through(dnormal, normal, 0, 1, inv, 0, mean_product)
         return RMSNorm(*a.scale_gradient(params, dy, normal)), dx.astype(x.dtype)
 
     return layer(init, apply, forward, backward, name=info)
