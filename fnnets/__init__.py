@@ -31,7 +31,9 @@ from fnnets.differentiate import Aux as Aux
 from fnnets.differentiate import by_hand as by_hand
 from fnnets.differentiate import value_and_grad_by_hand as value_and_grad_by_hand
 from fnnets.insight import GradientFlow as GradientFlow
+from fnnets.insight import NonFinite as NonFinite
 from fnnets.insight import gradient_flow as gradient_flow
+from fnnets.insight import locate_nan as locate_nan
 from fnnets.insight import trace_backward as trace_backward
 from fnnets.layers import Dense as Dense
 from fnnets.layers import Embedding as Embedding
@@ -101,11 +103,14 @@ from fnnets.recursive import nodes as nodes
 from fnnets.recursive import pad_trees as pad_trees
 from fnnets.recursive import recursive as recursive
 from fnnets.recursive import tree_lstm as tree_lstm
+from fnnets.sequences import RTRL as RTRL
+from fnnets.sequences import RTRLState as RTRLState
 from fnnets.sequences import TruncatedBPTT as TruncatedBPTT
 from fnnets.sequences import Window as Window
 from fnnets.sequences import generate as generate
 from fnnets.sequences import length_mask as length_mask
 from fnnets.sequences import pad_sequences as pad_sequences
+from fnnets.sequences import rtrl as rtrl
 from fnnets.sequences import shift_right as shift_right
 from fnnets.sequences import truncated_bptt as truncated_bptt
 from fnnets.summarise import summary as summary

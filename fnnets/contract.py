@@ -64,6 +64,9 @@ class Layer(NamedTuple):
         holds integers.
       update_stats: `(params, saved) -> params` with the moving statistics of this batch taken in.
       info: the layer's name, settings and children.
+      tangent: optional, forward mode by hand: `(params, saved, dparams, dx, dcarry=None) -> (dy, dcarry)`. Here d∗
+        is a change of ∗, and dy what changes of params, x and the first carry make of y, to first order; the same
+        linear map as `backward`, in the other direction. None where a layer does not offer it.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -83,6 +86,7 @@ class Layer(NamedTuple):
     backward: Callable[..., tuple[Params, Any, Carry]]
     update_stats: Callable[[Params, Saved], Params]
     info: Info
+    tangent: Callable[..., tuple[Any, Carry]] | None = None
 
     def __repr__(self) -> str:
         return self.info.label or self.info.name
@@ -118,6 +122,7 @@ def layer(
     forward: Callable[..., tuple[Any, Saved]],
     backward: Callable[[Params, Saved, Any], tuple[Params, Any]],
     *,
+    tangent: Callable[[Params, Saved, Params, Any], Any] | None = None,
     name: str | Info = "layer",
 ) -> Layer:
     """Makes a `Layer` of four short functions, for a layer with no carry and no moving statistics.
@@ -133,6 +138,7 @@ def layer(
         apply and forward may also name `key`, `train` or `mask` as keyword arguments; those
         that they name are passed on. saved is a tree of arrays; a shape, a string or whatever is no array
         goes in as `fn.Static(value)`.
+      tangent: optional, `(params, saved, dparams, dx) -> dy`: what changes dparams and dx make of y.
       name: what errors and tables call the layer; an `Info` where there are settings to show.
 
     Returns:
@@ -181,7 +187,15 @@ def layer(
         dparams, dx = checks.pair(info, "backward", "(dparams, dx)", backward(params, saved, dy))
         return dparams, dx, None
 
-    return named(Layer(init, lifted_apply, lifted_forward, lifted_backward, keep_stats, info))
+    def lifted_tangent(
+        params: Params, saved: Saved, dparams: Params, dx: Any, dcarry: Carry = None
+    ) -> tuple[Any, Carry]:
+        checks.no_carry(info, dcarry)
+        assert tangent is not None
+        return tangent(params, saved, dparams, dx), None
+
+    functions = (lifted_apply, lifted_forward, lifted_backward, keep_stats, info)
+    return named(Layer(init, *functions, tangent=None if tangent is None else lifted_tangent))
 
 
 def named(layer: Layer) -> Layer:

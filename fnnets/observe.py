@@ -19,9 +19,9 @@ _path: ContextVar[tuple[str, ...]] = ContextVar("path", default=())
 _alter: ContextVar[Alter | None] = ContextVar("alter", default=None)
 _watch: ContextVar[_Watch | None] = ContextVar("watch", default=None)
 
-# What can be recorded: the children's outputs; their gradients on the way back; the gates of recurrent layers; and
-# the zeros that `probe` offers to add.
-Kind = Literal["outputs", "gradients", "gates", "zeros"]
+# What can be recorded: the children's outputs; their gradients on the way back; the gates of recurrent layers; the
+# zeros that `probe` offers to add; and all values that the children and the steps of recurrences come by, both ways.
+Kind = Literal["outputs", "gradients", "gates", "zeros", "values"]
 
 
 class _Watch(NamedTuple):
@@ -48,12 +48,15 @@ def here() -> str:
     return "/".join(_path.get())
 
 
-def seen(layer: Layer, x: Any, y: Any) -> Any:
+def seen(layer: Layer, x: Any, y: Any, mask: Any) -> Any:
     """A child's output on its way on: recorded where that is asked for, replaced where `altering` says so."""
     if (alter := _alter.get()) is not None:
         y = alter(here(), layer, x, y)
     if records("outputs"):
         keep({here(): y})
+    if records("values"):
+        note("y", y)
+        note("mask", mask)
     return passed(y)
 
 
@@ -88,10 +91,10 @@ def altering(alter: Alter) -> Iterator[None]:
         _alter.reset(token)
 
 
-def records(kind: Kind) -> bool:
-    """Whether values of that kind are being recorded."""
+def records(*kinds: Kind) -> bool:
+    """Whether values of one of these kinds are being recorded."""
     watch = _watch.get()
-    return watch is not None and watch.kind == kind
+    return watch is not None and watch.kind in kinds
 
 
 def keep(values: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ def apply_child(
 ) -> Any:
     """Child i's output, shown to whoever observes."""
     with observe.child(parent, i, layer):
-        return observe.seen(layer, x, layer.apply(params, x, key=key, train=train, mask=mask))
+        return observe.seen(layer, x, layer.apply(params, x, key=key, train=train, mask=mask), mask)
 
 
 def forward_child(
@@ -30,15 +30,18 @@ def forward_child(
     """Child i's (y, carry, saved), y shown to whoever observes."""
     with observe.child(parent, i, layer):
         y, carry, saved = layer.forward(params, x, carry, key=key, train=train, mask=mask)
-        return observe.seen(layer, x, y), carry, saved
+        return observe.seen(layer, x, y, mask), carry, saved
 
 
 def backward_child(parent: Any, i: int, layer: Layer, params: Any, saved: Any, dy: Any, dcarry: Any) -> Any:
     """Child i's (dparams, dx, dcarry); its dy is shown to whoever observes."""
     with observe.child(parent, i, layer):
-        if observe.records("gradients"):
+        if observe.records("gradients", "values"):
             observe.note("dy", dy)
-        return layer.backward(params, saved, dy, dcarry)
+        dparams, dx, dcarry = layer.backward(params, saved, dy, dcarry)
+        if observe.records("values"):
+            observe.note("dx", dx)
+        return dparams, dx, dcarry
 
 
 def one_each(who: Any, carry: Any, n: int) -> list[Any]:

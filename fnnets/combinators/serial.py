@@ -24,7 +24,8 @@ def serial(*layers: Layer) -> Layer:
     Formula: h_0 = x, h_{i+1} = f_i(params_i, h_i), y = h_n.
 
     Derivation: the chain rule from the end to the start. With dh_n = dy, each layer's own
-    backward gives (dparams_i, dh_i) from dh_{i+1}; dx = dh_0.
+    backward gives (dparams_i, dh_i) from dh_{i+1}; dx = dh_0. In forward mode, where all layers offer it, from the
+    start to the end: from dh_0 = dx, each layer's tangent gives dh_{i+1} from (dparams_i, dh_i); dy = dh_n.
 
     Args:
       *layers: any layers or networks; none at all gives the identity.
@@ -98,6 +99,16 @@ def serial(*layers: Layer) -> Layer:
         children = zip(layers, params, saved.children, strict=True)
         return tuple(child.update_stats(own, kept) for child, own, kept in children)
 
-    return named(
-        Layer(init, apply, forward, backward, update_stats if c.any_stats(layers) else keep_stats, info)
-    )
+    def tangent(
+        params: Any, saved: SerialSaved, dparams: Any, dx: Any, dcarry: Any = None
+    ) -> tuple[Any, Any]:
+        dx, dcarries = c.hide_gradient(dx, saved.mask), c.one_each(info, dcarry, len(layers))
+        for i, (child, own, kept) in enumerate(zip(layers, params, saved.children, strict=True)):
+            assert child.tangent is not None
+            with observe.child(info, i, child):
+                dx, dcarries[i] = child.tangent(own, kept, dparams[i], dx, dcarries[i])
+        return dx, c.all_or_none(dcarries)
+
+    offered = tangent if all(child.tangent for child in layers) else None
+    stats = update_stats if c.any_stats(layers) else keep_stats
+    return named(Layer(init, apply, forward, backward, stats, info, offered))

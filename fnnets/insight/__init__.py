@@ -1,5 +1,7 @@
-"""Gradients seen on their way: by layer, by time step, and what becomes of them."""
+"""Networks seen from within: gradients on their way, what becomes of them, and where a value went wrong."""
 
 from fnnets.insight.gradient_flow import GradientFlow as GradientFlow
 from fnnets.insight.gradient_flow import gradient_flow as gradient_flow
+from fnnets.insight.locate import locate_nan as locate_nan
+from fnnets.insight.non_finite import NonFinite as NonFinite
 from fnnets.insight.trace import trace_backward as trace_backward

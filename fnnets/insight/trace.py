@@ -91,20 +91,25 @@ def named(layer: Layer, kept: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def stages_of(steps: Traced) -> dict[str, dict[str, jax.Array]]:
     """The quantities of a recurrent layer's steps by name: as they arrive, inside, and as they leave."""
-    blocks, inside = dict(steps.blocks.value), {}
-    after = {f"d{name}": leaf for name, leaf in _leaves(steps.after, "h").items()}
-    before = {f"d{name}_before": leaf for name, leaf in _leaves(steps.before, "h").items()}
-    for name, leaf in _leaves(steps.dz, "z").items():
+    blocks = dict(steps.blocks.value)
+    inside: dict[str, jax.Array] = {}
+    after = {f"d{name}": leaf for name, leaf in leaves(steps.after, "h").items()}
+    before = {f"d{name}_before": leaf for name, leaf in leaves(steps.before, "h").items()}
+    for name, leaf in leaves(steps.dz, "z").items():
         own = f"dz.{name}" if f"d{name}" in ("dy", *after) else f"d{name}"
-        if (parts := blocks.get(leaf.shape[-1])) is None:
-            inside[own] = leaf
-            continue
-        pieces = zip(parts, jnp.split(leaf, len(parts), -1), strict=True)
-        inside |= {f"{own}_{part}": piece for part, piece in pieces}
+        inside |= in_blocks(own, leaf, blocks)
     return {"after": after, "dz": inside, "before": before}
 
 
-def _leaves(tree: Any, alone: str) -> dict[str, jax.Array]:
+def in_blocks(name: str, leaf: jax.Array, blocks: dict[int, tuple[str, ...]]) -> dict[str, jax.Array]:
+    """An array cut into the blocks that params document for its length; itself where they do not."""
+    if (parts := blocks.get(leaf.shape[-1])) is None:
+        return {name: leaf}
+    pieces = zip(parts, jnp.split(leaf, len(parts), -1), strict=True)
+    return {f"{name}_{part}": piece for part, piece in pieces}
+
+
+def leaves(tree: Any, alone: str) -> dict[str, jax.Array]:
     """The leaves of a tree by field, key or number; `alone` where it is one array."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="_") or alone: leaf for path, leaf in leaves}

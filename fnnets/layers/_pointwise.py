@@ -18,8 +18,9 @@ def pointwise(
     backward: Callable[[Any, jax.Array], jax.Array],
     *,
     least_rank: int = 0,
+    tangent: Callable[[Any, jax.Array], jax.Array] | None = None,
 ) -> Layer:
-    """The layer y = f(x): `forward(x) -> (y, saved)` and `backward(saved, dy) -> dx`."""
+    """The layer y = f(x): `forward(x) -> (y, saved)`, `backward(saved, dy) -> dx`, `tangent(saved, dx) -> dy`."""
 
     def checked(x: Any) -> jax.Array:
         x = checks.floats(info, x)
@@ -31,5 +32,6 @@ def pointwise(
         lambda params, x: f(checked(x)),
         lambda params, x: forward(checked(x)),
         lambda params, saved, dy: ((), backward(saved, dy)),
+        tangent=None if tangent is None else lambda params, saved, dparams, dx: tangent(saved, dx),
         name=info,
     )

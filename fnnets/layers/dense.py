@@ -40,6 +40,10 @@ def dense(
         db_j  = Σ_n dy_nj
         dx_ni = Σ_j dy_nj w_ij    that is  dx = dy·wᵀ
 
+    In forward mode, where d∗ is a change of ∗, the same three derivatives give by the product rule
+
+        dy_nj = Σ_i dx_ni w_ij + Σ_i x_ni dw_ij + db_j    that is  dy = dx·w + x·dw + db
+
     Args:
       features: the number of outputs.
       use_bias: whether b is there; `Dense.b` is None without.
@@ -98,4 +102,9 @@ def dense(
         dx = (dy @ params.w.T).astype(x.dtype)
         return Dense(dw, db), dx
 
-    return layer(init, apply, forward, backward, name=info)
+    def tangent(params: Dense, x: jax.Array, dparams: Dense, dx: jax.Array) -> jax.Array:
+        x, dx = (each.astype(params.w.dtype) for each in (x, dx))
+        dy = dx @ params.w + x @ dparams.w
+        return dy if dparams.b is None else dy + dparams.b
+
+    return layer(init, apply, forward, backward, tangent=tangent, name=info)

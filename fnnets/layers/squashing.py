@@ -48,6 +48,8 @@ def tanh() -> Layer:
 
         dx = dy ⊙ (1 − y²)
 
+    Each y_i sees its own x_i alone, so a change of x makes dy = dx ⊙ (1 − y²): the same map in both directions.
+
     Returns:
       A `Layer` without params, x (…) floats of any shape, y the same.
 
@@ -64,7 +66,7 @@ def tanh() -> Layer:
     def backward(y: jax.Array, dy: jax.Array) -> jax.Array:
         return dy * (1 - y * y)
 
-    return pointwise(describe(tanh), jnp.tanh, forward, backward)
+    return pointwise(describe(tanh), jnp.tanh, forward, backward, tangent=backward)
 
 
 def hard_sigmoid() -> Layer:

@@ -70,6 +70,7 @@ class Kept(NamedTuple):
     counts: jax.Array  # (…) bools
     divisor: jax.Array  # ()
     dtype: Static
+    mean: Static  # whether the divisor counts examples: the mean over parts is then that of their values, weighed by it
 
 
 def loss(
@@ -137,7 +138,9 @@ def loss(
     def lifted_forward(y: Any, target: Any, mask: Any = None) -> tuple[jax.Array, Kept]:
         batch = read(y, target, mask)
         e, saved = forward(batch.y, batch.t)
-        return reduced(e, batch), Kept(saved, batch.counts, batch.divisor, batch.dtype)
+        return reduced(e, batch), Kept(
+            saved, batch.counts, batch.divisor, batch.dtype, Static(examples == "mean")
+        )
 
     def lifted_backward(kept: Kept, dvalue: Any = 1.0) -> jax.Array:
         dsum = ratio(jnp.asarray(dvalue, kept.divisor.dtype), kept.divisor)

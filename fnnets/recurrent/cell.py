@@ -55,8 +55,12 @@ class Cell(NamedTuple):
         at once, with the carry *after* each; from 0 to 1, the ends of its range: σ(z), or ½·tanh(z) + ½.
       shown: optional, likewise: `(dz) -> tree`, dz as a trace is to show it. One like z, or the field `z` of one, is
         taken for the gradient of z where a comparison looks inside. By default it gives dz.
+      spread: optional, for forward mode: `(params, x, carry, saved, dparams, dx) -> dz`: all steps at once, with the carry
+        before each; what changes dparams and dx make of z while the carry is held. The mirror image of collect.
+      tangent: optional, likewise: `(params, carry, ready, dcarry, dz) -> dcarry`: one step; what the changes of the carry
+        before it and of z make of the carry after it. The mirror image of backward.
 
-    step, forward, backward, collect and ready may name `noise` as a keyword argument: the factors by which dropout
+    step, forward, backward, collect, ready, spread and tangent may name `noise` as a keyword argument: the factors by which dropout
     multiplies the hidden state where a product sees it (None without). A cell that does not cannot have
     dropout inside.
 
@@ -91,3 +95,5 @@ class Cell(NamedTuple):
     ready: Callable[..., Any] = _as_saved
     gates: Callable[[Carry, Saved], dict[str, jax.Array]] = _no_gates
     shown: Callable[[Any], Any] = _as_it_is
+    spread: Callable[..., Any] | None = None
+    tangent: Callable[..., Carry] | None = None

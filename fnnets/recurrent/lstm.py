@@ -98,6 +98,16 @@ def lstm(
     After the loop, over all steps: dw = Σ_t x_tᵀdz, du = Σ_t h_{t−1}ᵀdz, db = Σ_t dz, dx_t = dz·wᵀ,
     dp_i = Σ_t dz_i⊙c_{t−1}, dp_f likewise, dp_o = Σ_t dz_o⊙c_t.
 
+    In forward mode, where d∗ is a change of ∗, the same factors do in the opposite order. Before the loop, what the
+    params and x change of all steps: dz = x·dw + dx·w + h_{t−1}·du + db, and + c_{t−1}⊙dp_i, c_{t−1}⊙dp_f, c_t⊙dp_o in
+    the blocks i, f, o. Then step by step
+
+        dz ← dz + dh_{t−1}·u
+        dc_t = dc_{t−1}⊙k + s_i⊙dz_i + s_f⊙dz_f + s_g⊙dz_g     (no f where coupled)
+        dh_t = dc_t⊙s_c + s_o⊙dz_o
+
+    which is the step back read from right to left: each factor is a derivative, and belongs to both directions.
+
     Args:
       features: H, the number of units.
       peephole: whether the gates see the cell's state, each unit its own.
@@ -234,12 +244,50 @@ def lstm(
         db = None if params.b is None else total(dz)
         return kind(outer(x, dz), outer(dropped(carry.h, noise), dz), db, dp), dz @ params.w.T
 
+    def spread(
+        params: Any,
+        x: jax.Array,
+        carry: LSTMCarry,
+        a: jax.Array,
+        dparams: Any,
+        dx: jax.Array,
+        *,
+        noise: Any = None,
+    ) -> jax.Array:
+        dz = x @ dparams.w + dx @ params.w + dropped(carry.h, noise) @ dparams.u
+        if params.b is not None:
+            dz = dz + dparams.b
+        if peephole:
+            i, f, g, _ = gates(a)
+            seen = [carry.c] * (peepholes - 1) + [f * carry.c + i * g]
+            *parts, last = [c * dp for c, dp in zip(seen, dparams.p, strict=True)]
+            dz = dz + jnp.concatenate([*parts, jnp.zeros_like(last), last], -1)
+        return dz
+
+    def tangent(
+        params: Any,
+        carry: LSTMCarry,
+        factors: LSTMFactors,
+        dcarry: LSTMCarry,
+        dz: jax.Array,
+        *,
+        noise: Any = None,
+    ) -> LSTMCarry:
+        del carry
+        (s, s_c, k), (dh, dc) = factors, dcarry
+        *of_c, of_h = jnp.split((dz + dropped(dh, noise) @ params.u) * s, n, -1)
+        dc = sum(of_c, dc * k)
+        return LSTMCarry(dc * s_c + of_h, dc)
+
     def gates_by_name(carry: LSTMCarry, a: jax.Array) -> dict[str, jax.Array]:
         del carry
         values = zip(names, jnp.split(a, n, -1), strict=True)
         return {name: (value + 1) / 2 if name == "g" else value for name, value in values}
 
-    cell = Cell(init, start, project, step, forward, backward, collect, info, ready, gates_by_name)
+    cell = Cell(
+        init, start, project, step, forward, backward, collect, info, ready, gates_by_name,
+        spread=spread, tangent=tangent,
+    )  # fmt: skip
     return of_cell(cell, info, Options(memory, unroll, time_major, recurrent_dropout, variational))
 
 

@@ -15,7 +15,7 @@ from fnnets.recurrent import segments
 from fnnets.recurrent.cell import Cell
 from fnnets.recurrent.noise import Noise, takes_noise
 from fnnets.recurrent.run import Run, Steps, hidden, output
-from fnnets.recurrent.traced import Gates, Traced, blocks_of, moved
+from fnnets.recurrent.traced import Gates, Stepped, Traced, blocks_of, moved
 
 Memory = Literal["all", "sqrt"] | int
 
@@ -142,6 +142,15 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
         x, mask, probe = moved((steps.x, steps.mask, steps.probe), axis, back=True)
         return Steps(x, steps.t, mask, probe)
 
+    def show(params: Any, steps: Steps, after: Any, kept: Any, axis: int) -> None:
+        """The steps, to whoever observes."""
+        if observe.records("gates"):
+            mask = moved(steps.mask, axis)
+            observe.note("gates", Gates(moved(cell.gates(after, kept), axis), mask))
+        if observe.records("values"):
+            z, gates, after = moved((cell.project(params, steps.x), cell.gates(after, kept), after), axis)
+            observe.note("steps", Stepped(z, gates, after, Static(blocks_of(params)), Static(axis)))
+
     def leave(y: Any, mask: Any) -> Any:
         return y if mask is None else hidden(mask, y)
 
@@ -157,12 +166,11 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
         like = Static((jnp.result_type(x), structure, tuple(map(jnp.result_type, leaves))))
         steps, first, noise = enter(params, x, carry, key, train, mask)
         axis, length = axis_of(steps.x), segment_length(options.memory, steps.t.size)
-        if observe.records("gates"):
-            _, after, kept = run.forward(params, first, time_first(steps), noise)
-            observe.note("gates", Gates(moved(cell.gates(after, kept), axis), steps.mask))
-        if length is None:
+        if length is None or observe.records("gates", "values"):
             turned = time_first(steps)
             last, after, kept = run.forward(params, first, turned, noise)
+            show(params, turned, after, kept, axis)
+        if length is None:
             saved = RecurrentSaved(turned, noise, first, after, kept, like)
             return leave(jnp.moveaxis(output(after), 0, axis), steps.mask), last, saved
         y, last, before = segments.forward(run, params, first, steps, noise, length, axis)
@@ -191,7 +199,19 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
             dfirst = structure.unflatten([leaf.astype(dtype) for leaf, dtype in leaves])
         return dparams, dx.astype(x_dtype), dfirst
 
-    return named(Layer(init, apply, forward, backward, keep_stats, info))
+    def tangent(
+        params: Any, saved: RecurrentSaved, dparams: Any, dx: Any, dcarry: Any = None
+    ) -> tuple[Any, Any]:
+        steps, noise, first, after, kept, _ = saved
+        axis = axis_of(dx)
+        dx = jnp.moveaxis(dx.astype(output(first).dtype), axis, 0)
+        dx = dx if steps.mask is None else hidden(steps.mask, dx)
+        start = _carry(info, "dcarry", dcarry, jax.tree.map(jnp.zeros_like, first))
+        dy, last = run.tangent(params, first, after, kept, steps, noise, dparams, dx, start)
+        return jnp.moveaxis(leave(dy, steps.mask), 0, axis), last
+
+    offered = tangent if cell.tangent and options.memory == "all" else None
+    return named(Layer(init, apply, forward, backward, keep_stats, info, offered))
 
 
 def segment_length(memory: Memory, steps: int) -> int | None:

@@ -75,8 +75,8 @@ class Run:
             return dcarry, (dz, (total, dcarry) if traced else None)
 
         kernels = turned(params)
-        traced = observe.records("gradients")
-        before = jax.tree.map(lambda one, each: jnp.concatenate([one[None], each[:-1]]), first, after)
+        traced = observe.records("gradients", "values")
+        before = _before(first, after)
         ready = self._call(self.cell.ready, noise, steps.t, before, params, before, saved)
         scanned = (before, ready, steps.t, steps.mask, dy)
         dfirst, (dz, passed) = jax.lax.scan(step, dcarry, scanned, reverse=True, unroll=self.unroll)
@@ -85,6 +85,28 @@ class Run:
         if traced:
             observe.keep(dict(zip(("after", "before"), passed, strict=True)) | {"dz": self.cell.shown(dz)})
         return dparams, dx, dfirst
+
+    def tangent(
+        self, params: Any, first: Any, after: Any, saved: Any, steps: Steps, noise: Any, dparams: Any, dx: Any,
+        dcarry: Any,
+    ) -> tuple[Any, Any]:  # fmt: skip
+        """(dy, the change of the last carry), for changes of the params, of x and of the first carry."""
+        assert self.cell.spread is not None
+        assert self.cell.tangent is not None
+        advance = self.cell.tangent
+
+        def step(dcarry: Any, at: Any) -> Any:
+            carry, ready, t, mask, dz = at
+            new = self._call(advance, noise, t, carry, params, carry, ready, dcarry, dz)
+            new = held(mask, new, dcarry)
+            return new, output(new)
+
+        before = _before(first, after)
+        ready = self._call(self.cell.ready, noise, steps.t, before, params, before, saved)
+        given = (params, steps.x, before, saved, dparams, dx)
+        dz = self._call(self.cell.spread, noise, steps.t, before, *given)
+        last, dy = jax.lax.scan(step, dcarry, (before, ready, steps.t, steps.mask, dz), unroll=self.unroll)
+        return dy, last
 
     def zeros(self, params: Any, carry: Any, steps: Steps) -> Probe:
         """Zeros for all that a comparison asks the gradients of."""
@@ -97,6 +119,11 @@ class Run:
         if not takes_noise(function):
             return function(*given)
         return function(*given, noise=self.noise.at(source, t, output(carry)))
+
+
+def _before(first: Any, after: Any) -> Any:
+    """The carry before each step."""
+    return jax.tree.map(lambda one, each: jnp.concatenate([one[None], each[:-1]]), first, after)
 
 
 def output(carry: Any) -> jax.Array:

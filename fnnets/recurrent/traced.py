@@ -30,6 +30,16 @@ class Traced(NamedTuple):
     blocks: Static  # of the params: see `blocks_of`
 
 
+class Stepped(NamedTuple):
+    """The steps forward, in the order in which one computes; time where the layer has it."""
+
+    z: Any  # what was projected, of all steps at once
+    gates: dict[str, Any]  # as the cell gives them
+    after: Any  # the carry
+    blocks: Static  # of the params: see `blocks_of`
+    axis: Static  # where time is
+
+
 class Gates(NamedTuple):
     """The gates of all steps."""
 

@@ -1,0 +1,269 @@
+"""Where a computation went wrong: the first value that is not finite, forward or backward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnnets import observe
+from fnnets.contract import Layer
+from fnnets.differentiate import plain_equations
+from fnnets.insight.non_finite import END, Along, NonFinite, Order, Value, Where, first
+from fnnets.insight.places import Place, indices, place_of
+from fnnets.insight.trace import in_blocks, leaves, stages_of
+from fnnets.recurrent.traced import Stepped, Traced
+
+
+def locate_nan(
+    net: Layer,
+    params: Any,
+    x: Any,
+    target: Any = None,
+    loss: Any = None,
+    *,
+    dy: Any = None,
+    carry: Any = None,
+    key: Any = None,
+    train: bool = False,
+    mask: Any = None,
+    loss_mask: Any = None,
+    when: Any = None,
+) -> NonFinite:
+    """Where a computation went wrong: the first value, in the order of computation, that is not finite.
+
+    Looked at are, one after another:
+
+        input     params, x, carry, target, dy: what was given
+        forward   layer by layer y; of a recurrent layer z for all steps (in blocks: z_i, z_f, …), then step by step its
+                  gates (i, f, g, o) and its carry (c, h); the last carry
+        loss      per_example, value, and dy
+        backward  layer by layer dy; of a recurrent layer, from the last step to the first, dh, dc, dz_i, …, dh_before,
+                  dc_before; the layer's part of dparams, and dx; the gradient of the first carry
+
+    z is what a cell projects from x; what overflows when h·u is added shows in the gates. Of other layers only what
+    enters and leaves them is seen.
+
+    Args:
+      net: any layer or network.
+      params: its parameters.
+      x: its input.
+      target: the loss's target.
+      loss: a `Loss`, such as `fn.losses.mse()`; without one, and without dy, only the forward pass is looked at.
+      dy: the gradient of y, in place of a loss.
+      carry, key, train, mask: as in `net.forward`.
+      loss_mask: the loss's own mask.
+      when: a bool; where it is False nothing is computed, and all counts as finite.
+
+    Returns:
+      A `NonFinite`: False where all is finite; `str` makes a sentence of it. It names direction, layer (by its
+      path), quantity, index, time step and, in a `stack`, the copy. Padding, where a mask is False, does not count.
+      Pure: it works under jit, vmap and scan, and is decoded outside.
+
+      Inside the second copy of a `bidirectional` the index counts from the end, as that copy reads; step is x's.
+
+      What it costs: a forward and a backward pass, and a look at every value. A training step that calls it each time
+      takes two to three times as long, so say when:
+
+          (value, aux), grads = fn.value_and_grad_by_hand(net, loss)(params, x, target)
+          wrong = ~jnp.isfinite(optax.tree.norm(grads))
+          found = fn.locate_nan(net, params, x, target, loss, when=wrong)
+
+      adds to a compiled step hardly any time, but the memory of the search, which is set aside all the same (about a third
+      more for an LSTM), and the time it takes to compile the passes once more. Or keep the params from before the
+      step, and call it after the fact. Outside of jit every call compiles anew.
+
+    Raises:
+      TypeError: a target without a loss, a loss without a target, or a loss and dy.
+      ValueError: what the layers and the loss raise on bad input.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> root = fn.layer(
+      ...     init=lambda key, x: (),
+      ...     apply=lambda params, x: jnp.sqrt(x),
+      ...     forward=lambda params, x: (jnp.sqrt(x), jnp.sqrt(x)),
+      ...     backward=lambda params, y, dy: ((), dy / (2 * y)),
+      ...     name="root",
+      ... )
+      >>> net = fn.serial(fn.relu(), root, fn.dense(1))
+      >>> x, target = jnp.array([[4.0, 1.0], [9.0, -1.0]]), jnp.zeros((2, 1))
+      >>> params = net.init(jax.random.key(0), x)
+      >>> find = jax.jit(lambda params, x: fn.locate_nan(net, params, x, target, fn.losses.mse()))
+      >>> bool(find(params, jnp.abs(x)))
+      False
+      >>> print(find(params, x))
+      backward: dx[1, 1] of 1.root is ..., the first that is not finite
+      >>> print(find(params, x.at[0, 0].set(jnp.nan)))
+      x[0, 0] is nan before anything was computed
+      >>> print(find((*params[:2], params[2]._replace(b=jnp.array([jnp.inf]))), x))
+      params[2].b[0] is inf before anything was computed
+
+    Differences: `jax_debug_nans` runs the step again operation by operation and names the operation that gave a NaN, in
+    no layer's terms; it stops the program, and is for all of it. `checkify` looks at operations under jit.
+    """
+    if (target is None) != (loss is None) or (loss is not None and dy is not None):
+        raise TypeError("locate_nan: give a target and a loss, or dy, or none of them.")
+
+    def search(given: dict[str, Any], key: Any, mask: Any, loss_mask: Any) -> NonFinite:
+        masks = {"x": mask, "target": loss_mask}
+        values = list(_inputs(given, masks))
+        params, x, dy = given["params"], given["x"], given.get("dy")
+        mode = {"key": key, "train": train, "mask": mask}
+        with observe.from_the_top(), plain_equations():
+            with observe.recording(True, "values") as kept:
+                y, carry, saved = net.forward(params, x, given.get("carry"), **mode)
+                observe.note("y", y)
+                observe.note("mask", mask)
+            values += _forward(net, kept, carry)
+            if loss is not None:
+                found, dy = _loss(loss, y, given["target"], loss_mask)
+                values += found
+            if dy is not None:
+                with observe.recording(True, "values") as back:
+                    dparams, dx, dcarry = net.backward(params, saved, dy)
+                    observe.note("dx", dx)
+                values += _backward(net, kept, back, dparams, dcarry)
+        return first(values)
+
+    given = {"params": params, "x": x, "carry": carry, "target": target, "dy": dy}
+    given = {name: value for name, value in given.items() if value is not None}
+    look = jax.jit(search)
+    if when is None:
+        return look(given, key, mask, loss_mask)
+    nothing = jax.eval_shape(look, given, key, mask, loss_mask)
+    return jax.lax.cond(
+        when,
+        look,
+        lambda *_: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), nothing),
+        *(given, key, mask, loss_mask),
+    )
+
+
+INPUT, FORWARD, LOSS, BACKWARD = range(4)  # what comes first in an order
+
+
+def _inputs(given: dict[str, Any], masks: dict[str, Any]) -> Iterator[Value]:
+    """What was given."""
+    for name, tree in given.items():
+        structure: Any = jax.tree.structure(tree)
+        mask = masks.get(name)
+        parts = [None] * structure.num_leaves if mask is None else structure.flatten_up_to(mask)
+        for (quantity, leaf), part in zip(_parts(name, tree), parts, strict=True):
+            yield from _value((INPUT,), "input", "", quantity, leaf, part)
+
+
+def _forward(net: Layer, kept: dict[str, Any], carry: Any) -> Iterator[Value]:
+    """What the forward pass kept, and the last carry."""
+    for path, values in kept.items():
+        place, name = place_of(net, path), path or net.info.name
+        order, mask = (FORWARD, *_route(net, path)), values.get("mask")
+        if (steps := values.get("steps")) is not None:
+            for when, quantity, leaf, time in _steps_forward(steps, place):
+                yield from _value((*order, *when), "forward", name, quantity, leaf, mask, place, time)
+        for quantity, leaf in _parts("y", values["y"]):
+            yield from _value((*order, END), "forward", name, quantity, leaf, mask, place)
+    for quantity, leaf in _parts("carry", carry):
+        yield from _value((FORWARD, END, END), "forward", net.info.name, quantity, leaf)
+
+
+def _steps_forward(steps: Stepped, place: Place) -> Iterator[tuple[Order, str, Any, int]]:
+    """The steps of a recurrence: (order, name, values, the axis of time)."""
+    time, blocks = place.copies + steps.axis.value, dict(steps.blocks.value)
+    for name, leaf in leaves(steps.z, "z").items():
+        for quantity, part in in_blocks(name, leaf, blocks).items():
+            yield (0,), quantity, part, time
+    # The output, a carry's first field, is made of the others.
+    carry = dict(reversed(leaves(steps.after, "h").items()))
+    for rank, (quantity, leaf) in enumerate([*steps.gates.items(), *carry.items()]):
+        yield (1, Along(time), rank), quantity, leaf, time
+
+
+def _loss(loss: Any, y: Any, target: Any, mask: Any) -> tuple[list[Value], Any]:
+    """The loss's values, and dy."""
+    value, saved = loss.forward(y, target, mask)
+    dy = loss.backward(saved)
+    found = [("per_example", loss.per_example(y, target), mask), ("value", value, None), ("dy", dy, None)]
+    values = [
+        value
+        for rank, (name, leaf, own) in enumerate(found)
+        for value in _value((LOSS, rank), "loss", "", name, leaf, own)
+    ]
+    return values, dy
+
+
+def _backward(
+    net: Layer, kept: dict[str, Any], back: dict[str, Any], dparams: Any, dcarry: Any
+) -> Iterator[Value]:
+    """What the backward pass kept, the gradient of the params, and of the first carry."""
+    for path, values in back.items():
+        place, name = place_of(net, path), path or net.info.name
+        order, mask = (BACKWARD, *_route(net, path, backward=True)), kept.get(path, {}).get("mask")
+        for quantity, leaf in _parts("dy", values.get("dy")):
+            yield from _value((*order, -END), "backward", name, quantity, leaf, mask, place)
+        if (steps := values.get("steps")) is not None:
+            time = place.copies + kept[path]["steps"].axis.value
+            for rank, (quantity, leaf) in enumerate(_steps_backward(steps)):
+                when = (*order, 0, Along(time), rank)
+                yield from _value(when, "backward", name, quantity, leaf, mask, place, time)
+        for quantity, leaf in _parts("dx", values.get("dx")):
+            yield from _value((*order, END), "backward", name, quantity, leaf, mask, place)
+    for quantity, leaf in _parts("dparams", dparams):
+        path = _owner(net, list(back), quantity)
+        order = (BACKWARD, *_route(net, path, backward=True), END - 1)
+        yield from _value(order, "backward", path or net.info.name, quantity, leaf, None, place_of(net, path))
+    for quantity, leaf in _parts("dcarry", dcarry):
+        yield from _value((BACKWARD, END, END), "backward", net.info.name, quantity, leaf)
+
+
+def _steps_backward(steps: Traced) -> Iterator[tuple[str, Any]]:
+    for stage in stages_of(steps).values():
+        yield from stage.items()
+
+
+def _owner(net: Layer, paths: list[str], quantity: str) -> str:
+    """The path of the layer that a leaf of dparams belongs to: the innermost whose params hold it."""
+    holders = [path for path in paths if quantity.startswith(f"d{place_of(net, path).params}")]
+    return max(holders, key=lambda path: len(list(indices(path))), default="")
+
+
+def _route(net: Layer, path: str, *, backward: bool = False) -> Order:
+    """The way to a layer in the order of computation: which child at each fork, which copy in each stack."""
+    route: list[int | Along] = []
+    copies, layer = 0, net
+    for index in indices(path):
+        if layer.info.name == "stack":
+            route.append(Along(copies))
+            copies += 1
+        else:
+            route.append(-index if backward else index)
+        layer = layer.info.children[index]
+    return tuple(route)
+
+
+def _parts(name: str, tree: Any) -> Iterator[tuple[str, Any]]:
+    """The leaves of a tree by their names."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        yield f"{name}{jax.tree_util.keystr(path)}", leaf
+
+
+def _value(
+    order: Order,
+    direction: str,
+    layer: str,
+    quantity: str,
+    leaf: Any,
+    mask: Any = None,
+    place: Place | None = None,
+    time: int | None = None,
+) -> Iterator[Value]:
+    """A quantity to be looked at, where it can be anything but finite."""
+    leaf = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
+    if not leaf.size or not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return
+    fits = [part for part in jax.tree.leaves(mask) if part.shape in (leaf.shape, leaf.shape[:-1])]
+    copies, turned = (0, False) if place is None else (place.copies, place.turned)
+    where = Where(order, direction, layer, quantity, leaf.shape, copies, time, turned)
+    yield Value(where, leaf, fits[0] if fits else None)
