@@ -64,16 +64,15 @@ def locate_nan(
 
       Inside the second copy of a `bidirectional` the index counts from the end, as that copy reads; step is x's.
 
-      What it costs: a forward and a backward pass, and a look at every value. A training step that calls it each time
-      takes two to three times as long, so say when:
+      What it costs: a forward and a backward pass, and a look at every value. So say when:
 
           (value, aux), grads = fn.value_and_grad_by_hand(net, loss)(params, x, target)
           wrong = ~jnp.isfinite(optax.tree.norm(grads))
           found = fn.locate_nan(net, params, x, target, loss, when=wrong)
 
-      adds to a compiled step hardly any time, but the memory of the search, which is set aside all the same (about a third
-      more for an LSTM), and the time it takes to compile the passes once more. Or keep the params from before the
-      step, and call it after the fact. Outside of jit every call compiles anew.
+      adds to a compiled step hardly any time, but the memory of the search, which is set aside all the same, and
+      the time it takes to compile the passes once more. Or keep the params from before the step, and call it after the
+      fact. Outside of jit every call compiles anew.
 
     Raises:
       TypeError: a target without a loss, a loss without a target, or a loss and dy.
