@@ -4,6 +4,7 @@
 """
 
 from fnnets import curvature as curvature
+from fnnets import data as data
 from fnnets import losses as losses
 from fnnets import plots as plots
 from fnnets import updaters as updaters
