@@ -1,0 +1,96 @@
+"""Where training stands: all that the next step needs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnnets import checks
+from fnnets.contract import Layer
+from fnnets.parameters import trainable
+
+INIT, ORDER, DRAWS = 0, 1, 2  # what the key is folded in with: for the params, the batches, and the steps
+
+
+class State(NamedTuple):
+    """Where training stands. From the same state and data, the same steps follow.
+
+    Attributes:
+      params: the network's parameters, moving statistics included.
+      memory: the updater's state; it knows nothing of moving statistics.
+      key: the key of the whole training. Epoch e is shuffled by fold_in(fold_in(key, 1), e), and step i draws
+        (dropout) by fold_in(fold_in(key, 2), i).
+      step: () int32, how many steps were taken.
+      epoch: () int32, how many epochs.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp, optax
+      >>> state = fn.train.start(fn.dense(1), optax.sgd(0.1), jnp.ones((4, 2)), jax.random.key(0))
+      >>> state.params.w.shape, int(state.step)
+      ((2, 1), 0)
+    """
+
+    params: Any
+    memory: Any
+    key: jax.Array
+    step: jax.Array
+    epoch: jax.Array
+
+
+def start(net: Layer, updater: Any, x: Any, key: Any, params: Any = None) -> State:
+    """The state before the first step.
+
+    Args:
+      net: any network.
+      updater: an `optax.GradientTransformation`, such as `fn.updaters.adam(1e-3)`.
+      x: an input (arrays, or shapes); a batch of one is enough.
+      key: the key of the whole training.
+      params: parameters to begin with; by default `net.init(fold_in(key, 0), x)`.
+
+    Returns:
+      A `State` at step 0.
+
+    Raises:
+      ValueError: key is None; what the network's `init` raises.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp, optax
+      >>> net = fn.serial(fn.dense(3), fn.batch_norm())
+      >>> state = fn.train.start(net, optax.adam(1e-3), jnp.ones((4, 2)), jax.random.key(0))
+      >>> state.params[1].stats.mean.shape, state.memory[0].mu[1].stats.mean is None
+      ((3,), True)
+    """
+    checks.key("start", key)
+    if params is None:
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), x)
+        params = jax.jit(lambda key: net.init(key, shapes))(jax.random.fold_in(key, INIT))
+    memory = updater.init(trained(params))
+    # Strong types from the start: a weak one would become strong in the first step, and compile the second anew.
+    params, memory = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), (params, memory))
+    return State(params, memory, key, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+
+def trained(params: Any) -> Any:
+    """The params that are trained; None in place of moving statistics, and of all that is no floating point."""
+    return jax.tree.map(lambda leaf, is_trained: leaf if is_trained else None, params, trainable(params))
+
+
+def joined(learned: Any, params: Any) -> Any:
+    """What `trained` took out of params, back in its place."""
+    return jax.tree.map(
+        lambda new, old: old if new is None else new, learned, params, is_leaf=lambda node: node is None
+    )
+
+
+def order_key(state: State) -> jax.Array:
+    """The key by which the epoch that comes next is shuffled."""
+    return jax.random.fold_in(jax.random.fold_in(state.key, ORDER), state.epoch)
+
+
+def draw_key(state: State) -> jax.Array:
+    """The key of the step that comes next."""
+    return jax.random.fold_in(jax.random.fold_in(state.key, DRAWS), state.step)
+
+
