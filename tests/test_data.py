@@ -101,7 +101,9 @@ def test_parts_differ_by_key(part):
 
 # ---------------------------------------------------------------- scaling
 
-SCALERS = pytest.mark.parametrize("scaler", [fn.data.standardise(), fn.data.min_max(-1, 2)], ids=["z", "min-max"])
+SCALERS = pytest.mark.parametrize(
+    "scaler", [fn.data.standardise(), fn.data.min_max(-1, 2)], ids=["z", "min-max"]
+)
 
 
 @SCALERS

@@ -96,7 +96,9 @@ def _counted(who: str, labels: Any, classes: Any, size: Any) -> tuple[jax.Array,
             checks.positive(who, **{name: given})
     if not _order.known(labels):
         if classes is None or size is None:
-            raise ValueError(f"{who}: under jit, classes and size must be given: they are the result's shape.")
+            raise ValueError(
+                f"{who}: under jit, classes and size must be given: they are the result's shape."
+            )
         return labels, classes, None
     values = np.asarray(labels)
     most = classes or int(values.max(initial=0)) + 1

@@ -39,9 +39,7 @@ class Split(NamedTuple):
         def parts(index: Any, mask: Any) -> Iterator[np.ndarray]:
             index = np.asarray(index)
             mask = np.ones(index.shape, bool) if mask is None else np.asarray(mask)
-            rows = zip(
-                index.reshape(-1, index.shape[-1]), mask.reshape(-1, index.shape[-1]), strict=True
-            )
+            rows = zip(index.reshape(-1, index.shape[-1]), mask.reshape(-1, index.shape[-1]), strict=True)
             return (row[counts] for row, counts in rows)
 
         return zip(parts(self.train, self.train_mask), parts(self.test, self.test_mask), strict=True)

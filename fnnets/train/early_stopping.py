@@ -70,7 +70,10 @@ def early_stopping(
       'accuracy'
 
     References:
-      Prechelt, Early stopping – but when? (1998): the patience is a bound on "UP" strips of one epoch.
+      Prechelt, Early stopping – but when? (1998).
+
+    Differences: Prechelt's UP_s stops when the value has become worse s times in a row, here the best one has to be
+    `patience` epochs old, as in Keras. Keras gives the last params back by default, here it is the best.
     """
     checks.positive("early_stopping", patience=patience)
     if not isinstance(least, int | float) or not least >= 0:

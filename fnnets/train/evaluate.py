@@ -97,7 +97,12 @@ def evaluate(
 
 
 def scores(
-    net: Layer, loss: Loss, metrics: tuple[tuple[str, Metric], ...], params: Any, examples: Examples, rows: Any
+    net: Layer,
+    loss: Loss,
+    metrics: tuple[tuple[str, Metric], ...],
+    params: Any,
+    examples: Examples,
+    rows: Any,
 ) -> dict[str, jax.Array]:
     """The same for all examples at once, of which only `rows` (B,) count where they are given."""
     examples = r.only(net, params, examples, rows)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fnnets import checks
 from fnnets.contract import Layer
@@ -45,7 +46,7 @@ def start(net: Layer, updater: Any, x: Any, key: Any, params: Any = None) -> Sta
     Args:
       net: any network.
       updater: an `optax.GradientTransformation`, such as `fn.updaters.adam(1e-3)`.
-      x: an input (arrays, or shapes); a batch of one is enough.
+      x: a batch of inputs (arrays, or shapes), of which only the shapes and dtypes matter.
       key: the key of the whole training.
       params: parameters to begin with; by default `net.init(fold_in(key, 0), x)`.
 
@@ -64,12 +65,15 @@ def start(net: Layer, updater: Any, x: Any, key: Any, params: Any = None) -> Sta
     """
     checks.key("start", key)
     if params is None:
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), x)
-        params = jax.jit(lambda key: net.init(key, shapes))(jax.random.fold_in(key, INIT))
+        one = jax.tree.map(lambda leaf: np.zeros((1, *leaf.shape[1:]), leaf.dtype), x)
+        params = jax.jit(net.init)(jax.random.fold_in(key, INIT), one)
     memory = updater.init(trained(params))
-    # Strong types from the start: a weak one would become strong in the first step, and compile the second anew.
-    params, memory = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), (params, memory))
-    return State(params, memory, key, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+    # Copies, since a step uses the buffers again; with strong types, since a weak one would become strong in the
+    # first step, and compile the second anew.
+    params, memory = jax.tree.map(
+        lambda leaf: jnp.array(leaf, jnp.result_type(leaf), copy=True), (params, memory)
+    )
+    return State(params, memory, jnp.copy(key), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
 
 def trained(params: Any) -> Any:
@@ -92,5 +96,3 @@ def order_key(state: State) -> jax.Array:
 def draw_key(state: State) -> jax.Array:
     """The key of the step that comes next."""
     return jax.random.fold_in(jax.random.fold_in(state.key, DRAWS), state.step)
-
-
