@@ -177,8 +177,8 @@ def test_balanced_under_jit():
 @given(SEEDS, SIZES, st.sampled_from([1, 4, 5]), st.sampled_from(["pad", "keep", "drop"]))
 def test_a_plan_reads_each_row_once(seed, n, size, remainder):
     plan = jitted(fn.data.batches, n, size, remainder=remainder)(jax.random.key(seed))
-    mask = np.ones(plan.index.shape, bool) if plan.mask is None else np.asarray(plan.mask)
-    rows = [*np.asarray(plan.index)[mask], *([] if plan.rest is None else plan.rest)]
+    mask = np.ones(plan.rows.shape, bool) if plan.mask is None else np.asarray(plan.mask)
+    rows = [*np.asarray(plan.rows)[mask], *([] if plan.rest is None else plan.rest)]
     assert len(rows) == len(set(rows)), "no row twice"
     assert len(rows) == (n // size * size if remainder == "drop" else n)
     assert set(rows) <= set(range(n))
@@ -194,22 +194,22 @@ def test_rows_that_fill_up_change_nothing(seed, n, replace, remainder):
     asked = {"replace": replace, "remainder": remainder}
     mine = jitted(fn.data.batches, n, size, **asked)(key)
     padded = jitted(fn.data.batches, 14, size, **asked)(key, count=n)
-    steps = len(mine.index)
-    mask = np.ones(mine.index.shape, bool) if mine.mask is None else np.asarray(mine.mask)
+    steps = len(mine.rows)
+    mask = np.ones(mine.rows.shape, bool) if mine.mask is None else np.asarray(mine.mask)
     assert np.array_equal(padded.mask[:steps], mask)
     assert not padded.mask[steps:].any()
-    assert np.array_equal(padded.index[:steps][mask], mine.index[mask])
+    assert np.array_equal(padded.rows[:steps][mask], mine.rows[mask])
 
 
 def test_batches_by_bootstrap_and_in_order():
     plan = fn.data.batches(KEY, 600, 100, replace=True)
-    assert plan.index.shape == (6, 100)
-    assert 0.3 < 1 - len(np.unique(plan.index)) / 600 < 0.44
-    assert fn.data.batches(None, 4, 2).index.tolist() == [[0, 1], [2, 3]]
+    assert plan.rows.shape == (6, 100)
+    assert 0.3 < 1 - len(np.unique(plan.rows)) / 600 < 0.44
+    assert fn.data.batches(None, 4, 2).rows.tolist() == [[0, 1], [2, 3]]
 
 
 def test_orders_are_uniform():
-    orders = jax.vmap(lambda key: fn.data.batches(key, 3, 3).index[0])(jax.random.split(KEY, 3000))
+    orders = jax.vmap(lambda key: fn.data.batches(key, 3, 3).rows[0])(jax.random.split(KEY, 3000))
     _, counts = np.unique(np.asarray(orders), axis=0, return_counts=True)
     assert len(counts) == 6
     assert np.abs(counts - 500).max() < 5 * np.sqrt(500)

@@ -13,7 +13,7 @@ from fnnets.data import _order
 from fnnets.data.bootstrap import drawn
 
 
-def oversample(key: Any, labels: Any, *, classes: int | None = None, size: int | None = None) -> jax.Array:
+def oversample(key: Any, labels: Any, *, classes: int | None = None, size: Any = None) -> jax.Array:
     """Rows such that every class has as many as the largest: all of its own, and some of them again.
 
     Part the data first, and oversample the training part alone: else a row is learned from and tested with.
@@ -53,7 +53,7 @@ def oversample(key: Any, labels: Any, *, classes: int | None = None, size: int |
     return order[(first[:, None] + jnp.where(place < count[:, None], place, again)).ravel()]
 
 
-def undersample(key: Any, labels: Any, *, classes: int | None = None, size: int | None = None) -> jax.Array:
+def undersample(key: Any, labels: Any, *, classes: int | None = None, size: Any = None) -> jax.Array:
     """Rows such that every class has as few as the smallest: some of its own, each once.
 
     Args:

@@ -18,18 +18,18 @@ class Batches(NamedTuple):
     """The rows of one epoch, batch by batch.
 
     Attributes:
-      index: (steps, size) integers.
-      mask: (steps, size) bools, False where a batch is filled up with row 0; None where all count.
+      rows: (steps, size) integers, indices.
+      mask: (steps, size) bools, False where a batch is filled up, with row 0; None where all count.
       rest: (r,) integers, the last and smaller batch where the remainder is kept; None without one.
 
     Example:
       >>> import fnnets as fn, jax
       >>> plan = fn.data.batches(jax.random.key(0), 7, 3, remainder="keep")
-      >>> plan.index.shape, plan.rest.shape
+      >>> plan.rows.shape, plan.rest.shape
       ((2, 3), (1,))
     """
 
-    index: jax.Array
+    rows: jax.Array
     mask: jax.Array | None = None
     rest: jax.Array | None = None
 
@@ -53,7 +53,7 @@ def batches(
         it never count, and the others come in the order that they alone would have.
 
     Returns:
-      `Batches(index (steps, size), mask, rest)`. Works under jit with n, size, replace and remainder static.
+      `Batches(rows (steps, size), mask, rest)`. Works under jit with n, size, replace and remainder static.
 
     Raises:
       ValueError: size is above n, or below 1; remainder is none of the three; count is given and the remainder kept,
@@ -62,7 +62,7 @@ def batches(
     Example:
       >>> import fnnets as fn, jax
       >>> plan = fn.data.batches(jax.random.key(0), 7, 3)
-      >>> plan.index.shape, plan.mask.tolist()
+      >>> plan.rows.shape, plan.mask.tolist()
       ((3, 3), [[True, True, True], [True, True, True], [True, False, False]])
     """
     checks.positive("batches", n=n, size=size)

@@ -8,7 +8,7 @@ from fnnets.train.evaluate import accuracy as accuracy
 from fnnets.train.evaluate import evaluate as evaluate
 from fnnets.train.fit import Fitted as Fitted
 from fnnets.train.fit import fit as fit
-from fnnets.train.non_finite import NonFiniteLoss as NonFiniteLoss
+from fnnets.train.non_finite import NonFiniteError as NonFiniteError
 from fnnets.train.state import State as State
 from fnnets.train.state import start as start
 from fnnets.train.step import make_step as make_step

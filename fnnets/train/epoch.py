@@ -113,7 +113,7 @@ def make_epoch(setting: Setting) -> Callable[[Progress, Source, Held | None], tu
             recorded = jnp.where(alive & there, value, jnp.nan)
             return (kept, alive & (finite | ~there)), (recorded, r.weight(batch))
 
-        carry, (values, weights) = jax.lax.scan(one, (start, alive), (plan.index, plan.mask))
+        carry, (values, weights) = jax.lax.scan(one, (start, alive), (plan.rows, plan.mask))
         if plan.rest is not None:
             carry, (value, weight) = one(carry, (plan.rest, None))
             values, weights = jnp.append(values, value), jnp.append(weights, weight)

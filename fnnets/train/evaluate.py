@@ -89,9 +89,9 @@ def evaluate(
         size = r.weight(r.only(net, params, batch, mask))
         return jax.tree.map(lambda t, s: t + size * s, total, {**found, "": jnp.ones(())}), None
 
-    first = jax.eval_shape(lambda: scores(net, loss, given, params, take(examples, plan.index[0]), None))
+    first = jax.eval_shape(lambda: scores(net, loss, given, params, take(examples, plan.rows[0]), None))
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), {**first, "": jnp.zeros(())})
-    total, _ = jax.lax.scan(one, zeros, (plan.index, plan.mask))
+    total, _ = jax.lax.scan(one, zeros, (plan.rows, plan.mask))
     weight = total.pop("")
     return {name: value / weight for name, value in total.items()}
 

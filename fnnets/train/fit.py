@@ -21,7 +21,7 @@ from fnnets.train.early_stopping import EarlyStopping
 from fnnets.train.epoch import Held, History, Progress, Setting, Source, begin, kept_params, make_epoch
 from fnnets.train.evaluate import Metric
 from fnnets.train.interrupts import waiting
-from fnnets.train.non_finite import NonFiniteLoss, place
+from fnnets.train.non_finite import NonFiniteError, place
 from fnnets.train.progress import bar
 from fnnets.train.state import State, draw_key, order_key, start
 from fnnets.train.step import Gradient
@@ -103,7 +103,7 @@ def fit(
       one interrupts at once.
 
     Raises:
-      NonFiniteLoss: a loss was NaN or ±∞, or the params of an epoch's end are; it says at which step, and in which
+      NonFiniteError: a loss was NaN or ±∞, or the params of an epoch's end are; it says at which step, and in which
         layer. A `FloatingPointError`.
       TypeError: examples are no such tuple.
       ValueError: a batch is larger than the data; neither key nor state is given, or both; early stopping watches what
@@ -139,10 +139,8 @@ def fit(
     setting = Setting(
         net, loss, updater, batch_size, remainder, replace, gradient, penalty, clip, given, early_stopping
     )
-    if state is None:
-        state = start(net, updater, examples.x, key)
-    else:
-        state = jax.tree.map(jnp.copy, state)  # its buffers will be used again
+    # A copy: the state's buffers will be used again.
+    state = start(net, updater, examples.x, key) if state is None else jax.tree.map(jnp.copy, state)
     epoch, now = compiled(setting), begin(setting, state)
     records: list[Any] = []
     stopped = "epochs"
@@ -184,7 +182,7 @@ def check_watched(who: str, early_stopping: EarlyStopping | None, metrics: Any, 
     checks.choice(who, "early_stopping.watch", early_stopping.watch, ("loss", *(name for name, _ in metrics)))
 
 
-def _non_finite(setting: Setting, now: Progress, examples: Any, fitted: Fitted) -> NonFiniteLoss:
+def _non_finite(setting: Setting, now: Progress, examples: Any, fitted: Fitted) -> NonFiniteError:
     """The error, with the place found by computing the batch once more."""
     state = now.state
     losses = fitted.history.steps[-1]
@@ -194,9 +192,9 @@ def _non_finite(setting: Setting, now: Progress, examples: Any, fitted: Fitted) 
     plan = batches(order_key(last), n, size, replace=setting.replace, remainder=setting.remainder)
     index, rows = (
         (plan.rest, None)
-        if at == len(plan.index)
-        else (plan.index[at], None if plan.mask is None else plan.mask[at])
+        if at == len(plan.rows)
+        else (plan.rows[at], None if plan.mask is None else plan.mask[at])
     )
     batch = r.only(setting.net, state.params, take(examples, index), rows)
     where = place(setting.net, state.params, batch, draw_key(state))
-    return NonFiniteLoss(int(last.epoch) * len(losses) + at, int(last.epoch), where, fitted)
+    return NonFiniteError(int(last.epoch) * len(losses) + at, int(last.epoch), where, fitted)

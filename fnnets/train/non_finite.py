@@ -12,7 +12,7 @@ from fnnets.data import Examples
 from fnnets.observe import intermediates
 
 
-class NonFiniteLoss(FloatingPointError):
+class NonFiniteError(FloatingPointError):
     """Training met a loss, or params, that are not finite.
 
     Attributes:
@@ -28,7 +28,7 @@ class NonFiniteLoss(FloatingPointError):
       >>> net, settings = fn.serial(fn.dense(1)), {"key": jax.random.key(0), "epochs": 3, "batch_size": 2}
       >>> try:
       ...     fn.train.fit(net, fn.losses.mse(), fn.updaters.sgd(0.1), (x, x), **settings)
-      ... except fn.train.NonFiniteLoss as error:
+      ... except fn.train.NonFiniteError as error:
       ...     error.step, error.place
       (0, 'the loss')
     """

@@ -35,7 +35,7 @@ class State(NamedTuple):
 
     params: Any
     memory: Any
-    key: jax.Array
+    key: Any
     step: jax.Array
     epoch: jax.Array
 
