@@ -64,14 +64,6 @@ class History(NamedTuple):
       steps: (…, E, S) the loss of every step, penalty included, before its update; NaN where a step was left out.
       loss: (…, E) the mean of each epoch's steps, weighted by what counts in each.
       validation: for "loss" and each metric, (…, E) after every epoch; {} without a validation.
-
-    Example:
-      >>> import fnnets as fn, jax, jax.numpy as jnp
-      >>> x = jnp.linspace(-1, 1, 12)[:, None]
-      >>> settings = {"key": jax.random.key(0), "epochs": 5, "batch_size": 4}
-      >>> found = fn.train.fit(fn.dense(1), fn.losses.mse(), fn.updaters.sgd(0.1), (x, 2 * x), **settings)
-      >>> found.history.steps.shape, found.history.loss.shape
-      ((5, 3), (5,))
     """
 
     steps: Any

@@ -35,14 +35,6 @@ class Fitted(NamedTuple):
       state: where training stands, to go on from: `fit(…, state=fitted.state)`.
       history: what was recorded, in NumPy.
       stopped: why training ended: "epochs" (all were done), "early" (by early stopping) or "interrupted" (by Ctrl-C).
-
-    Example:
-      >>> import fnnets as fn, jax, jax.numpy as jnp
-      >>> x = jnp.linspace(-1, 1, 12)[:, None]
-      >>> settings = {"key": jax.random.key(0), "epochs": 5, "batch_size": 4}
-      >>> found = fn.train.fit(fn.dense(1), fn.losses.mse(), fn.updaters.sgd(0.1), (x, 2 * x), **settings)
-      >>> found.params.w.shape, int(found.state.epoch), found.stopped
-      ((1, 1), 5, 'epochs')
     """
 
     params: Any

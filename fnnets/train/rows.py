@@ -21,18 +21,18 @@ def only(net: Layer, params: Any, batch: Examples, rows: Any) -> Examples:
     if rows is None:
         return batch
     y = jax.eval_shape(lambda: net.apply(params, batch.x, mask=batch.mask))
-    loss_mask = _spread(rows, y.shape[:-1])
+    loss_mask = spread(rows, y.shape[:-1])
     if batch.loss_mask is not None:
         loss_mask &= batch.loss_mask
     mask = batch.mask
     if mask is not None:
-        mask = jax.tree.map(lambda own: own & _spread(rows, own.shape), mask)
+        mask = jax.tree.map(lambda own: own & spread(rows, own.shape), mask)
     elif net.update_stats is not keep_stats:
-        mask = jax.tree.map(lambda x: _spread(rows, c.mask_shape(x)), batch.x)
+        mask = jax.tree.map(lambda x: spread(rows, c.mask_shape(x)), batch.x)
     return batch._replace(mask=mask, loss_mask=loss_mask)
 
 
-def _spread(rows: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def spread(rows: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """A bool for each row as one for each of its places."""
     return jnp.broadcast_to(rows.reshape(rows.shape + (1,) * (len(shape) - 1)), shape)
 

@@ -12,7 +12,7 @@ from fnnets import checks
 from fnnets.contract import Layer
 from fnnets.parameters import trainable
 
-INIT, ORDER, DRAWS = 0, 1, 2  # what the key is folded in with: for the params, the batches, and the steps
+INIT, ORDER, DRAWS, SAMPLE = range(4)  # what the key is folded in with: params, batches, steps, bootstraps
 
 
 class State(NamedTuple):
