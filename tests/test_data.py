@@ -178,7 +178,7 @@ def test_balanced_under_jit():
 def test_a_plan_reads_each_row_once(seed, n, size, remainder):
     plan = jitted(fn.data.batches, n, size, remainder=remainder)(jax.random.key(seed))
     mask = np.ones(plan.rows.shape, bool) if plan.mask is None else np.asarray(plan.mask)
-    rows = [*np.asarray(plan.rows)[mask], *([] if plan.rest is None else plan.rest)]
+    rows = [*np.asarray(plan.rows)[mask], *([] if plan.rest is None else np.asarray(plan.rest))]
     assert len(rows) == len(set(rows)), "no row twice"
     assert len(rows) == (n // size * size if remainder == "drop" else n)
     assert set(rows) <= set(range(n))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -64,16 +66,22 @@ def start(net: Layer, updater: Any, x: Any, key: Any, params: Any = None) -> Sta
       ((3,), True)
     """
     checks.key("start", key)
-    if params is None:
-        one = jax.tree.map(lambda leaf: np.zeros((1, *leaf.shape[1:]), leaf.dtype), x)
-        params = jax.jit(net.init)(jax.random.fold_in(key, INIT), one)
-    memory = updater.init(trained(params))
-    # Copies, since a step uses the buffers again; with strong types, since a weak one would become strong in the
-    # first step, and compile the second anew.
-    params, memory = jax.tree.map(
-        lambda leaf: jnp.array(leaf, jnp.result_type(leaf), copy=True), (params, memory)
-    )
-    return State(params, memory, jnp.copy(key), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+    one = jax.tree.map(lambda leaf: np.zeros((1, *leaf.shape[1:]), leaf.dtype), x)
+    return jax.tree.map(jnp.copy, _first(net.init, updater.init)(key, one, params))
+
+
+@functools.lru_cache(maxsize=16)
+def _first(init: Callable[..., Any], init_memory: Callable[[Any], Any]) -> Callable[..., State]:
+    """The first state, compiled. Its types are strong: a weak one would compile the second step anew."""
+
+    def first(key: Any, x: Any, params: Any) -> State:
+        if params is None:
+            params = init(jax.random.fold_in(key, INIT), x)
+        parts = params, init_memory(trained(params))
+        parts = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), parts)
+        return State(*parts, key, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+    return jax.jit(first)
 
 
 def trained(params: Any) -> Any:
