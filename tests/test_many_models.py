@@ -67,7 +67,12 @@ SCALER = fn.data.min_max()
 
 
 def test_models_of_an_ensemble_are_separate_fits(x64):
-    settings = {"epochs": 4, "batch_size": 5, "validation": (X, T), "early_stopping": fn.train.early_stopping(1)}
+    settings = {
+        "epochs": 4,
+        "batch_size": 5,
+        "validation": (X, T),
+        "early_stopping": fn.train.early_stopping(1),
+    }
     found = fn.train.ensemble(NET, MSE, ADAM, (X, T), models=3, key=KEY, **settings)
     ends = []
     for i in range(3):
@@ -76,7 +81,9 @@ def test_models_of_an_ensemble_are_separate_fits(x64):
         ends.append(len(alone.history.loss))
         assert np.isfinite(found.history.loss[i]).sum() == ends[-1], "a model that has stopped waits"
     assert len(set(ends)) > 1
-    outputs = np.stack([NET.apply(jax.tree.map(lambda leaf, i=i: leaf[i], found.params), X) for i in range(3)])
+    outputs = np.stack(
+        [NET.apply(jax.tree.map(lambda leaf, i=i: leaf[i], found.params), X) for i in range(3)]
+    )
     mean, spread = fn.train.predict(NET, found.params, X, transform=jnp.exp)
     close((mean, spread), (np.exp(outputs).mean(0), np.exp(outputs).std(0, ddof=1)))
 
@@ -117,7 +124,11 @@ def test_points_of_a_sweep_are_separate_fits(x64):
     np.testing.assert_allclose(found.scores["loss"][0, 1, 1, 1], held["loss"], rtol=1e-10)
     means = found.scores["loss"].mean(-1)
     best = np.unravel_index(np.nanargmin(means), means.shape)
-    assert found.best() == {"units": "two", "rate": numbers["rate"][best[1]], "penalty": numbers["penalty"][best[2]]}
+    assert found.best() == {
+        "units": "two",
+        "rate": numbers["rate"][best[1]],
+        "penalty": numbers["penalty"][best[2]],
+    }
     lines = found.table().splitlines()
     assert lines[0].split() == ["units", "rate", "penalty", "loss", "deviation"]
     assert len(lines) == 2 + 6

@@ -11,18 +11,29 @@ import numpy as np
 from fnnets import checks
 
 
-def own_keys(key: Any, n: int) -> jax.Array:
-    """A key for each row, (n,). Each row has its own, whatever n is: more rows change nothing of those before."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n))
+def random_bits(key: Any, n: int) -> jax.Array:
+    """32 random bits for each row, (n,). Each row has its own, whatever n is: more rows change nothing of those before.
+
+    They are those of each row's folded key, which is a hash already: drawing from that key would hash again.
+    """
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n))
+    return jax.random.key_data(keys)[:, 0]
 
 
 def shuffled(key: Any, n: int, count: Any = None) -> jax.Array:
     """The rows in random order, (n,); with a count, those below it first, in the order that they alone would have."""
-    rows = jnp.arange(n, dtype=jnp.int32)
-    draws = jax.vmap(jax.random.bits)(own_keys(key, n))
+    rows, bits = jnp.arange(n, dtype=jnp.int32), random_bits(key, n)
     if count is None:
-        return jax.lax.sort((draws, rows), num_keys=1)[-1]
-    return jax.lax.sort(((rows >= count).astype(jnp.int32), draws, rows), num_keys=2)[-1]
+        return jax.lax.sort((bits, rows), num_keys=1)[-1]
+    return jax.lax.sort((rows >= count, bits, rows), num_keys=2)[-1]
+
+
+def drawn(key: Any, n: int, below: Any) -> jax.Array:
+    """n whole numbers, each uniform from 0 to `below` − 1; `below` is a number, or an array (n,).
+
+    As a remainder of 32 bits: the probabilities differ by below/2³² of themselves at most.
+    """
+    return (random_bits(key, n) % jnp.asarray(below, jnp.uint32)).astype(jnp.int32)
 
 
 def by_class(key: Any, labels: Any) -> jax.Array:

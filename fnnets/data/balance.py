@@ -10,7 +10,6 @@ import numpy as np
 
 from fnnets import checks
 from fnnets.data import _order
-from fnnets.data.bootstrap import drawn
 
 
 def oversample(key: Any, labels: Any, *, classes: int | None = None, size: Any = None) -> jax.Array:
@@ -49,7 +48,7 @@ def oversample(key: Any, labels: Any, *, classes: int | None = None, size: Any =
     order_key, draw_key = jax.random.split(key)
     order, first, count = _classes(order_key, labels, classes)
     place = jnp.broadcast_to(jnp.arange(size), (classes, size))
-    again = drawn(draw_key, classes * size, jnp.repeat(count, size)).reshape(classes, size)
+    again = _order.drawn(draw_key, classes * size, jnp.repeat(count, size)).reshape(classes, size)
     return order[(first[:, None] + jnp.where(place < count[:, None], place, again)).ravel()]
 
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from fnnets import checks
 from fnnets.data import _order
-from fnnets.data.bootstrap import drawn
 
 Remainder = Literal["pad", "keep", "drop"]
 
@@ -89,7 +88,7 @@ def _order_of(key: Any, n: int, replace: bool, count: Any) -> jax.Array:
     if key is None:
         return jnp.arange(n, dtype=jnp.int32)
     if replace:
-        return drawn(key, n, n if count is None else count)
+        return _order.drawn(key, n, n if count is None else count)
     return _order.shuffled(key, n, count)
 
 

@@ -44,20 +44,14 @@ def bootstrap(key: Any, n: int, *, labels: Any = None) -> Split:
     checks.positive("bootstrap", n=n)
     order_key, draw_key = jax.random.split(key)
     if labels is None:
-        train = drawn(draw_key, n, n)
+        train = _order.drawn(draw_key, n, n)
     else:
         labels = _order.checked_labels("bootstrap", labels, n)
         order = _order.by_class(order_key, labels)
         ordered = labels[order]
         first = jnp.searchsorted(ordered, ordered, side="left")
         last = jnp.searchsorted(ordered, ordered, side="right")
-        train = order[drawn(draw_key, n, last - first) + first]
+        train = order[_order.drawn(draw_key, n, last - first) + first]
     seen = jnp.zeros(n, bool).at[train].set(True)
     test = jnp.argsort(seen, stable=True).astype(jnp.int32)
     return Split(train, test, None, jnp.arange(n) < (~seen).sum())
-
-
-def drawn(key: Any, n: int, below: Any) -> jax.Array:
-    """n whole numbers, each uniform from 0 to `below` − 1; `below` is a number, or an array (n,)."""
-    keys, below = _order.own_keys(key, n), jnp.broadcast_to(jnp.asarray(below, jnp.int32), (n,))
-    return jax.vmap(lambda own, high: jax.random.randint(own, (), 0, high, jnp.int32))(keys, below)

@@ -20,7 +20,7 @@ from fnnets.table import format_table
 from fnnets.train.epoch import Held, History, Setting, Source, run
 from fnnets.train.evaluate import Metric
 from fnnets.train.rows import spread
-from fnnets.train.state import start
+from fnnets.train.state import State, starts
 from fnnets.train.step import Gradient
 
 
@@ -140,7 +140,8 @@ def cross_validate(
     given = tuple((metrics or {}).items())
     setting = Setting(net, loss, updater, batch_size, remainder, replace, gradient, penalty, clip, given)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(splits.train)))
-    params, scales, history = _program(setting, epochs, scaler)(keys, splits, examples)
+    states = starts(net, updater, examples.x, keys)
+    params, scales, history = _program(setting, epochs, scaler)(states, splits, examples)
     history = jax.device_get(history)
     scores = {name: history.validation[name][:, -1] for name in ("loss", *dict(given))}
     return CrossValidated(scores, params, scales, history)
@@ -150,7 +151,7 @@ def cross_validate(
 def _program(setting: Setting, epochs: int, scaler: Scaler | None) -> Callable[..., Any]:
     """All splits' trainings, compiled."""
 
-    def one(key: Any, split: Split, examples: Examples) -> tuple[Any, Any, History]:
+    def one(state: State, split: Split, examples: Examples) -> tuple[Any, Any, History]:
         scale = None if scaler is None else _fitted(scaler, split, examples)
 
         def scaled(rows: Any) -> Examples:
@@ -162,7 +163,6 @@ def _program(setting: Setting, epochs: int, scaler: Scaler | None) -> Callable[.
         count = None if split.train_mask is None else split.train_mask.sum()
         source = Source(lambda index: scaled(split.train[index]), split.train.shape[0], count)
         held = Held(scaled(split.test), split.test_mask)
-        state = start(setting.net, setting.updater, held.examples.x, key)
         params, _, history = run(setting, epochs, state, source, held)
         return params, scale, history
 

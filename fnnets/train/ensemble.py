@@ -19,7 +19,7 @@ from fnnets.train.early_stopping import EarlyStopping
 from fnnets.train.epoch import Held, History, Setting, Source, run
 from fnnets.train.evaluate import Metric
 from fnnets.train.fit import check_watched
-from fnnets.train.state import SAMPLE, start
+from fnnets.train.state import SAMPLE, State, starts
 from fnnets.train.step import Gradient
 
 
@@ -123,7 +123,8 @@ def ensemble(
         net, loss, updater, batch_size, remainder, replace, gradient, penalty, clip, given, early_stopping
     )
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(models))
-    params, history = _program(setting, epochs, bootstrap)(keys, examples, held)
+    states = starts(net, updater, examples.x, keys)
+    params, history = _program(setting, epochs, bootstrap)(states, examples, held)
     return Ensemble(params, jax.device_get(history))
 
 
@@ -131,11 +132,10 @@ def ensemble(
 def _program(setting: Setting, epochs: int, bootstrap: bool) -> Callable[..., Any]:
     """All models' trainings, compiled."""
 
-    def one(key: Any, examples: Examples, held: Held | None) -> tuple[Any, History]:
+    def one(state: State, examples: Examples, held: Held | None) -> tuple[Any, History]:
         n = number(examples)
-        sample = resampled(jax.random.fold_in(key, SAMPLE), n).train if bootstrap else jnp.arange(n)
+        sample = resampled(jax.random.fold_in(state.key, SAMPLE), n).train if bootstrap else jnp.arange(n)
         source = Source(lambda index: take(examples, sample[index]), n)
-        state = start(setting.net, setting.updater, examples.x, key)
         params, _, history = run(setting, epochs, state, source, held)
         return params, history
 
