@@ -68,13 +68,19 @@ def start(net: Layer, updater: Any, x: Any, key: Any, params: Any = None) -> Sta
       ((3,), True)
     """
     checks.key("start", key)
-    one = jax.tree.map(lambda leaf: np.zeros((1, *leaf.shape[1:]), leaf.dtype), x)
-    return jax.tree.map(jnp.copy, _first(net.init, updater.init)(key, one, params))
+    return jax.tree.map(jnp.copy, _first(net.init, updater.init)(key, _one(x), params))
 
 
 def starts(net: Layer, updater: Any, x: Any, keys: Any) -> State:
-    """The first states from several keys, stacked: one small program called for each, which compiles sooner than their vmap."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(start(net, updater, x, key) for key in keys))
+    """The first states from several keys, stacked: a small program called for each, which compiles sooner than their vmap."""
+    one, first = _one(x), _first(net.init, updater.init)
+    states = jax.device_get([first(key, one, None)._replace(key=None) for key in keys])
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *states)._replace(key=keys)
+
+
+def _one(x: Any) -> Any:
+    """An example of zeros."""
+    return jax.tree.map(lambda leaf: np.zeros((1, *leaf.shape[1:]), leaf.dtype), x)
 
 
 @functools.lru_cache(maxsize=16)
