@@ -22,11 +22,12 @@ FIGURES = {"flops": "flops", "bytes": "bytes accessed", "temp": "temporary bytes
 
 @dataclass(frozen=True)
 class Claim:
-    """That `ours` is no slower than the best of the rivals, and its figures are at most each of theirs."""
+    """That `ours` takes at most `times` the best of the rivals' time, and its figures are at most each of theirs."""
 
     ours: str
     rivals: tuple[str, ...]
     figures: tuple[str, ...] = tuple(FIGURES)
+    times: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,14 @@ def judge(claim: Claim, rows: Sequence[Row]) -> list[Verdict]:
     ours = measured[claim.ours]
     best = min(rivals, key=lambda row: np.median(row.seconds))
     against = ratio(ours.seconds, best.seconds)
-    held = against.low <= 1.0
+    held = against.low <= claim.times
     words = "no slower within the interval" if held else "SLOWER"
+    if claim.times != 1.0:
+        words = (
+            f"at most {claim.times} × as slow within the interval"
+            if held
+            else f"MORE than {claim.times} × as slow"
+        )
     verdicts = [Verdict(held, f"time: {ours.name} is {words} than the best, {best.name}: {against}")]
     for name in claim.figures:
         known = [row for row in (ours, *rivals) if name in row.figures]
