@@ -89,7 +89,7 @@ def draw(figure: Any, found: fn.train.CrossValidated, seconds: dict[str, float])
     fn.plots.plot_history(found.history, loss)
     loss.set_title("Loss of each fold, and their mean")
     scores = found.scores["accuracy"]
-    accuracy.bar(range(FOLDS), scores, color=BLUE)
+    accuracy.plot(range(FOLDS), scores, "o", color=BLUE)
     accuracy.axhline(scores.mean(), color=ORANGE)
     deviation = scores.std(ddof=1)
     accuracy.axhspan(

@@ -266,6 +266,7 @@ def _heat_map(
                     )  # fmt: skip
         else:
             ax.plot(best[1], best[0], "x", color="#c8373f", markersize=9, markeredgewidth=2)
+    ax.grid(False)
     every = -(-len(x) // 12)
     ax.set(title=metric, xlabel=names[0], ylabel=names[1], yticks=range(len(y)), yticklabels=y)
     ax.set_xticks(range(0, len(x), every), x[::every], rotation=45 if len(x) > 6 else 0)
