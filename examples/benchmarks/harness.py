@@ -90,14 +90,11 @@ def judge(claim: Claim, rows: Sequence[Row]) -> list[Verdict]:
     best = min(rivals, key=lambda row: np.median(row.seconds))
     against = ratio(ours.seconds, best.seconds)
     held = against.low <= claim.times
-    words = "no slower within the interval" if held else "SLOWER"
+    words = "is no slower within the interval than" if held else "is SLOWER than"
     if claim.times != 1.0:
-        words = (
-            f"at most {claim.times} × as slow within the interval"
-            if held
-            else f"MORE than {claim.times} × as slow"
-        )
-    verdicts = [Verdict(held, f"time: {ours.name} is {words} than the best, {best.name}: {against}")]
+        most = f"{claim.times} × the time of"
+        words = f"takes at most {most}" if held else f"takes MORE than {most}"
+    verdicts = [Verdict(held, f"time: {ours.name} {words} the best, {best.name}: {against}")]
     for name in claim.figures:
         known = [row for row in (ours, *rivals) if name in row.figures]
         if len(known) < 2 or known[0] is not ours:
@@ -186,7 +183,7 @@ def main(benchmark: Benchmark, options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    device = next((row.device for row in rows if row.figures), "unknown")
+    device = next((row.device for row in rows if row.device), "unknown")
     facts = {"device": device, "processor": before, "versions": versions(benchmark.contenders)}
     verdicts = [verdict for claim in benchmark.claims for verdict in judge(claim, rows)]
     print(f"{benchmark.title}: {', '.join(f'{k} {v}' for k, v in settings._asdict().items())}")
