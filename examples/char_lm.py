@@ -33,7 +33,7 @@ import numpy as np
 import optax
 from common import BLUE, GREEN, GREY, ORANGE, options, picture, progress, run, say, table
 from corpus import Corpus, in_words, load, text_option
-from ngrams import fitted, probabilities, stored, windows
+from ngrams import fitted, probabilities, stored
 
 import fnnets as fn
 
@@ -133,7 +133,9 @@ def information(net: fn.Layer, params: Any, corpus: Corpus, part: np.ndarray) ->
     """The bits of every character of a part of the text, (N,), given all that was read before it."""
     length = -(-len(part) // 64)
     text = np.pad(corpus.before(part, BURN_IN + 1), (0, 64 * length - len(part)))
-    text = windows(text, BURN_IN + 1 + length)[::length]  # 64 streams; each starts within the one before it
+    text = fn.data.windows(text, BURN_IN + 1 + length)[
+        ::length
+    ]  # 64 streams; each starts within the one before it
     return np.asarray(per_character(net, params, text)).ravel()[: len(part)]
 
 
@@ -157,7 +159,7 @@ def of_ngrams(corpus: Corpus) -> list[Row]:
     """The n-grams of order 1 to 6."""
     model = fitted(corpus.train, len(corpus.letters), ORDERS)
     validation, test = (
-        -np.log2(probabilities(model, windows(corpus.before(part, ORDERS), ORDERS + 1)))
+        -np.log2(probabilities(model, fn.data.windows(corpus.before(part, ORDERS), ORDERS + 1)))
         for part in (corpus.validation, corpus.test)
     )
     return [
@@ -171,7 +173,7 @@ def of_window(corpus: Corpus, epochs: int) -> Row:
     size = len(corpus.letters)
     net = fn.serial(fn.embedding(size, 32), fn.flatten(2), fn.dense(256), fn.relu(), fn.dense(size))
     value_and_grad = fn.value_and_grad_by_hand(net, LOSS)
-    x, rows = jnp.asarray(windows(corpus.train, 4)), 512
+    x, rows = jnp.asarray(fn.data.windows(corpus.train, 4)), 512
     steps = (len(x) // rows) * epochs
     updater = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
 
@@ -190,7 +192,7 @@ def of_window(corpus: Corpus, epochs: int) -> Row:
     params = learned(jax.random.key(SEED))
 
     def bits(part: np.ndarray) -> np.ndarray:
-        text = windows(corpus.before(part, 3), 4)
+        text = fn.data.windows(corpus.before(part, 3), 4)
         return np.asarray(LOSS.per_example(net.apply(params, text[:, :3]), text[:, 3])) / np.log(2)
 
     name = f"{fn.count_params(params)} weights"

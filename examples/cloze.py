@@ -31,7 +31,7 @@ import numpy as np
 import optax
 from common import BLUE, GREY, ORANGE, PURPLE, RED, options, picture, progress, run, table
 from corpus import Corpus, in_words, load, text_option
-from ngrams import Ngrams, bits, fitted, probabilities, windows
+from ngrams import Ngrams, bits, fitted, probabilities
 
 import fnnets as fn
 
@@ -160,7 +160,7 @@ def best_ngram(corpus: Corpus, orders: int = 6) -> Ngrams:
 
 def missing(corpus: Corpus, places: np.ndarray) -> np.ndarray:
     """The stretches of the test part around those places, which hold the unknown symbol themselves, (N, 2·SIDE + 1)."""
-    x = windows(corpus.before(corpus.test, SIDE), 2 * SIDE + 1)[places].copy()
+    x = fn.data.windows(corpus.before(corpus.test, SIDE), 2 * SIDE + 1)[places].copy()
     x[:, SIDE] = 0
     return x
 
@@ -201,7 +201,7 @@ def draw_kinds(axes: Any, right: dict[str, np.ndarray], groups: dict[str, np.nda
 
 def draw_text(axes: Any, corpus: Corpus, guess: dict[str, Guess], width: int = 100) -> None:
     """A line of the test part, and below it what each guessed in every place: its mistakes in red."""
-    stretches = windows(np.arange(len(corpus.test) - SIDE), width)
+    stretches = fn.data.windows(np.arange(len(corpus.test) - SIDE), width)
     letters = np.char.isalpha(list(corpus.text(corpus.test)))
     places = stretches[
         letters[stretches].sum(1).argmax()

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # stands for every character that is too rare to be learned
+import fnnets as fn
+
 RARE, LARGEST = 5, 255  # a character seen less often is unknown; so are all but the 255 commonest
 SHORTEST = 20_000  # characters of a file
 
@@ -29,7 +30,7 @@ class Corpus(NamedTuple):
 
     def text(self, ids: np.ndarray) -> str:
         """The symbols with those ids."""
-        return "".join(self.letters[i] for i in np.asarray(ids).ravel())
+        return fn.data.Vocabulary(self.letters).decode(ids)
 
     def before(self, part: np.ndarray, length: int) -> np.ndarray:
         """That part of the corpus with the last `length` ids before it in front: a reader has read so far."""
@@ -63,17 +64,12 @@ def read(path: Path | None = None) -> tuple[str, str]:
 
 def parted(name: str, text: str) -> Corpus:
     """The text as ids, 8:1:1 in its order. What is rare, and so unknown, is learned from the first part alone."""
-    points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    tenth = len(points) // 10
+    tenth = len(text) // 10
     if tenth < 100:
-        raise SystemExit(f"{name}: {len(points)} characters are too few to be parted in tenths")
-    seen, counts = np.unique(points[: -2 * tenth], return_counts=True)
-    common = np.argsort(-counts, kind="stable")[:LARGEST]
-    known = np.sort(seen[common[counts[common] >= RARE]])
-    places = np.searchsorted(known, points).clip(max=len(known) - 1)
-    ids = np.where(known[places] == points, places + 1, 0).astype(np.int32)
-    letters = UNKNOWN + "".join(map(chr, known))
-    return Corpus(name, letters, ids[: -2 * tenth], ids[-2 * tenth : -tenth], ids[-tenth:])
+        raise SystemExit(f"{name}: {len(text)} characters are too few to be parted in tenths")
+    known = fn.data.vocabulary(text[: -2 * tenth], least=RARE, largest=LARGEST)
+    ids = known.encode(text)
+    return Corpus(name, known.symbols, ids[: -2 * tenth], ids[-2 * tenth : -tenth], ids[-tenth:])
 
 
 def load(path: Path | None = None, first: int | None = None) -> Corpus:

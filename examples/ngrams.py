@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+import fnnets as fn
+
 
 class Table(NamedTuple):
     """The counts of one order n; an n-gram's key is its ids as the digits of a number to the base V."""
@@ -43,11 +45,6 @@ class Ngrams(NamedTuple):
         return len(self.tables) - 1
 
 
-def windows(ids: np.ndarray, length: int) -> np.ndarray:
-    """Every stretch of that length, (len(ids) − length + 1, length), without a copy."""
-    return np.lib.stride_tricks.sliding_window_view(np.asarray(ids), length)
-
-
 def keys(grams: np.ndarray, size: int) -> np.ndarray:
     """The ids (…, n) as the digits of a number to the base `size`, (…)."""
     key = np.zeros(grams.shape[:-1], np.int64)
@@ -62,7 +59,7 @@ def fitted(ids: np.ndarray, size: int, order: int) -> Ngrams:
         raise ValueError(f"order {order} over {size} symbols: the keys do not fit into 64 bits")
     tables = []
     for n in range(order + 1):
-        grams, counts = np.unique(keys(windows(ids, n + 1), size), return_counts=True)
+        grams, counts = np.unique(keys(fn.data.windows(ids, n + 1), size), return_counts=True)
         contexts, starts = np.unique(grams // size, return_index=True)  # one h's grams lie side by side
         types = np.diff(starts, append=len(grams))
         tables.append(Table(grams, counts, contexts, np.add.reduceat(counts, starts), types))
@@ -92,7 +89,7 @@ def probabilities(model: Ngrams, grams: np.ndarray) -> np.ndarray:
 
 def bits(model: Ngrams, ids: np.ndarray) -> np.ndarray:
     """Bits per character of every order, (order + 1,), on ids[order:]: the first ones are only read."""
-    return -np.log2(probabilities(model, windows(ids, model.order + 1))).mean(-1)
+    return -np.log2(probabilities(model, fn.data.windows(ids, model.order + 1))).mean(-1)
 
 
 def stored(model: Ngrams) -> Sequence[int]:

@@ -4,8 +4,10 @@
 """
 
 from fnnets import curvature as curvature
+from fnnets import data as data
 from fnnets import losses as losses
 from fnnets import plots as plots
+from fnnets import train as train
 from fnnets import updaters as updaters
 from fnnets.combinators import bidirectional as bidirectional
 from fnnets.combinators import branch as branch

@@ -1,4 +1,4 @@
-"""Pictures of gradients, drawn with matplotlib, which is imported when a picture is drawn.
+"""Pictures of gradients and of training, drawn with matplotlib, which is imported when a picture is drawn.
 
 Every function returns a matplotlib `Figure`, which notebooks show and `savefig` writes; with `ax` it draws there.
 """
@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from fnnets import checks
 from fnnets.insight import GradientFlow
+from fnnets.train import History, Swept
 
 BLUE, ORANGE, GREY = "#2f6db3", "#e08214", "#8a8f98"
 LOWEST = 1e-30  # what is smaller is not drawn
@@ -81,6 +83,87 @@ def trace(trace: dict[str, dict[str, Any]], ax: Any = None, *, time_axis: int = 
     return _drawn([panel(path) for path in layers], ax)
 
 
+def plot_history(history: History, ax: Any = None) -> Any:
+    """How a training went, epoch by epoch.
+
+    Args:
+      history: from `fn.train.fit`; or with a leading axis of several models, from `fn.train.cross_validate` or
+        `fn.train.ensemble`: then each is a thin line, and their mean a thick one.
+      ax: axes for the loss alone; by default a new figure with a panel for the loss and one for each metric.
+
+    Returns:
+      The figure. The loss of training is the mean over an epoch, in which params change; that of the validation is
+      from its end.
+
+    Raises:
+      ModuleNotFoundError: matplotlib is not installed.
+
+    Example:
+      >>> import fnnets as fn, numpy as np
+      >>> validation = {"loss": np.array([0.9, 0.6]), "accuracy": np.array([0.7, 0.8])}
+      >>> figure = fn.plots.plot_history(fn.train.History(np.ones((2, 4)), np.array([0.8, 0.5]), validation))
+      >>> [ax.get_title() for ax in figure.axes]
+      ['Loss', 'accuracy']
+    """
+    metrics = {name: values for name, values in history.validation.items() if name != "loss"}
+
+    def panel(name: str) -> Callable[[Any], None]:
+        return lambda ax: _curves(ax, name, {"validation": metrics[name]})
+
+    curves = {"training": history.loss}
+    if "loss" in history.validation:
+        curves["validation"] = history.validation["loss"]
+    return _drawn([lambda ax: _curves(ax, "Loss", curves), *map(panel, metrics)], ax)
+
+
+def heat_map(
+    swept: Swept,
+    x: str,
+    y: str,
+    metric: str = "loss",
+    ax: Any = None,
+    *,
+    larger_is_better: bool = False,
+) -> Any:
+    """Two hyperparameters of a sweep: the mean over the seeds, at the best of all other hyperparameters.
+
+    Args:
+      swept: from `fn.train.sweep`.
+      x: the hyperparameter from left to right.
+      y: the one from top to bottom.
+      metric: which score.
+      ax: axes to draw on; by default a new figure.
+      larger_is_better: whether the best is the largest.
+
+    Returns:
+      The figure: the number in each cell, the best one bold; or, where there are more than 64 cells, a cross at the
+      best. White is where training diverged.
+
+    Raises:
+      ModuleNotFoundError: matplotlib is not installed.
+      ValueError: x, y or metric is not in the sweep, or x is y.
+
+    Example:
+      >>> import fnnets as fn, numpy as np
+      >>> axes = {"units": (4, 8), "rate": (0.1, 1.0), "seed": (0,)}
+      >>> swept = fn.train.Swept(axes, {"loss": np.array([[[0.5], [0.7]], [[0.2], [np.nan]]])}, None)
+      >>> fn.plots.heat_map(swept, "rate", "units").axes[0].get_title()
+      'loss'
+    """
+    names = tuple(name for name in swept.axes if name != "seed")
+    checks.choice("heat_map", "x", x, names)
+    checks.choice("heat_map", "y", y, tuple(name for name in names if name != x))
+    checks.choice("heat_map", "metric", metric, tuple(swept.scores))
+    worst = -np.inf if larger_is_better else np.inf
+    means = np.nan_to_num(np.asarray(swept.scores[metric], np.float64).mean(-1), nan=worst)
+    others = tuple(i for i, name in enumerate(names) if name not in (x, y))
+    values = means.max(others) if larger_is_better else means.min(others)
+    if names.index(x) < names.index(y):
+        values = values.T
+    values = np.where(np.isfinite(values), values, np.nan)
+    return _drawn([lambda ax: _heat_map(ax, values, swept.axes, (x, y), metric, larger_is_better)], ax)
+
+
 def _drawn(panels: list[Callable[[Any], None]], ax: Any) -> Any:
     """The panels on a new figure, two in a row; or the first on the given axes."""
     if ax is not None:
@@ -144,6 +227,49 @@ def _trace(ax: Any, path: str, steps: dict[str, Any], time_axis: int) -> None:
 
     _heat(ax, np.stack([sizes(values) for values in steps.values()]), "log₁₀ of the root mean square")
     ax.set(title=path, xlabel="t", yticks=range(len(steps)), yticklabels=list(steps))
+
+
+def _curves(ax: Any, title: str, curves: dict[str, Any]) -> None:
+    lowest = min(float(np.nanmin(np.asarray(values), initial=np.inf)) for values in curves.values())
+    for (name, values), color in zip(curves.items(), (BLUE, ORANGE), strict=False):
+        lines = np.asarray(values, np.float64).reshape(-1, np.shape(values)[-1])
+        epochs = np.arange(1, lines.shape[-1] + 1)
+        if len(lines) > 1:
+            ax.plot(epochs, lines.T, color=color, linewidth=0.8, alpha=0.35)
+        ax.plot(epochs, lines.mean(0), color=color, linewidth=1.8, label=name)
+    ax.set(title=title, xlabel="epoch", yscale="log" if title == "Loss" and lowest > 0 else "linear")
+    if len(curves) > 1:
+        ax.legend(frameon=False)
+
+
+def _heat_map(
+    ax: Any, values: np.ndarray, axes: dict[str, Any], names: tuple[str, str], metric: str, larger: bool
+) -> None:
+    """The values (y, x) as colours, dark where they are good, with the number in each cell where there is room."""
+    x, y = ([f"{v:.3g}" if isinstance(v, float) else str(v) for v in axes[name]] for name in names)
+    image = ax.imshow(
+        values, cmap="viridis" if larger else "viridis_r", aspect="auto", interpolation="nearest"
+    )
+    ax.figure.colorbar(image, ax=ax, label=metric)
+    if np.isfinite(values).any():
+        best = np.unravel_index(np.nanargmax(values if larger else -values), values.shape)
+        if values.size <= 64:
+            low, high = np.nanmin(values), np.nanmax(values)
+            for place, value in np.ndenumerate(values):
+                if np.isfinite(value):
+                    good = (value - low) / (high - low or 1)
+                    dark = (good if larger else 1 - good) < 0.6
+                    weight = "bold" if place == best else "normal"
+                    ax.text(
+                        place[1], place[0], f"{value:.3g}", ha="center", va="center", fontsize=8,
+                        color="white" if dark else "black", weight=weight,
+                    )  # fmt: skip
+        else:
+            ax.plot(best[1], best[0], "x", color="#c8373f", markersize=9, markeredgewidth=2)
+    ax.grid(False)
+    every = -(-len(x) // 12)
+    ax.set(title=metric, xlabel=names[0], ylabel=names[1], yticks=range(len(y)), yticklabels=y)
+    ax.set_xticks(range(0, len(x), every), x[::every], rotation=45 if len(x) > 6 else 0)
 
 
 def _flat(values: dict[str, Any]) -> dict[str, float]:

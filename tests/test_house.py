@@ -33,7 +33,7 @@ AUTODIFF = {
 
 
 def public_names():
-    for module, prefix in ((fn, ""), (fn.losses, "losses.")):
+    for module, prefix in ((fn, ""), (fn.losses, "losses."), (fn.data, "data."), (fn.train, "train.")):
         for name in vars(module):
             value = getattr(module, name)
             if not name.startswith("_") and not inspect.ismodule(value):

@@ -4,8 +4,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from corpus import UNKNOWN, load, parted
-from ngrams import bits, fitted, probabilities, stored, windows
+from corpus import load, parted
+from ngrams import bits, fitted, probabilities, stored
+
+import fnnets as fn
+
+UNKNOWN = "\ufffd"
 
 SEEN = np.array([0, 1, 0, 0, 1])  # symbol 2 is never seen
 
@@ -49,7 +53,7 @@ def test_counts_are_those_of_a_dictionary():
     ids = np.random.default_rng(1).integers(0, 3, 200)
     table = fitted(ids, 3, order=2).tables[2]
     counts: dict[tuple[int, ...], int] = {}
-    for gram in map(tuple, windows(ids, 3).tolist()):
+    for gram in map(tuple, fn.data.windows(ids, 3).tolist()):
         counts[gram] = counts.get(gram, 0) + 1
     assert dict(zip(table.grams.tolist(), table.counts.tolist(), strict=True)) == {
         9 * a + 3 * b + c: n for (a, b, c), n in counts.items()

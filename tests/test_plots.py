@@ -84,3 +84,35 @@ else:
     raise AssertionError
 """
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+
+
+def test_histories_of_one_and_of_several_models(tmp_path):
+    validation = {"loss": np.array([0.9, 0.6, 0.7]), "accuracy": np.array([0.7, 0.8, 0.8])}
+    one = fn.train.History(np.ones((3, 4)), np.array([0.8, 0.5, 0.4]), validation)
+    figure = fn.plots.plot_history(one)
+    assert titles(figure) == ["Loss", "accuracy"]
+    np.testing.assert_array_equal(figure.axes[0].lines[1].get_ydata(), validation["loss"])
+    assert figure.axes[0].get_yscale() == "log"
+    several = jax.tree.map(lambda leaf: np.stack([leaf, leaf + 1]), one)
+    lines = fn.plots.plot_history(several).axes[0].lines
+    np.testing.assert_allclose(lines[2].get_ydata(), one.loss + 0.5)
+    fn.plots.plot_history(several).savefig(tmp_path / "history.png")
+
+
+def test_a_heat_map_is_the_best_over_the_others():
+    axes = {"units": (4, 8), "rate": (0.1, 1.0), "depth": (1, 2), "seed": (0, 1)}
+    losses = np.random.default_rng(0).random((2, 2, 2, 2))
+    losses[0, 1] = np.nan
+    swept = fn.train.Swept(axes, {"loss": losses}, None)
+    for x, y in (("rate", "units"), ("units", "rate")):
+        (image,) = fn.plots.heat_map(swept, x, y).axes[0].images
+        expected = losses.mean(-1).min(-1)
+        shown = np.ma.filled(image.get_array(), np.nan)
+        np.testing.assert_allclose(shown, expected if x == "rate" else expected.T)
+    larger = fn.plots.heat_map(swept, "rate", "depth", larger_is_better=True).axes[0].images[0]
+    np.testing.assert_allclose(
+        larger.get_array()[0], [losses.mean(-1)[:, 0, 0].max(), losses[1, 1, 0].mean()]
+    )
+    for wrong in (("rate", "rate"), ("rate", "seed"), ("rate", "units", "accuracy")):
+        with pytest.raises(ValueError, match="must be one of"):
+            fn.plots.heat_map(swept, *wrong)

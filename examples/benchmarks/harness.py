@@ -22,12 +22,13 @@ FIGURES = {"flops": "flops", "bytes": "bytes accessed", "temp": "temporary bytes
 
 @dataclass(frozen=True)
 class Claim:
-    """That `ours` is no slower than the best of the rivals, and its figures are at most so large a share of theirs."""
+    """That `ours` takes at most `times` the best of the rivals' time, and its figures at most `share` of each of theirs."""
 
     ours: str
     rivals: tuple[str, ...]
     figures: tuple[str, ...] = tuple(FIGURES)
     share: float = 1.0
+    times: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,12 @@ def judge(claim: Claim, rows: Sequence[Row]) -> list[Verdict]:
     ours = measured[claim.ours]
     best = min(rivals, key=lambda row: np.median(row.seconds))
     against = ratio(ours.seconds, best.seconds)
-    held = against.low <= 1.0
-    words = "no slower within the interval" if held else "SLOWER"
-    verdicts = [Verdict(held, f"time: {ours.name} is {words} than the best, {best.name}: {against}")]
+    held = against.low <= claim.times
+    words = "is no slower within the interval than" if held else "is SLOWER than"
+    if claim.times != 1.0:
+        most = f"{claim.times} × the time of"
+        words = f"takes at most {most}" if held else f"takes MORE than {most}"
+    verdicts = [Verdict(held, f"time: {ours.name} {words} the best, {best.name}: {against}")]
     for name in claim.figures:
         known = [row for row in (ours, *rivals) if name in row.figures]
         if len(known) < 2 or known[0] is not ours:
@@ -185,7 +189,7 @@ def main(benchmark: Benchmark, options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    device = next((row.device for row in rows if row.figures), "unknown")
+    device = next((row.device for row in rows if row.device), "unknown")
     facts = {"device": device, "processor": before, "versions": versions(benchmark.contenders)}
     verdicts = [verdict for claim in benchmark.claims for verdict in judge(claim, rows)]
     print(f"{benchmark.title}: {', '.join(f'{k} {v}' for k, v in settings._asdict().items())}")

@@ -1,0 +1,121 @@
+"""Classes in equal numbers: the small ones drawn more often, or the large ones less."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnnets import checks
+from fnnets.data import _order
+
+
+def oversample(key: Any, labels: Any, *, classes: int | None = None, size: Any = None) -> jax.Array:
+    """Rows such that every class has as many as the largest: all of its own, and some of them again.
+
+    Part the data first, and oversample the training part alone: else a row is learned from and tested with.
+
+    Args:
+      key: a random key.
+      labels: (n,) integers 0 … C − 1.
+      classes: C; by default the largest label and one.
+      size: how many rows each class gets; by default as many as the largest class has.
+
+    Returns:
+      Indices (C·size,), class by class. The rows of a class come first, each once, then draws among them with
+      replacement. Under jit, classes and size must be given, and a class that has more rows gives `size` of them.
+
+    Raises:
+      TypeError: labels are no integers.
+      ValueError: a class has no row, or more than `size`; under jit, classes or size is not given.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> labels = jnp.array([0, 0, 0, 1])
+      >>> labels[fn.data.oversample(jax.random.key(0), labels)].tolist()
+      [0, 0, 0, 1, 1, 1]
+    """
+    labels, classes, counts = _counted("oversample", labels, classes, size)
+    if counts is not None:
+        size = int(counts.max()) if size is None else size
+        if counts.max() > size:
+            raise ValueError(
+                f"oversample: size must be at least {counts.max()}, as many rows as class {counts.argmax()} has, "
+                f"got {size}; undersample leaves rows out."
+            )
+    order_key, draw_key = jax.random.split(key)
+    order, first, count = _classes(order_key, labels, classes)
+    place = jnp.broadcast_to(jnp.arange(size), (classes, size))
+    again = _order.drawn(draw_key, classes * size, jnp.repeat(count, size)).reshape(classes, size)
+    return order[(first[:, None] + jnp.where(place < count[:, None], place, again)).ravel()]
+
+
+def undersample(key: Any, labels: Any, *, classes: int | None = None, size: Any = None) -> jax.Array:
+    """Rows such that every class has as few as the smallest: some of its own, each once.
+
+    Args:
+      key: a random key.
+      labels: (n,) integers 0 … C − 1.
+      classes: C; by default the largest label and one.
+      size: how many rows each class gets; by default as many as the smallest class has.
+
+    Returns:
+      Indices (C·size,), class by class, drawn without replacement. Under jit, classes and size must be given, and
+      no class may have fewer rows than size, which cannot be checked there.
+
+    Raises:
+      TypeError: labels are no integers.
+      ValueError: a class has no row, or fewer than `size`; under jit, classes or size is not given.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> labels = jnp.array([0, 0, 0, 1])
+      >>> labels[fn.data.undersample(jax.random.key(0), labels)].tolist()
+      [0, 1]
+    """
+    labels, classes, counts = _counted("undersample", labels, classes, size)
+    if counts is not None:
+        size = int(counts.min()) if size is None else size
+        if counts.min() < size:
+            raise ValueError(
+                f"undersample: size must be at most {counts.min()}, as many rows as class {counts.argmin()} has, "
+                f"got {size}; oversample draws rows again."
+            )
+    order, first, _ = _classes(key, labels, classes)
+    return order[(first[:, None] + jnp.arange(size)).ravel()]
+
+
+def _counted(who: str, labels: Any, classes: Any, size: Any) -> tuple[jax.Array, int, np.ndarray | None]:
+    """The labels, the number of classes, and how many rows each has; None where labels are traced."""
+    labels = _order.checked_labels(who, labels)
+    for name, given in (("classes", classes), ("size", size)):
+        if given is not None:
+            checks.positive(who, **{name: given})
+    if not _order.known(labels):
+        if classes is None or size is None:
+            raise ValueError(
+                f"{who}: under jit, classes and size must be given: they are the result's shape."
+            )
+        return labels, classes, None
+    values = np.asarray(labels)
+    most = classes or int(values.max(initial=0)) + 1
+    if values.size == 0 or values.min() < 0 or values.max() >= most:
+        raise ValueError(
+            f"{who}: labels must be 0 … {most - 1}, got {values.min() if values.size else 'none'} … "
+            f"{values.max() if values.size else 'none'}."
+        )
+    counts = np.bincount(values, minlength=most)
+    if not counts.all():
+        raise ValueError(
+            f"{who}: every class must have a row, got none of class {counts.argmin()}; number the classes without gaps."
+        )
+    return labels, most, counts
+
+
+def _classes(key: Any, labels: Any, classes: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The rows class by class, (n,), where each class begins, (C,), and how many rows it has, (C,)."""
+    order = _order.by_class(key, labels)
+    ends = jnp.searchsorted(labels[order], jnp.arange(classes + 1))
+    return order, ends[:-1], jnp.diff(ends)

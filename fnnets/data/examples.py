@@ -1,0 +1,72 @@
+"""Examples to learn from: inputs, their targets, and the masks of both."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnnets import checks
+
+
+class Examples(NamedTuple):
+    """N examples, or a batch of them; every array has them as first axis.
+
+    Attributes:
+      x: (N, …), or a tree of such: the network's input.
+      target: (N, …), what the loss compares the output with.
+      mask: the network's mask, (N, T) bools for sequences, or None.
+      loss_mask: the loss's mask, bools, or None.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> examples = fn.data.Examples(jnp.ones((6, 2)), jnp.zeros((6, 1)))
+      >>> fn.data.take(examples, jnp.array([0, 3])).x.shape
+      (2, 2)
+    """
+
+    x: Any
+    target: Any
+    mask: Any = None
+    loss_mask: Any = None
+
+
+def take(arrays: Any, index: Any) -> Any:
+    """The rows with those indices, of one array or of every array of a tree.
+
+    Args:
+      arrays: (N, …), or a tree of such, as `Examples`.
+      index: (…) integers.
+
+    Returns:
+      The same tree with arrays (…, …): the axes of index in place of the first.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> fn.data.take(jnp.array([10, 20, 30]), jnp.array([2, 0])).tolist()
+      [30, 10]
+    """
+    return jax.tree.map(lambda array: array[index], arrays)
+
+
+def checked(who: str, examples: Any, name: str = "examples") -> Examples:
+    """Examples, or a tuple (x, target), as `Examples` of jax arrays with one first axis."""
+    if not isinstance(examples, tuple) or not 2 <= len(examples) <= 4:
+        raise TypeError(
+            f"{who}: {name} must be fn.data.Examples(x, target) or a tuple (x, target), got "
+            f"{type(examples).__name__}."
+        )
+    found = jax.tree.map(jnp.asarray, Examples(*examples))
+    sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(found)}
+    if len(sizes) != 1 or () in sizes:
+        shapes = ", ".join(checks.shape_text(jnp.shape(leaf)) for leaf in jax.tree.leaves(found))
+        raise ValueError(
+            f"{who}: all arrays of {name} must have the examples as first axis, got shapes {shapes}."
+        )
+    return found
+
+
+def number(examples: Examples) -> int:
+    """How many examples there are."""
+    return int(jax.tree.leaves(examples.x)[0].shape[0])

@@ -1,0 +1,192 @@
+"""Training from beginning to end."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnnets import checks
+from fnnets.contract import Layer
+from fnnets.data import batches, take
+from fnnets.data.batches import Remainder
+from fnnets.data.examples import checked, number
+from fnnets.losses import Loss
+from fnnets.train import rows as r
+from fnnets.train.early_stopping import EarlyStopping
+from fnnets.train.epoch import Held, History, Progress, Setting, Source, begin, kept_params, make_epoch
+from fnnets.train.evaluate import Metric
+from fnnets.train.interrupts import waiting
+from fnnets.train.non_finite import NonFiniteError, place
+from fnnets.train.progress import bar
+from fnnets.train.state import State, draw_key, order_key, start
+from fnnets.train.step import Gradient
+
+
+class Fitted(NamedTuple):
+    """A trained network.
+
+    Attributes:
+      params: the best params with early stopping, the last ones without.
+      state: where training stands, to go on from: `fit(…, state=fitted.state)`.
+      history: what was recorded, in NumPy.
+      stopped: why training ended: "epochs" (all were done), "early" (by early stopping) or "interrupted" (by Ctrl-C).
+    """
+
+    params: Any
+    state: State
+    history: History
+    stopped: str
+
+
+def fit(
+    net: Layer,
+    loss: Loss,
+    updater: Any,
+    examples: Any,
+    *,
+    epochs: int,
+    key: Any = None,
+    state: State | None = None,
+    batch_size: int = 32,
+    remainder: Remainder = "pad",
+    replace: bool = False,
+    gradient: Gradient = "hand",
+    penalty: Any = None,
+    clip: Any = None,
+    validation: Any = None,
+    metrics: Mapping[str, Metric] | None = None,
+    early_stopping: EarlyStopping | None = None,
+    progress: bool = True,
+) -> Fitted:
+    """Trains a network, epoch by epoch; each is one `lax.scan` over its batches, and all are one compiled program.
+
+    Formula: for every batch of every epoch, the step of `fn.train.make_step`. The batches are those of
+    `fn.data.batches`, another order every epoch.
+
+    Args:
+      net: any network.
+      loss: a `Loss`, such as `fn.losses.mse()`.
+      updater: an `optax.GradientTransformation`, such as `fn.updaters.adam(1e-3)`; its schedules count steps.
+      examples: what is learned from: `fn.data.Examples`, or a tuple (x, target).
+      epochs: how many more epochs.
+      key: the key of the whole training: params, batches and dropout. Not needed with a state.
+      state: where to go on from, of an earlier `fit` or from `fn.train.start`; it is not changed.
+      batch_size: the number of examples in a step.
+      remainder: what is done with what is left of an epoch: "pad" fills the last batch up under masks (the gradient is
+        that of the smaller batch; layers with moving statistics need to take a mask), "keep" makes a smaller
+        batch of it, "drop" leaves it out.
+      replace: whether the rows of a batch are drawn with replacement.
+      gradient: "hand" or "autodiff".
+      penalty: a `Penalty`, or None.
+      clip: the largest norm of the gradient, or None.
+      validation: examples that are looked at after every epoch, at inference; those that choices are made with, not
+        the test's.
+      metrics: functions `(y, target) -> (…)` by name, whose means over the validation are recorded too.
+      early_stopping: from `fn.train.early_stopping`; it watches the validation.
+      progress: whether a bar is shown on a terminal. It is tqdm's; without tqdm, and elsewhere, there is none.
+
+    Returns:
+      A `Fitted(params, state, history, stopped)`. Ctrl-C ends training after the epoch that is being computed; a second
+      one interrupts at once.
+
+    Raises:
+      NonFiniteError: a loss was NaN or ±∞, or the params of an epoch's end are; it says at which step, and in which
+        layer. A `FloatingPointError`.
+      TypeError: examples are no such tuple.
+      ValueError: a batch is larger than the data; neither key nor state is given, or both; early stopping watches what
+        is not there; what the layers and the loss raise.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> x = jax.random.normal(jax.random.key(0), (300, 2))
+      >>> target = (x[:, 0] * x[:, 1] > 0).astype(int)
+      >>> train, rest, *_ = fn.data.holdout(jax.random.key(1), 300, labels=target)
+      >>> found = fn.train.fit(
+      ...     fn.serial(fn.dense(16), fn.tanh(), fn.dense(2)),
+      ...     fn.losses.softmax_cross_entropy(),
+      ...     fn.updaters.adam(0.02),
+      ...     fn.data.take((x, target), train),
+      ...     epochs=60,
+      ...     key=jax.random.key(2),
+      ...     validation=fn.data.take((x, target), rest),
+      ...     metrics={"accuracy": fn.train.accuracy},
+      ...     early_stopping=fn.train.early_stopping(20),
+      ... )
+      >>> bool(found.history.validation["accuracy"].max() > 0.9)
+      True
+    """
+    checks.positive("fit", epochs=epochs, batch_size=batch_size)
+    if (key is None) == (state is None):
+        raise ValueError("fit: give either a key, to begin with, or a state, to go on from.")
+    examples, held = checked("fit", examples), None
+    if validation is not None:
+        held = Held(checked("fit", validation, "validation"))
+    given = tuple((metrics or {}).items())
+    check_watched("fit", early_stopping, given, held)
+    setting = Setting(
+        net, loss, updater, batch_size, remainder, replace, gradient, penalty, clip, given, early_stopping
+    )
+    # A copy: the state's buffers will be used again.
+    state = start(net, updater, examples.x, key) if state is None else jax.tree.map(jnp.copy, state)
+    epoch, now = compiled(setting), begin(setting, state)
+    records: list[Any] = []
+    stopped = "epochs"
+    with waiting() as interrupted, bar(epochs, progress) as tick:
+        for _ in range(epochs):
+            now, record = epoch(now, examples, held)
+            record, alive, stop = jax.device_get((record, now.alive, now.best is not None and now.best.stop))
+            records.append(record)
+            if not alive:
+                break
+            tick({"loss": record.loss, **{f"held-out {k}": v for k, v in record.validation.items()}})
+            if stop or interrupted():
+                stopped = "early" if stop else "interrupted"
+                break
+    history = jax.tree.map(lambda *leaves: np.stack(leaves), *records)
+    fitted = Fitted(kept_params(now), now.state, history, stopped)
+    if not alive:
+        raise _non_finite(setting, now, examples, fitted)
+    return fitted
+
+
+@functools.lru_cache(maxsize=16)
+def compiled(setting: Setting) -> Callable[..., tuple[Progress, History]]:
+    """An epoch of `make_epoch`, compiled: found again by the next fit with the same setting."""
+    epoch = make_epoch(setting)
+
+    def on_examples(progress: Progress, examples: Any, held: Any) -> tuple[Progress, History]:
+        return epoch(progress, Source(lambda index: take(examples, index), number(examples)), held)
+
+    return jax.jit(on_examples, donate_argnums=0)
+
+
+def check_watched(who: str, early_stopping: EarlyStopping | None, metrics: Any, held: Any) -> None:
+    """Refuses early stopping by what is not computed."""
+    if early_stopping is None:
+        return
+    if held is None:
+        raise ValueError(f"{who}: early stopping watches the validation, got validation=None; give some.")
+    checks.choice(who, "early_stopping.watch", early_stopping.watch, ("loss", *(name for name, _ in metrics)))
+
+
+def _non_finite(setting: Setting, now: Progress, examples: Any, fitted: Fitted) -> NonFiniteError:
+    """The error, with the place found by computing the batch once more."""
+    state = now.state
+    losses = fitted.history.steps[-1]
+    at = int(np.argmin(np.isfinite(losses))) if not np.isfinite(losses).all() else len(losses) - 1
+    last = state._replace(epoch=state.epoch - 1)
+    n, size = number(examples), setting.batch_size
+    plan = batches(order_key(last), n, size, replace=setting.replace, remainder=setting.remainder)
+    index, rows = (
+        (plan.rest, None)
+        if at == len(plan.rows)
+        else (plan.rows[at], None if plan.mask is None else plan.mask[at])
+    )
+    batch = r.only(setting.net, state.params, take(examples, index), rows)
+    where = place(setting.net, state.params, batch, draw_key(state))
+    return NonFiniteError(int(last.epoch) * len(losses) + at, int(last.epoch), where, fitted)

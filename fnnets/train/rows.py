@@ -1,0 +1,44 @@
+"""Batches of which some rows only fill up: masks that keep these out of everything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnnets.combinators import _children as c
+from fnnets.contract import Layer, keep_stats
+from fnnets.data import Examples
+
+
+def only(net: Layer, params: Any, batch: Examples, rows: Any) -> Examples:
+    """The batch with masks under which only the given rows (B,) count, in the loss and in statistics of the batch.
+
+    The network gets a mask where it has moving statistics, or had a mask already: other layers treat every
+    row for itself, and a row that no loss counts gives no gradient.
+    """
+    if rows is None:
+        return batch
+    y = jax.eval_shape(lambda: net.apply(params, batch.x, mask=batch.mask))
+    loss_mask = spread(rows, y.shape[:-1])
+    if batch.loss_mask is not None:
+        loss_mask &= batch.loss_mask
+    mask = batch.mask
+    if mask is not None:
+        mask = jax.tree.map(lambda own: own & spread(rows, own.shape), mask)
+    elif net.update_stats is not keep_stats:
+        mask = jax.tree.map(lambda x: spread(rows, c.mask_shape(x)), batch.x)
+    return batch._replace(mask=mask, loss_mask=loss_mask)
+
+
+def spread(rows: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """A bool for each row as one for each of its places."""
+    return jnp.broadcast_to(rows.reshape(rows.shape + (1,) * (len(shape) - 1)), shape)
+
+
+def weight(batch: Examples) -> jax.Array:
+    """How much a batch counts in the mean of an epoch: its rows, or the places that its loss's mask leaves."""
+    if batch.loss_mask is not None:
+        return batch.loss_mask.sum()
+    return jnp.asarray(jax.tree.leaves(batch.x)[0].shape[0])

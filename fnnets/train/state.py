@@ -1,0 +1,119 @@
+"""Where training stands: all that the next step needs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnnets import checks
+from fnnets.contract import Layer
+from fnnets.parameters import trainable
+
+# What the training's key is folded in with: 0 for the params, 4·e + 1 for the batches of epoch e, 4·i + 2 for what step
+# i draws, 3 for a bootstrap of the data.
+INIT, ORDER, DRAWS, SAMPLE, KINDS = 0, 1, 2, 3, 4
+
+
+class State(NamedTuple):
+    """Where training stands. From the same state and data, the same steps follow.
+
+    Attributes:
+      params: the network's parameters, moving statistics included.
+      memory: the updater's state; it knows nothing of moving statistics.
+      key: the key of the whole training. Epoch e is shuffled by fold_in(key, 4·e + 1), and step i draws (dropout) by
+        fold_in(key, 4·i + 2).
+      step: () int32, how many steps were taken.
+      epoch: () int32, how many epochs.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp, optax
+      >>> state = fn.train.start(fn.dense(1), optax.sgd(0.1), jnp.ones((4, 2)), jax.random.key(0))
+      >>> state.params.w.shape, int(state.step)
+      ((2, 1), 0)
+    """
+
+    params: Any
+    memory: Any
+    key: Any
+    step: jax.Array
+    epoch: jax.Array
+
+
+def start(net: Layer, updater: Any, x: Any, key: Any, params: Any = None) -> State:
+    """The state before the first step.
+
+    Args:
+      net: any network.
+      updater: an `optax.GradientTransformation`, such as `fn.updaters.adam(1e-3)`.
+      x: a batch of inputs (arrays, or shapes), of which only the shapes and dtypes matter.
+      key: the key of the whole training.
+      params: parameters to begin with; by default `net.init(fold_in(key, 0), x)`.
+
+    Returns:
+      A `State` at step 0.
+
+    Raises:
+      ValueError: key is None; what the network's `init` raises.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp, optax
+      >>> net = fn.serial(fn.dense(3), fn.batch_norm())
+      >>> state = fn.train.start(net, optax.adam(1e-3), jnp.ones((4, 2)), jax.random.key(0))
+      >>> state.params[1].stats.mean.shape, state.memory[0].mu[1].stats.mean is None
+      ((3,), True)
+    """
+    checks.key("start", key)
+    return jax.tree.map(jnp.copy, _first(net.init, updater.init)(key, _one(x), params))
+
+
+def starts(net: Layer, updater: Any, x: Any, keys: Any) -> State:
+    """The first states from several keys, stacked: a small program called for each, which compiles sooner than their vmap."""
+    one, first = _one(x), _first(net.init, updater.init)
+    states = jax.device_get([first(key, one, None)._replace(key=None) for key in keys])
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *states)._replace(key=keys)
+
+
+def _one(x: Any) -> Any:
+    """An example of zeros."""
+    return jax.tree.map(lambda leaf: np.zeros((1, *leaf.shape[1:]), leaf.dtype), x)
+
+
+@functools.lru_cache(maxsize=16)
+def _first(init: Callable[..., Any], init_memory: Callable[[Any], Any]) -> Callable[..., State]:
+    """The first state, compiled. Its types are strong: a weak one would compile the second step anew."""
+
+    def first(key: Any, x: Any, params: Any) -> Any:
+        if params is None:
+            params = init(jax.random.fold_in(key, INIT), x)
+        parts = params, init_memory(trained(params))
+        parts = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), parts)
+        return State(parts[0], parts[1], key, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+    return jax.jit(first)
+
+
+def trained(params: Any) -> Any:
+    """The params that are trained; None in place of moving statistics, and of all that is no floating point."""
+    return jax.tree.map(lambda leaf, is_trained: leaf if is_trained else None, params, trainable(params))
+
+
+def joined(learned: Any, params: Any) -> Any:
+    """What `trained` took out of params, back in its place."""
+    return jax.tree.map(
+        lambda new, old: old if new is None else new, learned, params, is_leaf=lambda node: node is None
+    )
+
+
+def order_key(state: State) -> jax.Array:
+    """The key by which the epoch that comes next is shuffled."""
+    return jax.random.fold_in(state.key, KINDS * state.epoch + ORDER)
+
+
+def draw_key(state: State) -> jax.Array:
+    """The key of the step that comes next."""
+    return jax.random.fold_in(state.key, KINDS * state.step + DRAWS)
