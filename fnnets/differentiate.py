@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
 from fnnets import checks
 from fnnets.contract import Carry, Layer, Params, Saved, named
-
-_plain: ContextVar[bool] = ContextVar("plain", default=False)
-
-
-@contextmanager
-def plain_equations() -> Iterator[None]:
-    """Within, layers made by `by_hand` are their plain equations again: what a comparison holds them against."""
-    token = _plain.set(True)
-    try:
-        yield
-    finally:
-        _plain.reset(token)
+from fnnets.rules import are_plain
+from fnnets.rules import rules as rules_of
 
 
 def by_hand(layer: Layer) -> Layer:
@@ -50,11 +38,11 @@ def by_hand(layer: Layer) -> Layer:
       (2, 3)
     """
     info = layer.info
-    rules = {train: _rules(layer, train) for train in (False, True)}
+    rules = {train: rules_of(layer, train) for train in (False, True)}
 
     def apply(params: Params, x: Any, *, key: Any = None, train: bool = False, mask: Any = None) -> Any:
         checks.static_bool(info, train)
-        if _plain.get():
+        if are_plain():
             return layer.apply(params, x, key=key, train=train, mask=mask)
         return rules[train].apply(params, x, key, mask)
 
@@ -62,59 +50,12 @@ def by_hand(layer: Layer) -> Layer:
         params: Params, x: Any, carry: Carry = None, *, key: Any = None, train: bool = False, mask: Any = None
     ) -> tuple[Any, Carry, Saved]:
         checks.static_bool(info, train)
-        if _plain.get():
+        if are_plain():
             return layer.forward(params, x, carry, key=key, train=train, mask=mask)
         y, carry, saved = rules[train].forward(params, x, carry, key, mask)
         return y, carry, jax.lax.stop_gradient(saved)
 
     return named(layer._replace(apply=apply, forward=forward))
-
-
-class _Rules(NamedTuple):
-    apply: Callable[..., Any]
-    forward: Callable[..., Any]
-
-
-def _rules(layer: Layer, train: bool) -> _Rules:
-    """The two functions with their derivative: `train` decides what is computed, so each mode has its own."""
-    info = layer.info
-
-    def backward(params: Params, x: Any, saved: Saved, dy: Any, dcarry: Carry) -> tuple[Any, Any, Carry]:
-        dparams, dx, dcarry = layer.backward(params, saved, dy, dcarry)
-        checks.gradient(info, "dparams", dparams, params)
-        checks.gradient(info, "dx", dx, x)
-        return dparams, dx, dcarry
-
-    @jax.custom_vjp
-    def apply(params: Params, x: Any, key: Any, mask: Any) -> Any:
-        return layer.apply(params, x, key=key, train=train, mask=mask)
-
-    def apply_forward(params: Params, x: Any, key: Any, mask: Any) -> Any:
-        y, _, saved = layer.forward(params, x, key=key, train=train, mask=mask)
-        return y, (params, x, saved)
-
-    def apply_backward(kept: Any, dy: Any) -> Any:
-        params, x, saved = kept
-        dparams, dx, _ = backward(params, x, saved, dy, None)
-        return dparams, dx, None, None
-
-    @jax.custom_vjp
-    def forward(params: Params, x: Any, carry: Carry, key: Any, mask: Any) -> Any:
-        return layer.forward(params, x, carry, key=key, train=train, mask=mask)
-
-    def forward_forward(params: Params, x: Any, carry: Carry, key: Any, mask: Any) -> Any:
-        y, new_carry, saved = layer.forward(params, x, carry, key=key, train=train, mask=mask)
-        return (y, new_carry, saved), (params, x, saved, carry)
-
-    def forward_backward(kept: Any, cotangents: Any) -> Any:
-        params, x, saved, carry = kept
-        dy, dcarry, _ = cotangents
-        dparams, dx, dcarry = backward(params, x, saved, dy, dcarry)
-        return dparams, dx, None if carry is None else dcarry, None, None
-
-    apply.defvjp(apply_forward, apply_backward)
-    forward.defvjp(forward_forward, forward_backward)
-    return _Rules(apply, forward)
 
 
 class Aux(NamedTuple):

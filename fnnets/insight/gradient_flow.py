@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from fnnets import checks, observe
 from fnnets.contract import Layer
-from fnnets.differentiate import plain_equations
+from fnnets.rules import plain_equations
 from fnnets.insight.places import place_of, time_first
 from fnnets.insight.trace import trace_backward
 from fnnets.parameters import zero_carry
