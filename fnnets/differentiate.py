@@ -9,6 +9,7 @@ import jax
 
 from fnnets import checks
 from fnnets.contract import Carry, Layer, Params, Saved, named
+from fnnets.parameters import with_fixed_stats
 from fnnets.rules import are_plain
 from fnnets.rules import rules as rules_of
 
@@ -44,7 +45,7 @@ def by_hand(layer: Layer) -> Layer:
         checks.static_bool(info, train)
         if are_plain():
             return layer.apply(params, x, key=key, train=train, mask=mask)
-        return rules[train].apply(params, x, key, mask)
+        return rules[train].apply(with_fixed_stats(params), x, key, mask)
 
     def forward(
         params: Params, x: Any, carry: Carry = None, *, key: Any = None, train: bool = False, mask: Any = None
@@ -52,7 +53,7 @@ def by_hand(layer: Layer) -> Layer:
         checks.static_bool(info, train)
         if are_plain():
             return layer.forward(params, x, carry, key=key, train=train, mask=mask)
-        y, carry, saved = rules[train].forward(params, x, carry, key, mask)
+        y, carry, saved = rules[train].forward(with_fixed_stats(params), x, carry, key, mask)
         return y, carry, jax.lax.stop_gradient(saved)
 
     return named(layer._replace(apply=apply, forward=forward))

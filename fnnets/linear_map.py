@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 try:  # where jax documents that its parts may move
-    from jax.extend.core import Primitive, unmapped_aval
+    from jax.extend.core import Primitive, mapped_aval, unmapped_aval
     from jax.interpreters import ad, batching, mlir
 
     for _module, _name in (
@@ -50,8 +50,8 @@ class Pair(Protocol):
     def linear(self, residuals: Arrays, tangents: Arrays) -> Arrays:
         """J(r)·t."""
 
-    def transpose(self, residuals: Arrays, cotangents: Arrays) -> Arrays:
-        """J(r)ᵀ·dy, one for each tangent."""
+    def transpose(self, residuals: Arrays, cotangents: Arrays, types: Arrays) -> Arrays:
+        """J(r)ᵀ·dy, one for each tangent, of the types of these."""
 
 
 class _Settings(NamedTuple):
@@ -103,7 +103,8 @@ def _lower(ctx: Any, *given: Any, settings: _Settings) -> Any:
 
 def _transpose(cotangents: Arrays, *given: Any, settings: _Settings) -> Arrays:
     residuals, tangents = given[: settings.number], given[settings.number :]
-    found = settings.pair.transpose(residuals, [ad.instantiate_zeros(each) for each in cotangents])
+    types = [tangent.aval if ad.is_undefined_primal(tangent) else jax.typeof(tangent) for tangent in tangents]
+    found = settings.pair.transpose(residuals, [ad.instantiate_zeros(each) for each in cotangents], types)
     wanted = [
         _varying_over(value, tangent.aval.mat.varying) if ad.is_undefined_primal(tangent) else None
         for value, tangent in zip(found, tangents, strict=True)
@@ -155,22 +156,27 @@ class _Mapped:
     spmd_name: Any
 
     def linear(self, residuals: Arrays, tangents: Arrays) -> Arrays:
-        return self._vmap(self.pair.linear, self.tangent_axes, 0)(list(residuals), list(tangents))
+        return self._vmap(self.pair.linear, list(self.tangent_axes), 0)(list(residuals), list(tangents))
 
-    def transpose(self, residuals: Arrays, cotangents: Arrays) -> Arrays:
-        ends = [0 if axis is None else axis for axis in self.tangent_axes]
-        each = self._vmap(self.pair.transpose, 0, ends)(list(residuals), list(cotangents))
-        # A tangent that all examples share: the transpose of copying it to all is the sum over them.
-        return [
-            value.sum(0) if axis is None else value
-            for value, axis in zip(each, self.tangent_axes, strict=True)
-        ]
+    def transpose(self, residuals: Arrays, cotangents: Arrays, types: Arrays) -> Arrays:
+        residuals, axes = list(residuals), list(self.tangent_axes)
+        own = [each if axis is None else mapped_aval(self.size, axis, each) for each, axis in zip(types, axes, strict=True)]
+        if None not in axes:
+            return self._vmap(lambda r, dy: self.pair.transpose(r, dy, own), 0, axes)(residuals, list(cotangents))
+        ends = [mapped_aval(self.size, 0, jax.typeof(each)) for each in cotangents]
+
+        def push(residuals: Arrays, tangents: Arrays) -> Arrays:
+            pull = lambda dy: list(self.pair.transpose(residuals, dy, own))
+            return jax.linear_transpose(pull, ends)(tangents)[0]
+
+        together = self._vmap(push, axes, 0)
+        return jax.linear_transpose(lambda tangents: together(residuals, tangents), list(types))(list(cotangents))[0]
 
     def _vmap(self, function: Callable[..., Arrays], in_axes: Any, out_axes: Any) -> Callable[..., Arrays]:
-        axes = (list(self.residual_axes), in_axes if in_axes == 0 else list(in_axes))
         names = {} if self.name is None else {"axis_name": self.name}
         return jax.vmap(
-            lambda residuals, others: list(function(residuals, others)), axes, out_axes,
+            lambda residuals, others: list(function(residuals, others)),
+            (list(self.residual_axes), in_axes), out_axes,
             axis_size=self.size, spmd_axis_name=self.spmd_name, **names,
         )  # fmt: skip
 

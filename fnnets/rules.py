@@ -163,7 +163,7 @@ class _Pair:
 
         return jax.jvp(outputs, [leaves[i] for i in self.moving], list(tangents))[1]
 
-    def transpose(self, residuals: Arrays, cotangents: Arrays) -> Arrays:
+    def transpose(self, residuals: Arrays, cotangents: Arrays, types: Arrays) -> Arrays:
         """Jᵀ·dy, by hand."""
         kept = self.residual_tree.unflatten(residuals)
         dy, dcarry = self.out_tree.unflatten(
@@ -173,8 +173,8 @@ class _Pair:
         gradients = checked_backward(self.layer, *values, kept.saved, dy, dcarry)
         found = dict(jax.tree_util.tree_leaves_with_path(gradients))
         leaves = jax.tree_util.tree_leaves_with_path(values)
-        asked = [leaves[i] for i in self.moving]
-        return [found[path].astype(jnp.result_type(value)) for path, value in asked]
+        asked = [found[leaves[i][0]] for i in self.moving]
+        return [gradient.astype(type_.dtype) for gradient, type_ in zip(asked, types, strict=True)]
 
 
 def checked_backward(
