@@ -17,17 +17,22 @@ from fnnets.rules import rules as rules_of
 def by_hand(layer: Layer) -> Layer:
     """The same layer, whose `apply` and `forward` are differentiated by its own `backward`.
 
-    Formula: y = apply(params, x) as before; jax.vjp of it calls backward(params, saved, dy).
+    Formula: y = apply(params, x) as before. With J = ∂y/∂(params, x), reverse mode (`jax.vjp`) computes Jᵀ·dy by
+    backward(params, saved, dy), and forward mode (`jax.jvp`) J·ẋ of the plain equations.
 
     Args:
       layer: any layer or network; a network is differentiated as a whole.
 
     Returns:
-      A `Layer` for `jax.grad`, `jax.vjp`, `jax.jacrev`, `jax.vmap`, `jax.jit` and `lax.scan`. `saved` and
-      the statistics carry no gradient. Forward mode (`jax.jvp`) is not supported by `jax.custom_vjp`.
+      A `Layer` for every transformation of jax, in any order: `grad`, `vjp`, `jvp`, `linearize`, `jacfwd`, `jacrev`,
+      `hessian`, `vmap`, `jit`, `scan`, `checkpoint`, `shard_map`, `eval_shape`. `saved` and the statistics carry
+      no gradient. Reverse mode runs the backward once, and compiles to what a `jax.custom_vjp` would. Second
+      derivatives differentiate `forward` and `backward` by autodiff; at a kink, such as relu's at 0, and where
+      maxima tie they are autodiff's of the plain equations. Under `vmap` the gradient of params that all examples
+      share is summed inside the backward.
 
     Raises:
-      ValueError: `backward` gives a gradient whose structure or shapes are not those of params and x.
+      ValueError: `backward` gives a gradient whose structure or shapes are not those of params, x and the carry.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -37,6 +42,11 @@ def by_hand(layer: Layer) -> Layer:
       >>> grads = jax.grad(lambda params: net.apply(params, x).sum())(params)
       >>> grads[0].w.shape
       (2, 3)
+      >>> y, dy = jax.jvp(lambda x: net.apply(params, x), (x,), (jnp.ones_like(x),))
+      >>> dy.shape
+      (4, 3)
+
+    Differences: a function with a `jax.custom_vjp` refuses `jax.jvp`, `jacfwd` and `hessian`.
     """
     info = layer.info
     rules = {train: rules_of(layer, train) for train in (False, True)}

@@ -20,11 +20,14 @@ J is linear in t, so that reverse mode never computes it: no more than its trans
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import jax
+
+from fnnets.devices import varying_like
 
 try:  # where jax documents that its parts may move
     from jax.extend.core import Primitive, mapped_aval, unmapped_aval
@@ -36,7 +39,6 @@ try:  # where jax documents that its parts may move
         (mlir, "lower_fun"), (mlir, "register_lowering"),
     ):  # fmt: skip
         getattr(_module, _name)
-    jax.typeof(0.0).mat.varying  # noqa: B018
     MISSING = ""
 except (ImportError, AttributeError) as _error:
     MISSING = str(_error)
@@ -73,15 +75,8 @@ def bind(pair: Pair, residuals: Arrays, tangents: Arrays, outs: Arrays) -> Array
       outs: arrays of the types of J(r)·t.
     """
     types = [jax.typeof(out) for out in outs]
-    varying = frozenset().union(*(type_.mat.varying for type_ in types))
-    given = [_varying_over(value, varying) for value in (*residuals, *tangents)]
+    given = varying_like([*residuals, *tangents], list(outs))
     return _bind(pair, len(residuals), given, tuple(type_.to_tangent_aval() for type_ in types))
-
-
-def _varying_over(value: Any, axes: frozenset[Any]) -> Any:
-    """A value that is the same on all devices of a `shard_map` as one of each: transposed, that is the sum."""
-    missing = tuple(axes - jax.typeof(value).mat.varying)
-    return jax.lax.pcast(value, missing, to="varying") if missing else value
 
 
 def _bind(pair: Pair, number: int, given: Arrays, outs: tuple[Any, ...]) -> Arrays:
@@ -104,9 +99,10 @@ def _lower(ctx: Any, *given: Any, settings: _Settings) -> Any:
 def _transpose(cotangents: Arrays, *given: Any, settings: _Settings) -> Arrays:
     residuals, tangents = given[: settings.number], given[settings.number :]
     types = [tangent.aval if ad.is_undefined_primal(tangent) else jax.typeof(tangent) for tangent in tangents]
-    found = settings.pair.transpose(residuals, [ad.instantiate_zeros(each) for each in cotangents], types)
+    cotangents = [ad.instantiate_zeros(each) for each in cotangents]
+    found = settings.pair.transpose(residuals, cotangents, types)
     wanted = [
-        _varying_over(value, tangent.aval.mat.varying) if ad.is_undefined_primal(tangent) else None
+        varying_like(value, cotangents) if ad.is_undefined_primal(tangent) else None
         for value, tangent in zip(found, tangents, strict=True)
     ]
     return [None] * settings.number + wanted
@@ -159,18 +155,38 @@ class _Mapped:
         return self._vmap(self.pair.linear, list(self.tangent_axes), 0)(list(residuals), list(tangents))
 
     def transpose(self, residuals: Arrays, cotangents: Arrays, types: Arrays) -> Arrays:
-        residuals, axes = list(residuals), list(self.tangent_axes)
-        own = [each if axis is None else mapped_aval(self.size, axis, each) for each, axis in zip(types, axes, strict=True)]
-        if None not in axes:
-            return self._vmap(lambda r, dy: self.pair.transpose(r, dy, own), 0, axes)(residuals, list(cotangents))
+        residuals, cotangents, axes = list(residuals), list(cotangents), list(self.tangent_axes)
+        own = [
+            each if axis is None else mapped_aval(self.size, axis, each)
+            for each, axis in zip(types, axes, strict=True)
+        ]
+        if None in axes:
+            try:
+                return self._summed(own, residuals, cotangents, list(types))
+            except (NotImplementedError, ValueError):  # jax has no transpose of something in the derivation
+                pass
+        ends = [0 if axis is None else axis for axis in axes]
+        each = self._vmap(self._pull(own), 0, ends)(residuals, cotangents)
+        return [value.sum(0) if axis is None else value for value, axis in zip(each, axes, strict=True)]
+
+    def _pull(self, own: Arrays) -> Callable[..., Arrays]:
+        return lambda residuals, cotangents: list(self.pair.transpose(residuals, cotangents, own))
+
+    def _summed(self, own: Arrays, residuals: list, cotangents: list, types: list) -> Arrays:
+        """The transpose where all examples share a tangent t: its cotangent is Σ_i J_iᵀ·dy_i.
+
+        Each J_iᵀ·dy_i is as large as t. So the sum is not of these: the program of J_iᵀ, derived by hand, is
+        transposed to one for J_i·t, put under vmap with the one t, and transposed back. It computes the same
+        products, and where two examples' were to be added, jax now has one product over both.
+        """
         ends = [mapped_aval(self.size, 0, jax.typeof(each)) for each in cotangents]
 
         def push(residuals: Arrays, tangents: Arrays) -> Arrays:
-            pull = lambda dy: list(self.pair.transpose(residuals, dy, own))
+            pull = functools.partial(self._pull(own), residuals)
             return jax.linear_transpose(pull, ends)(tangents)[0]
 
-        together = self._vmap(push, axes, 0)
-        return jax.linear_transpose(lambda tangents: together(residuals, tangents), list(types))(list(cotangents))[0]
+        together = functools.partial(self._vmap(push, list(self.tangent_axes), 0), residuals)
+        return jax.linear_transpose(together, types)(cotangents)[0]
 
     def _vmap(self, function: Callable[..., Arrays], in_axes: Any, out_axes: Any) -> Callable[..., Arrays]:
         names = {} if self.name is None else {"axis_name": self.name}

@@ -28,8 +28,11 @@ def _is_stats(node: Any) -> bool:
 
 def with_fixed_stats(params: Any) -> Any:
     """The params, with moving statistics that are constants to autodiff too."""
-    stop = lambda node: jax.lax.stop_gradient(node) if _is_stats(node) else node
-    return jax.tree.map(stop, params, is_leaf=_is_stats)
+
+    def fixed(node: Any) -> Any:
+        return jax.lax.stop_gradient(node) if _is_stats(node) else node
+
+    return jax.tree.map(fixed, params, is_leaf=_is_stats)
 
 
 def trainable(params: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,13 +46,19 @@ class Rules(NamedTuple):
 def rules(layer: Layer, train: bool) -> Rules:
     """The rules for every mode; where this jax has not what they stand on, those for reverse mode."""
     if linear_map.MISSING:
-        warnings.warn(
-            f"fnnets: jax {jax.__version__} has moved what forward mode through by_hand stands on "
-            f"({linear_map.MISSING}); by_hand has reverse mode alone, as with jax.custom_vjp.",
-            stacklevel=3,
-        )
+        _tell_what_is_missing()
         return reverse_only(layer, train)
     return every_mode(layer, train)
+
+
+@functools.cache
+def _tell_what_is_missing() -> None:
+    """Warns once."""
+    warnings.warn(
+        f"fnnets: jax {jax.__version__} has moved what by_hand's forward mode stands on ({linear_map.MISSING}); "
+        "by_hand has reverse mode alone, as a jax.custom_vjp has.",
+        stacklevel=4,
+    )
 
 
 def every_mode(layer: Layer, train: bool) -> Rules:
@@ -67,6 +74,7 @@ def every_mode(layer: Layer, train: bool) -> Rules:
     """
 
     def plain(params: Params, x: Any, carry: Carry, key: Any, mask: Any) -> Any:
+        del carry
         return layer.apply(params, x, key=key, train=train, mask=mask), None
 
     def stepwise(params: Params, x: Any, carry: Carry, key: Any, mask: Any) -> Any:
@@ -112,10 +120,12 @@ class _Kept(NamedTuple):
 
 def _push(layer: Layer, run: Callable[..., Any], kept: _Kept, tangents: Any, ends: Any) -> Any:
     """The tangents of (y, carry) from those of (params, x, carry)."""
+    tree: Any
     given, (out, tree) = jax.tree.leaves(tangents), jax.tree.flatten(ends)
     moving = tuple(i for i, each in enumerate(given) if _moves(each))
     if not moving:
         return jax.tree.map(_zero, ends)
+    residual_tree: Any
     residuals, residual_tree = jax.tree.flatten(kept)
     floats = tuple(i for i, each in enumerate(out) if jnp.issubdtype(jnp.result_type(each), jnp.inexact))
     pair = _Pair(layer, run, residual_tree, moving, tree, floats)
@@ -139,7 +149,7 @@ def _replaced(values: Arrays, places: tuple[int, ...], by: Arrays) -> list[Any]:
     return values
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Pair:
     """The derivative of a layer and its transpose, on lists of arrays."""
 
@@ -150,9 +160,13 @@ class _Pair:
     out_tree: Any  # of (y, carry)
     floats: tuple[int, ...]  # its leaves that have a tangent
 
+    def __repr__(self) -> str:
+        return repr(self.layer)
+
     def linear(self, residuals: Arrays, tangents: Arrays) -> Arrays:
         """J·ẋ, by autodiff of the plain equations."""
         *given, key, mask, _ = self.residual_tree.unflatten(residuals)
+        tree: Any
         leaves, tree = jax.tree.flatten(tuple(given))
 
         def outputs(*moved: Any) -> Arrays:
@@ -214,7 +228,8 @@ def reverse_only(layer: Layer, train: bool) -> Rules:
 
     def forward_backward(kept: Any, cotangents: Any) -> Any:
         dy, dcarry, _ = cotangents
-        return *checked_backward(layer, *kept, dy, dcarry), None, None
+        params, x, carry, saved = kept
+        return *checked_backward(layer, params, x, carry, saved, dy, dcarry), None, None
 
     apply.defvjp(apply_forward, apply_backward)
     forward.defvjp(forward_forward, forward_backward)

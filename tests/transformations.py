@@ -134,7 +134,11 @@ def over(names, axis):
         points = {name: pick(name) for name in at.point}
         each = lambda point: (jax.grad(energy(f))(point), jax.jvp(f, (point,), (at.v,))[1])
         together = lambda points: jnp.sum(jax.vmap(energy(f), (axes,), axis_size=2)(points))
-        return jax.vmap(each, (axes,), axis_size=2)(points), jax.grad(together)(points), jvp_of(together, points)
+        return (
+            jax.vmap(each, (axes,), axis_size=2)(points),
+            jax.grad(together)(points),
+            jvp_of(together, points),
+        )
 
     return column
 
