@@ -49,7 +49,7 @@ def by_hand(layer: Layer) -> Layer:
     Differences: a function with a `jax.custom_vjp` refuses `jax.jvp`, `jacfwd` and `hessian`.
     """
     info = layer.info
-    rules = {train: rules_of(layer, train) for train in (False, True)}
+    rules = rules_of(layer, False), rules_of(layer, True)
 
     def apply(params: Params, x: Any, *, key: Any = None, train: bool = False, mask: Any = None) -> Any:
         checks.static_bool(info, train)
