@@ -11,6 +11,7 @@ from fnnets import checks
 from fnnets.contract import Carry, Layer, Params, Saved, named
 from fnnets.parameters import with_fixed_stats
 from fnnets.rules import are_plain
+from fnnets.rules import plain_equations as plain_equations
 from fnnets.rules import rules as rules_of
 
 
@@ -29,7 +30,7 @@ def by_hand(layer: Layer) -> Layer:
       no gradient. Reverse mode runs the backward once, and compiles to what a `jax.custom_vjp` would. Second
       derivatives differentiate `forward` and `backward` by autodiff; at a kink, such as relu's at 0, and where
       maxima tie they are autodiff's of the plain equations. Under `vmap` the gradient of params that all examples
-      share is summed inside the backward.
+      share is summed inside the backward. What `linearize` gives evaluates the plain equations at each call.
 
     Raises:
       ValueError: `backward` gives a gradient whose structure or shapes are not those of params, x and the carry.
