@@ -80,6 +80,9 @@ from fnnets.parameters import zero_carry as zero_carry
 from fnnets.penalties import Penalty as Penalty
 from fnnets.penalties import l1 as l1
 from fnnets.penalties import l2 as l2
+from fnnets.per_example import GradientNoise as GradientNoise
+from fnnets.per_example import gradient_noise_scale as gradient_noise_scale
+from fnnets.per_example import per_example_gradients as per_example_gradients
 from fnnets.pooling import avg_pool as avg_pool
 from fnnets.pooling import global_avg_pool as global_avg_pool
 from fnnets.pooling import global_max_pool as global_max_pool

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.contract import Layer, Params
+from fnnets.per_example import examples
+from fnnets.rules import plain_equations
 
 Product = Callable[[Params], Params]
 
@@ -73,8 +75,8 @@ def ggn(
         H_y·u  the Hessian-vector product of the loss alone
         Jᵀ·w   one reverse sweep through the network
 
-    Layers made by `by_hand`, and others with a `jax.custom_vjp`, have no forward mode; there J·v is the transpose of the reverse sweep, by a
-    reverse sweep over it.
+    Of a network made by `by_hand` J·v is that of the plain equations, and Jᵀ·w is by hand. Layers with a
+    `jax.custom_vjp` have no forward mode; there J·v is the transpose of the reverse sweep, by a reverse sweep over it.
 
     Args:
       net: any layer or network.
@@ -108,13 +110,104 @@ def ggn(
         return net.apply(params, x, key=key, train=train, mask=mask)
 
     y, pull = jax.vjp(output, params)
-    push = _derivative(output, params)
+    with plain_equations():
+        push = _derivative(output, params)
     hessian = hvp(lambda y: loss.apply(y, target, loss_mask), y)
 
     def product(v: Params) -> Params:
         return pull(hessian(push(v)))[0]
 
     return product
+
+
+def empirical_fisher(
+    net: Layer,
+    loss: Any,
+    params: Params,
+    x: Any,
+    target: Any,
+    *,
+    key: Any = None,
+    train: bool = False,
+    mask: Any = None,
+    loss_mask: Any = None,
+) -> Product:
+    """The product of the empirical Fisher matrix of a network and its loss with a vector.
+
+    Formula: v ↦ F·v, F = 1/n·Σ_i g_i·g_iᵀ, g_i = ∂E_i/∂params, E_i the loss of example i alone.
+
+    Derivation: let K have the rows g_i: K = ∂(E_1, …, E_n)/∂params, F = 1/n·Kᵀ·K. Right to left,
+
+        K·v         one forward sweep: the derivative of each example's loss in the direction v
+        1/n·Kᵀ·u    one reverse sweep, of the sum of the losses weighted by u/n
+
+    so that no example's gradient is ever held. vᵀ·F·v = 1/n·|K·v|² ≥ 0.
+
+    Args:
+      net: any layer or network.
+      loss: a `Loss`, such as `fn.losses.softmax_cross_entropy()`.
+      params: where F is taken.
+      x: the network's input, examples on the first axis, of every array.
+      target: the loss's target, examples on the first axis.
+      key: a random key, for dropout; split among the examples as in `fn.per_example_gradients`.
+      train: whether dropout and batch statistics are those of training; statistics are each example's own.
+      mask: goes to the network.
+      loss_mask: goes to the loss.
+
+    Returns:
+      A linear function of a tree like params (same shapes and dtypes), which returns another. What depends on
+      params alone is computed once, here.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> net, x = fn.dense(1, use_bias=False), jnp.array([[1.0, 0.0], [1.0, 2.0]])
+      >>> params, loss = fn.Dense(w=jnp.zeros((2, 1)), b=None), fn.losses.half_squared_error()
+      >>> product = fn.curvature.empirical_fisher(net, loss, params, x, jnp.ones((2, 1)))
+      >>> product(fn.Dense(w=jnp.array([[1.0], [0.0]]), b=None)).w[:, 0]  # g_i = −x_i
+      Array([1., 1.], dtype=float32)
+
+    References:
+      Martens, New insights and perspectives on the natural gradient method, JMLR 21 (2020), section 11; Kunstner,
+      Balles & Hennig, Limitations of the empirical Fisher approximation, NeurIPS (2019), eq. 3.
+
+    Differences: the Fisher matrix itself averages over targets drawn from the network's own distribution, and is G
+    (`ggn`) for losses of exponential families. F takes the targets of the data, and is neither G nor the Hessian.
+    """
+
+    def values(params: Params) -> jax.Array:
+        def one(example: Any) -> jax.Array:
+            y = net.apply(params, example.x, key=example.key, train=train, mask=example.mask)
+            return loss.apply(y, example.target, example.loss_mask)
+
+        return jax.vmap(one)(examples(x, target, None, key, mask, loss_mask))
+
+    each, pull = jax.vjp(values, params)
+    with plain_equations():
+        push = _derivative(values, params)
+
+    def product(v: Params) -> Params:
+        return pull(push(v) / each.size)[0]
+
+    return product
+
+
+def empirical_fisher_diagonal(grads: Params) -> Params:
+    """The diagonal of the empirical Fisher matrix.
+
+    Formula: diag(F) = 1/n·Σ_i g_i², element by element.
+
+    Args:
+      grads: per-example gradients, such as `fn.per_example_gradients` gives.
+
+    Returns:
+      A tree like params, of the mean square of each gradient.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> fn.curvature.empirical_fisher_diagonal(jnp.array([[1.0, 0.0], [1.0, 2.0]]))
+      Array([1., 2.], dtype=float32)
+    """
+    return jax.tree.map(lambda g: jnp.mean(g**2, 0), grads)
 
 
 def _derivative(

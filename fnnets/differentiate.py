@@ -2,43 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
 from fnnets import checks
 from fnnets.contract import Carry, Layer, Params, Saved, named
-
-_plain: ContextVar[bool] = ContextVar("plain", default=False)
-
-
-@contextmanager
-def plain_equations() -> Iterator[None]:
-    """Within, layers made by `by_hand` are their plain equations again: what a comparison holds them against."""
-    token = _plain.set(True)
-    try:
-        yield
-    finally:
-        _plain.reset(token)
+from fnnets.parameters import with_fixed_stats
+from fnnets.rules import are_plain
+from fnnets.rules import plain_equations as plain_equations
+from fnnets.rules import rules as rules_of
 
 
 def by_hand(layer: Layer) -> Layer:
     """The same layer, whose `apply` and `forward` are differentiated by its own `backward`.
 
-    Formula: y = apply(params, x) as before; jax.vjp of it calls backward(params, saved, dy).
+    Formula: y = apply(params, x) as before. With J = ∂y/∂(params, x), reverse mode (`jax.vjp`) computes Jᵀ·dy by
+    backward(params, saved, dy), and forward mode (`jax.jvp`) J·ẋ of the plain equations.
 
     Args:
       layer: any layer or network; a network is differentiated as a whole.
 
     Returns:
-      A `Layer` for `jax.grad`, `jax.vjp`, `jax.jacrev`, `jax.vmap`, `jax.jit` and `lax.scan`. `saved` and
-      the statistics carry no gradient. Forward mode (`jax.jvp`) is not supported by `jax.custom_vjp`.
+      A `Layer` for every transformation of jax, in any order: `grad`, `vjp`, `jvp`, `linearize`, `jacfwd`, `jacrev`,
+      `hessian`, `vmap`, `jit`, `scan`, `checkpoint`, `shard_map`, `eval_shape`. `saved` and the statistics carry
+      no gradient. Reverse mode runs the backward once, and compiles to what a `jax.custom_vjp` would. Second
+      derivatives differentiate `forward` and `backward` by autodiff; at a kink, such as relu's at 0, and where
+      maxima tie they are autodiff's of the plain equations. Under `vmap` the gradient of params that all examples
+      share is summed inside the backward. What `linearize` gives evaluates the plain equations at each call.
 
     Raises:
-      ValueError: `backward` gives a gradient whose structure or shapes are not those of params and x.
+      ValueError: `backward` gives a gradient whose structure or shapes are not those of params, x and the carry.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -48,73 +43,31 @@ def by_hand(layer: Layer) -> Layer:
       >>> grads = jax.grad(lambda params: net.apply(params, x).sum())(params)
       >>> grads[0].w.shape
       (2, 3)
+      >>> y, dy = jax.jvp(lambda x: net.apply(params, x), (x,), (jnp.ones_like(x),))
+      >>> dy.shape
+      (4, 3)
+
+    Differences: a function with a `jax.custom_vjp` refuses `jax.jvp`, `jacfwd` and `hessian`.
     """
     info = layer.info
-    rules = {train: _rules(layer, train) for train in (False, True)}
+    rules = rules_of(layer, False), rules_of(layer, True)
 
     def apply(params: Params, x: Any, *, key: Any = None, train: bool = False, mask: Any = None) -> Any:
         checks.static_bool(info, train)
-        if _plain.get():
+        if are_plain():
             return layer.apply(params, x, key=key, train=train, mask=mask)
-        return rules[train].apply(params, x, key, mask)
+        return rules[train].apply(with_fixed_stats(params), x, key, mask)
 
     def forward(
         params: Params, x: Any, carry: Carry = None, *, key: Any = None, train: bool = False, mask: Any = None
     ) -> tuple[Any, Carry, Saved]:
         checks.static_bool(info, train)
-        if _plain.get():
+        if are_plain():
             return layer.forward(params, x, carry, key=key, train=train, mask=mask)
-        y, carry, saved = rules[train].forward(params, x, carry, key, mask)
+        y, carry, saved = rules[train].forward(with_fixed_stats(params), x, carry, key, mask)
         return y, carry, jax.lax.stop_gradient(saved)
 
     return named(layer._replace(apply=apply, forward=forward))
-
-
-class _Rules(NamedTuple):
-    apply: Callable[..., Any]
-    forward: Callable[..., Any]
-
-
-def _rules(layer: Layer, train: bool) -> _Rules:
-    """The two functions with their derivative: `train` decides what is computed, so each mode has its own."""
-    info = layer.info
-
-    def backward(params: Params, x: Any, saved: Saved, dy: Any, dcarry: Carry) -> tuple[Any, Any, Carry]:
-        dparams, dx, dcarry = layer.backward(params, saved, dy, dcarry)
-        checks.gradient(info, "dparams", dparams, params)
-        checks.gradient(info, "dx", dx, x)
-        return dparams, dx, dcarry
-
-    @jax.custom_vjp
-    def apply(params: Params, x: Any, key: Any, mask: Any) -> Any:
-        return layer.apply(params, x, key=key, train=train, mask=mask)
-
-    def apply_forward(params: Params, x: Any, key: Any, mask: Any) -> Any:
-        y, _, saved = layer.forward(params, x, key=key, train=train, mask=mask)
-        return y, (params, x, saved)
-
-    def apply_backward(kept: Any, dy: Any) -> Any:
-        params, x, saved = kept
-        dparams, dx, _ = backward(params, x, saved, dy, None)
-        return dparams, dx, None, None
-
-    @jax.custom_vjp
-    def forward(params: Params, x: Any, carry: Carry, key: Any, mask: Any) -> Any:
-        return layer.forward(params, x, carry, key=key, train=train, mask=mask)
-
-    def forward_forward(params: Params, x: Any, carry: Carry, key: Any, mask: Any) -> Any:
-        y, new_carry, saved = layer.forward(params, x, carry, key=key, train=train, mask=mask)
-        return (y, new_carry, saved), (params, x, saved, carry)
-
-    def forward_backward(kept: Any, cotangents: Any) -> Any:
-        params, x, saved, carry = kept
-        dy, dcarry, _ = cotangents
-        dparams, dx, dcarry = backward(params, x, saved, dy, dcarry)
-        return dparams, dx, None if carry is None else dcarry, None, None
-
-    apply.defvjp(apply_forward, apply_backward)
-    forward.defvjp(forward_forward, forward_backward)
-    return _Rules(apply, forward)
 
 
 class Aux(NamedTuple):

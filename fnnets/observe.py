@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.contract import Layer
-from fnnets.differentiate import plain_equations
+from fnnets.rules import plain_equations
 
 Alter = Callable[[str, Layer, Any, Any], Any]
 

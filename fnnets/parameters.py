@@ -26,6 +26,15 @@ def _is_stats(node: Any) -> bool:
     return isinstance(node, Stats)
 
 
+def with_fixed_stats(params: Any) -> Any:
+    """The params, with moving statistics that are constants to autodiff too."""
+
+    def fixed(node: Any) -> Any:
+        return jax.lax.stop_gradient(node) if _is_stats(node) else node
+
+    return jax.tree.map(fixed, params, is_leaf=_is_stats)
+
+
 def trainable(params: Any) -> Any:
     """The mask of what is trained: True on every floating-point leaf outside `Stats`.
 

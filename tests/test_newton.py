@@ -4,6 +4,7 @@ import functools
 import itertools
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -208,6 +209,32 @@ def test_conjugate_gradients_equal_the_dense_solve_on_500_parameters():
     print(f"\nrelative difference {error:.1e} after {int(state.iterations)} iterations")
     assert error < 1e-10
     assert 0 < int(state.iterations) <= 500
+
+
+@pytest.mark.quick
+def test_newton_through_the_backward_of_an_lstm():
+    """The same steps as through autodiff, and the loss falls."""
+    net, loss = fn.serial(fn.lstm(2), fn.last(), fn.dense(1)), fn.losses.mse()
+    x, target = jax.random.normal(jax.random.key(0), (6, 3, 1)), jax.random.normal(jax.random.key(1), (6, 1))
+    start = jax.tree.map(lambda p: p.astype(float), net.init(jax.random.key(2), x))
+    updater = updaters.newton(damping=1e-3)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def step(net, params, state):
+        def value(params):
+            return loss.apply(net.apply(params, x), target)
+
+        updates, state = updater.update(jax.grad(value)(params), state, params, value_fn=value)
+        return optax.apply_updates(params, updates), state, value(params)
+
+    values = []
+    for each in (fn.by_hand(net), net):
+        params, state, first = step(each, start, updater.init(start))
+        params, state, second = step(each, params, state)
+        values.append((first, second, params))
+        assert second < 0.95 * first
+        assert bool(state.finite)
+    chex.assert_trees_all_close(*values, rtol=1e-8, atol=1e-9)
 
 
 # ---------------------------------------------------------------- what goes wrong, and is reported

@@ -16,8 +16,8 @@ from fnnets import checks, observe
 from fnnets.comparison import alternatives, diagnosis, steps, trees
 from fnnets.comparison.measure import Problem, slices
 from fnnets.contract import Layer
-from fnnets.differentiate import plain_equations
 from fnnets.insight.places import has_steps, time_first
+from fnnets.rules import plain_equations
 
 Functions = tuple[Callable[..., Any], Callable[..., Any]]
 

@@ -10,11 +10,11 @@ from jax.flatten_util import ravel_pytree
 
 from fnnets import checks, observe
 from fnnets.contract import Layer
-from fnnets.differentiate import plain_equations
 from fnnets.insight.places import place_of, time_first
 from fnnets.insight.trace import trace_backward
 from fnnets.parameters import zero_carry
 from fnnets.recurrent.traced import squashed
+from fnnets.rules import plain_equations
 
 MARGIN = 0.05  # of the range of what squashes, at either end
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from fnnets import observe
 from fnnets.contract import Layer
-from fnnets.differentiate import plain_equations
 from fnnets.insight.places import backward_order
 from fnnets.recurrent.traced import Traced
+from fnnets.rules import plain_equations
 
 
 def trace_backward(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from fnnets import checks, observe
 from fnnets.contract import Info, Layer, Static, keep_stats, named
+from fnnets.devices import varying_like
 from fnnets.recurrent import segments
 from fnnets.recurrent.cell import Cell
 from fnnets.recurrent.noise import Noise, takes_noise
@@ -128,6 +129,7 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
             checks.same_shape(info, "mask", mask.shape, x.shape[:-1], "one bool for each step of x.")
             x = hidden(mask, x)
         first = _carry(info, "carry", carry, cell.start(params, x.shape[:axis] + x.shape[axis + 1 : -1]))
+        first = varying_like(first, params, x, key, mask)
         noise = run.noise.start(info, key, train, output(first))
         steps = Steps(x.astype(output(first).dtype), jnp.arange(x.shape[axis]), mask)
         zeros = observe.probe("steps", lambda: moved(run.zeros(params, first, time_first(steps)), axis))
@@ -180,6 +182,7 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
         steps, noise, first, after, kept, like = saved
         axis, length = axis_of(dy), segment_length(options.memory, steps.t.size)
         last = _carry(info, "dcarry", dcarry, cell.start(params, dy.shape[:axis] + dy.shape[axis + 1 : -1]))
+        last = varying_like(last, params, saved, dy)
         dy = dy.astype(output(last).dtype)
         with observe.recording() as seen:
             if length is None:

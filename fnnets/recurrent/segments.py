@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets import observe
+from fnnets.devices import varying_like
 from fnnets.recurrent.run import Run, Steps, output
 
 
@@ -27,7 +28,7 @@ def forward(
         return (last, _put(y, output(after), i, axis)), carry
 
     h = output(carry)
-    y = jnp.zeros((*filled.x.shape[:-1], h.shape[-1]), h.dtype)
+    y = varying_like(jnp.zeros((*filled.x.shape[:-1], h.shape[-1]), h.dtype), h)
     (last, y), before = jax.lax.scan(segment, (carry, y), jnp.arange(count))
     return _without(y, steps, axis), last, before
 
@@ -49,7 +50,8 @@ def backward(
             )
         return (dcarry, jax.tree.map(jnp.add, total, dparams), _put(dx, piece, i, axis)), seen
 
-    start = (dcarry, jax.tree.map(jnp.zeros_like, params), jnp.zeros_like(filled.x))
+    zeros = jax.tree.map(jnp.zeros_like, (params, filled.x))
+    start = (dcarry, *varying_like(zeros, dcarry))
     (first, dparams, dx), seen = jax.lax.scan(segment, start, (before, jnp.arange(count)), reverse=True)
     observe.keep(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: steps.t.size], seen))
     return dparams, _without(dx, steps, axis), first

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from fnnets import checks
 from fnnets.contract import Info, Layer, Static, layer
+from fnnets.devices import varying_like
 from fnnets.recurrent._flat import turned, turned_back
 from fnnets.recursive.cell import Arrays, TreeCell
 
@@ -67,7 +68,9 @@ def of_cell(cell: TreeCell) -> Layer:
         nodes = enter(cell, x, mask)
         z = project(params, nodes)
         order = jnp.arange(len(z))
-        _, h = jax.lax.scan(step, empty(z, cell.state), (order, z, nodes.rows, nodes.keep))
+        _, h = jax.lax.scan(
+            step, varying_like(empty(z, cell.state), z, nodes), (order, z, nodes.rows, nodes.keep)
+        )
         return leave(h, jnp.shape(x[0])[:-2])
 
     def forward(params: Any, x: Any, *, mask: Any = None) -> tuple[jax.Array, TreeSaved]:
@@ -80,7 +83,8 @@ def of_cell(cell: TreeCell) -> Layer:
         nodes = enter(cell, x, mask)
         z = project(params, nodes)
         order = jnp.arange(len(z))
-        messages, (h, saved) = jax.lax.scan(step, empty(z, cell.message), (order, z, nodes.rows, nodes.keep))
+        start = varying_like(empty(z, cell.message), z, nodes)
+        messages, (h, saved) = jax.lax.scan(step, start, (order, z, nodes.rows, nodes.keep))
         batch, dtype = jnp.shape(x[0])[:-2], jnp.result_type(x[0])
         return leave(h, batch), TreeSaved(nodes, h, messages, saved, Static((batch, dtype)))
 
@@ -98,6 +102,7 @@ def of_cell(cell: TreeCell) -> Layer:
         order, dh = jnp.arange(len(h)), first(dy.astype(h.dtype), dy.ndim - 2)
         scanned = (order, dh, nodes.rows, nodes.keep, saved.cell)
         (zeros,) = empty(h, (sum(cell.message),))  # side by side: what is added in each step is added once
+        zeros = varying_like(zeros, scanned)
         dmessages, dz = jax.lax.scan(step, zeros, scanned, reverse=True)
 
         def children(a: jax.Array) -> jax.Array:
