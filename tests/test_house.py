@@ -126,7 +126,7 @@ import jax, optax, sys
 before, x64 = set(sys.modules), jax.config.jax_enable_x64
 import fnnets
 new = {name.split(".")[0] for name in set(sys.modules) - before}
-assert new <= {"fnnets"} | set(sys.stdlib_module_names), new
+assert new <= {"fnnets", "jax"} | set(sys.stdlib_module_names), new  # jax.extend among them
 assert not {"fnnets.catalogue", "fnnets.command_line"} & set(sys.modules)
 assert jax.config.jax_enable_x64 == x64
 """
