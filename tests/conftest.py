@@ -31,3 +31,12 @@ def x64():
 def pytest_addoption(parser):
     """`--full`: whole products where the everyday run takes a selection."""
     parser.addoption("--full", action="store_true", help="all of every product of settings; takes long")
+
+
+def pytest_collection_modifyitems(config, items):
+    """What is marked `full` runs with `--full` alone."""
+    if config.getoption("--full"):
+        return
+    left = [item for item in items if item.get_closest_marker("full")]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if not item.get_closest_marker("full")]

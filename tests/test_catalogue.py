@@ -25,13 +25,16 @@ WITHOUT_SCANS = [
 SCANS = {"lstm", "gru, before, old", "lstm, no bias, sqrt memory", "bidirectional, concat", "recursive"}
 QUICK = {case.name for case in WITHOUT_SCANS} | SCANS
 FEWER = [case for case in LAYERS if case.name in QUICK]  # for what one machinery does for all of its rows
+SOME = {case.name for case in FEWER[::3]}  # of these, every day
 
 
-def rows(cases, quick=()):
+def rows(cases, quick=(), everyday=None):
     """A test for each row; those of one row run in one process, which keeps what it compiled."""
 
     def marks(case):
-        return [pytest.mark.xdist_group(case.name), *([pytest.mark.quick] if case.name in quick else [])]
+        kinds = [pytest.mark.quick] if case.name in quick else []
+        kinds += [pytest.mark.full] if everyday and case.name not in everyday else []
+        return [pytest.mark.xdist_group(case.name), *kinds]
 
     marked = [pytest.param(case, id=case.name, marks=marks(case)) for case in cases]
     return pytest.mark.parametrize("case", marked)
@@ -126,13 +129,13 @@ def test_params_decide_the_dtype(case):
     chex.assert_trees_all_equal_shapes_and_dtypes(dx, trees.split(x)[0])
 
 
-@rows(FEWER)
+@rows(FEWER, everyday=SOME)
 def test_jit_changes_nothing(case):
     params, x, mode = at(case)
     close(compiled(case.name)(params, x, mode["key"]), both(case, params, x, **mode), 2e-5)
 
 
-@rows([case for case in FEWER if jax.tree.leaves(at(case)[0])])
+@rows([case for case in FEWER if jax.tree.leaves(at(case)[0])], everyday=SOME)
 def test_vmap_over_params(case):
     (params, x, mode), (other, _, _) = at(case, 0), at(case, 1)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), params, other)
@@ -143,7 +146,7 @@ def test_vmap_over_params(case):
         close(jax.tree.map(lambda leaf, i=i: leaf[i], together), alone, 1e-4)
 
 
-@rows([case for case in FEWER if not case.mode["train"] and "no batch" not in case.name])
+@rows([case for case in FEWER if not case.mode["train"] and "no batch" not in case.name], everyday=SOME)
 def test_vmap_over_examples(case):
     params, x, mode = at(case)
     mask = jax.tree.map(jnp.asarray, mode["mask"])
@@ -157,7 +160,7 @@ def test_vmap_over_examples(case):
     close(jax.tree.map(lambda leaf: leaf.sum(0), dparams_each), dparams, 1e-4)
 
 
-@rows(LAYERS)
+@rows(LAYERS, everyday=SOME)
 def test_init_gives_what_its_shapes_promise(case):
     params, x, _ = at(case)
     shape = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
@@ -166,7 +169,7 @@ def test_init_gives_what_its_shapes_promise(case):
     chex.assert_trees_all_equal_shapes_and_dtypes(jax.jit(case.layer.init)(jax.random.key(0), x), promised)
 
 
-@rows(FEWER)
+@rows(FEWER, everyday=SOME)
 def test_backward_is_linear_in_dy(case):
     with jax.enable_x64(True):
         params, x, mode = at(case, dtype=np.float64)
@@ -177,7 +180,7 @@ def test_backward_is_linear_in_dy(case):
         close(run(2.0 * first - 3.0 * second), mixed, 1e-12)
 
 
-@rows(FEWER)
+@rows(FEWER, everyday=SOME)
 def test_by_hand_is_the_derivative_in_jax_and_compiles_once(case):
     layer, traced = fn.by_hand(case.layer), []
 

@@ -13,7 +13,7 @@ import fnnets as fn
 
 KEY = jax.random.key(0)
 SEEDS = st.integers(0, 2**32 - 1)
-few = settings(max_examples=10, deadline=None, derandomize=True)
+few = settings(max_examples=5, deadline=None, derandomize=True)
 SIZES = st.sampled_from([5, 8, 13])  # a size compiles once
 
 

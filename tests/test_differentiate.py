@@ -39,7 +39,7 @@ def test_a_wrong_backward_gives_a_wrong_gradient():
     assert not any(leaf.any() for leaf in jax.tree.leaves(found))
 
 
-@pytest.mark.quick
+@pytest.mark.full
 def test_transformations_of_by_hand():
     net, params = fn.by_hand(NET), NET.init(KEY, X)
     gradient = lambda layer: jax.grad(lambda params, x: jnp.sum(layer.apply(params, x) ** 2), argnums=(0, 1))

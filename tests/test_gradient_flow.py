@@ -117,6 +117,7 @@ def test_copies_of_a_stack_are_told_apart(x64):
     close(flow.saturated["0.serial/1.tanh"], [same.saturated[f"{i}.serial/1.tanh"] for i in range(4)])
 
 
+@pytest.mark.full
 def test_a_networks_state_is_that_of_all_its_layers(x64):
     net = fn.serial(fn.embedding(5, 2), fn.gru(2), fn.lstm(2, memory="sqrt"), fn.dense(3))
     ids = jnp.array([[0, 3, 1, 4], [2, 2, 0, 1]])

@@ -30,29 +30,30 @@ def close(got, expected):
 def test_the_numbers_of_others(case, x64):
     net = getattr(fn, case["kind"])(**{name: tuples(value) for name, value in case["settings"].items()})
     x, source = jnp.array(case["x"]), case.get("source")
-    with jax.disable_jit():
-        params = net.init(jax.random.key(0), x)
+    forward, backward = jax.jit(net.forward, static_argnames="train"), jax.jit(net.backward)
+    update_stats = jax.jit(net.update_stats)
+    params = net.init(jax.random.key(0), x)
+    for name in ("scale", "b"):
+        if name in case:
+            params = params._replace(**{name: jnp.array(case[name])})
+    if source == "inference":
+        params = params._replace(stats=fn.Stats(jnp.array(case["mean"]), jnp.array(case["var"])))
+    elif source in ("torch", "flax"):  # without a weight statistics move from 0 and 1 at a fixed rate
+        params = params._replace(stats=params.stats._replace(weight=None))
+    for before in case.get("before", ()):
+        params = update_stats(params, forward(params, jnp.array(before), train=True)[2])
+    y, _, saved = forward(params, x, train=source != "inference")
+    if source is not None:
+        stats = update_stats(params, saved).stats
+        close(stats.mean, case["mean"])
+        close(stats.var, case["var"])
+    if "y" in case:
+        dparams, dx, _ = backward(params, saved, jnp.array(case["dy"]))
+        close(y, case["y"])
+        close(dx, case["dx"])
         for name in ("scale", "b"):
             if name in case:
-                params = params._replace(**{name: jnp.array(case[name])})
-        if source == "inference":
-            params = params._replace(stats=fn.Stats(jnp.array(case["mean"]), jnp.array(case["var"])))
-        elif source in ("torch", "flax"):  # without a weight statistics move from 0 and 1 at a fixed rate
-            params = params._replace(stats=params.stats._replace(weight=None))
-        for before in case.get("before", ()):
-            params = net.update_stats(params, net.forward(params, jnp.array(before), train=True)[2])
-        y, _, saved = net.forward(params, x, train=source != "inference")
-        if source is not None:
-            stats = net.update_stats(params, saved).stats
-            close(stats.mean, case["mean"])
-            close(stats.var, case["var"])
-        if "y" in case:
-            dparams, dx, _ = net.backward(params, saved, jnp.array(case["dy"]))
-            close(y, case["y"])
-            close(dx, case["dx"])
-            for name in ("scale", "b"):
-                if name in case:
-                    close(getattr(dparams, name), case[f"d{name}"])
+                close(getattr(dparams, name), case[f"d{name}"])
 
 
 def test_every_kind_and_source_is_there():

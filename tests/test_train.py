@@ -275,13 +275,16 @@ def test_ctrl_c_gives_the_last_whole_epoch():
         jax.debug.callback(lambda: os.kill(os.getpid(), signal.SIGINT))
         return y[:, 0]
 
+    of_this_process = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest's workers ignore it
     before = signal.getsignal(signal.SIGINT)
     try:
         found = short(epochs=500, validation=(X, T), metrics={"signal": metric})
         jax.effects_barrier()
     except KeyboardInterrupt:
         pytest.skip("a second signal came before the first was seen")
-    assert signal.getsignal(signal.SIGINT) is before
+    finally:
+        left = signal.signal(signal.SIGINT, of_this_process)
+    assert left is before
     assert found.stopped == "interrupted"
     epochs = len(found.history.loss)
     assert int(found.state.epoch) == epochs < 500

@@ -111,7 +111,7 @@ def judge(claim: Claim, rows: Sequence[Row]) -> list[Verdict]:
         text += (
             f"are MORE than {', '.join(above)}"
             if above
-            else f"are at most {of}each of theirs (least {least:,}, {figure / least:.2f} of it)"
+            else f"are at most {of}each of theirs (least {least:,})"
         )
         verdicts.append(Verdict(not above, text))
     return verdicts
