@@ -116,7 +116,7 @@ def bptt(p, x, mistake="", reverse=False):
     return {"a": da, "b": db, "start": first, "w": dw}
 
 
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [False, pytest.param(True, marks=pytest.mark.full)])
 @pytest.mark.parametrize(
     ("mistake", "says", "right"),
     [

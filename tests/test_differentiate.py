@@ -74,6 +74,7 @@ def test_second_derivatives_are_not_silently_zero():
             assert jax.grad(slope(fn.by_hand(layer)))(x).any()
 
 
+@pytest.mark.full
 def test_integers_keys_masks_and_carries_through_by_hand():
     ids, mask = jnp.array([[1, 2, 0]]), jnp.array([[True, True, False]])
     net = fn.serial(fn.embedding(4, 3), fn.dropout(0.5), toys.integrator(), fn.dense(2))
