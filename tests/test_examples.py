@@ -50,7 +50,7 @@ def benchmarks():
         yield pytest.param(path, id=path.stem, marks=marks)
 
 
-@pytest.mark.parametrize("path", benchmarks())
+@pytest.mark.parametrize("path", list(benchmarks()))
 def test_quick_benchmark(path):
     command = [sys.executable, "-W", "error", str(path), "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
