@@ -10,7 +10,7 @@ import jax
 from fnnets import checks
 from fnnets.contract import Carry, Layer, Params, Saved, named
 from fnnets.parameters import with_fixed_stats
-from fnnets.rules import are_plain
+from fnnets.rules import are_plain, plain_forward
 from fnnets.rules import plain_equations as plain_equations
 from fnnets.rules import rules as rules_of
 
@@ -118,7 +118,7 @@ def value_and_grad_by_hand(layer: Layer, loss: Any) -> Callable[..., tuple[tuple
         mask: Any = None,
         loss_mask: Any = None,
     ) -> tuple[tuple[jax.Array, Aux], Params]:
-        y, carry, saved = layer.forward(params, x, carry, key=key, train=train, mask=mask)
+        y, carry, saved = plain_forward(layer, params, x, carry, key, train, mask)
         value, kept = loss.forward(y, target, loss_mask)
         dparams, _, _ = layer.backward(params, saved, loss.backward(kept))
         return (value, Aux(y, carry, saved)), dparams

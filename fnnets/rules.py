@@ -90,14 +90,14 @@ def every_mode(layer: Layer, train: bool) -> Rules:
 
     def apply_jvp(primals: Any, tangents: Any) -> Any:
         (params, x, key, mask), (dparams, dx, *_) = primals, tangents
-        y, _, saved = layer.forward(params, x, key=key, train=train, mask=mask)
+        y, _, saved = plain_forward(layer, params, x, None, key, train, mask)
         kept = _Kept(params, x, None, key, mask, saved)
         dy, _ = _push(layer, plain, kept, (dparams, dx, None), (y, None))
         return y, dy
 
     def forward_jvp(primals: Any, tangents: Any) -> Any:
         (params, x, carry, key, mask), (dparams, dx, dcarry, *_) = primals, tangents
-        y, last, saved = layer.forward(params, x, carry, key=key, train=train, mask=mask)
+        y, last, saved = plain_forward(layer, params, x, carry, key, train, mask)
         kept = _Kept(params, x, carry, key, mask, saved)
         dy, dlast = _push(layer, stepwise, kept, (dparams, dx, dcarry), (y, last))
         return (y, last, saved), (dy, dlast, jax.tree.map(_zero, saved))
@@ -191,6 +191,17 @@ class _Pair:
         return [gradient.astype(type_.dtype) for gradient, type_ in zip(asked, types, strict=True)]
 
 
+def plain_forward(
+    layer: Layer, params: Params, x: Any, carry: Carry, key: Any, train: bool, mask: Any
+) -> tuple[Any, Carry, Saved]:
+    """`layer.forward` with a derivative of saved, which `by_hand` further inside does not let through.
+
+    The derivative of a backward, and so every second derivative, passes through saved.
+    """
+    with plain_equations():
+        return layer.forward(params, x, carry, key=key, train=train, mask=mask)
+
+
 def checked_backward(
     layer: Layer, params: Params, x: Any, carry: Carry, saved: Saved, dy: Any, dcarry: Carry
 ) -> tuple[Any, Any, Carry]:
@@ -210,7 +221,7 @@ def reverse_only(layer: Layer, train: bool) -> Rules:
         return layer.apply(params, x, key=key, train=train, mask=mask)
 
     def apply_forward(params: Params, x: Any, key: Any, mask: Any) -> Any:
-        y, _, saved = layer.forward(params, x, key=key, train=train, mask=mask)
+        y, _, saved = plain_forward(layer, params, x, None, key, train, mask)
         return y, (params, x, saved)
 
     def apply_backward(kept: Any, dy: Any) -> Any:
@@ -223,7 +234,7 @@ def reverse_only(layer: Layer, train: bool) -> Rules:
         return layer.forward(params, x, carry, key=key, train=train, mask=mask)
 
     def forward_forward(params: Params, x: Any, carry: Carry, key: Any, mask: Any) -> Any:
-        y, last, saved = layer.forward(params, x, carry, key=key, train=train, mask=mask)
+        y, last, saved = plain_forward(layer, params, x, carry, key, train, mask)
         return (y, last, saved), (params, x, carry, saved)
 
     def forward_backward(kept: Any, cotangents: Any) -> Any:

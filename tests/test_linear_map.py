@@ -230,6 +230,34 @@ def test_moving_statistics_are_constants_to_every_derivative(x64):
     assert not any(leaf.any() for leaf in jax.tree.leaves((first[0].stats, second[0].stats, second[1].stats)))
 
 
+@pytest.mark.quick
+def test_by_hand_inside_by_hand_and_third_derivatives(x64):
+    """Second derivatives pass through what the inner layers save, third ones through that once more."""
+    block = fn.serial(fn.dense(3), fn.sigmoid())
+    net = fn.serial(block, fn.stack(block, 2), fn.tanh())
+    nested = fn.serial(fn.by_hand(block), fn.stack(fn.by_hand(block), 2), fn.tanh())
+    params = jax.tree.map(lambda leaf: leaf.astype(float), net.init(KEY, X))
+    x, loss, v = X.astype(float), fn.losses.mse(), jax.tree.map(jnp.cos, params)
+
+    def of(net, gradient):
+        along = lambda s: total(net)(params, s * x)
+        return (
+            jax.jvp(gradient(net), (params,), (v,)),
+            jax.jacfwd(jax.hessian(along))(1.3),
+            jax.grad(jax.grad(jax.grad(along)))(1.3),
+        )
+
+    def plain(net):
+        return jax.grad(lambda params: loss.apply(net.apply(params, x), jnp.zeros((4, 3))))
+
+    def no_autodiff(net):
+        return lambda params: fn.value_and_grad_by_hand(net, loss)(params, x, jnp.zeros((4, 3)))[1]
+
+    expected = jax.jit(lambda: of(net, plain))()
+    for each, gradient in ((fn.by_hand(nested), plain), (nested, plain), (nested, no_autodiff)):
+        chex.assert_trees_all_close(jax.jit(lambda e=each, g=gradient: of(e, g))(), expected, rtol=1e-9)
+
+
 # ---------------------------------------------------------------- kinks
 
 ZEROS = jnp.array([[0.0, 1.0, -1.0, 0.0], [3.0, -3.0, 0.0, 2.0]])  # where rectifiers and hard_sigmoid bend
