@@ -14,7 +14,9 @@ import numpy as np
 
 from fnnets import leaves
 
-DIGEST = "fnnets.sha256"
+OURS = "fnnets."
+DIGEST, VERSION = f"{OURS}sha256", f"{OURS}format"  # two: one flipped bit cannot hide both
+BLANK = "0" * 64  # in place of the digest while the digest is computed
 DTYPES = {
     "BOOL": "bool", "I8": "int8", "U8": "uint8", "I16": "int16", "U16": "uint16", "I32": "int32", "U32": "uint32",
     "I64": "int64", "U64": "uint64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
@@ -61,10 +63,15 @@ def save(path: str | os.PathLike[str], params: Any, metadata: Mapping[str, str] 
             raise TypeError(f"save: {name} of {leaf.dtype} has no place in a safetensors file; {remedy}.")
         arrays[name] = leaves.to_host(leaf)
     texts = dict(metadata or {})
-    if not all(isinstance(text, str) for item in texts.items() for text in item) or DIGEST in texts:
-        raise TypeError(f"save: metadata must be texts by name (and none {DIGEST!r}), got {metadata!r}.")
-    texts[DIGEST] = _digest(arrays, texts)
-    _replace(Path(os.path.realpath(path)), safetensors.numpy.save(arrays, texts))
+    if not all(
+        isinstance(text, str) and not text.startswith(OURS) for item in texts.items() for text in item
+    ):
+        raise TypeError(
+            f"save: metadata must be texts by name (and none begins with {OURS}), got {metadata!r}."
+        )
+    content = safetensors.numpy.save(arrays, {**texts, VERSION: "1", DIGEST: BLANK})
+    digest = hashlib.sha256(content).hexdigest()
+    _replace(Path(os.path.realpath(path)), content.replace(_entry(BLANK), _entry(digest)))
 
 
 def load(path: str | os.PathLike[str], like: Any) -> Any:
@@ -127,17 +134,21 @@ def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         name: np.frombuffer(entry["data"], jnp.dtype(DTYPES[entry["dtype"]])).reshape(entry["shape"])
         for name, entry in found
     }
-    if texts.pop(DIGEST, None) not in (None, _digest(arrays, texts)):
+    if any(name.startswith(OURS) for name in texts) and not _is_as_saved(content, texts.get(DIGEST, "")):
         raise ValueError(
             f"load: {os.fspath(path)} is damaged: its content is not what was saved; take another copy."
         )
     return arrays
 
 
-def _digest(arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
-    """SHA-256 over all arrays and texts, whatever their order."""
-    parts = [leaves.digest(name, array) for name, array in sorted(arrays.items())]
-    return hashlib.sha256(repr((parts, sorted(texts.items()))).encode()).hexdigest()
+def _is_as_saved(content: bytes, digest: str) -> bool:
+    """Whether the file has the digest that stands in its header."""
+    return hashlib.sha256(content.replace(_entry(digest), _entry(BLANK))).hexdigest() == digest
+
+
+def _entry(digest: str) -> bytes:
+    """How the header writes it."""
+    return f'"{DIGEST}":"{digest}"'.encode()
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -111,7 +111,10 @@ class Checkpoints(NamedTuple):
         with storage.locked(self.directory), storage.Background() as background:
 
             def save(tree: Any, step: int | None = None, *, beside: Any = None, setting: Any = None) -> None:
-                step = int(tree.step) if step is None else step
+                if step is None:
+                    if not hasattr(tree, "step"):
+                        raise ValueError("checkpoints: give a step too, for a tree that is no State.")
+                    step = int(tree.step)
                 checks.whole("checkpoints", step=step)
                 if (self.directory / str(step)).exists():
                     raise CheckpointError(

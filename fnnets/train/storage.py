@@ -68,9 +68,8 @@ def write(directory: Path, step: int, arrays: dict[str, np.ndarray], about: Mapp
             },
             "files": {name: _digest_of(folder / name, on_disk=True) for name in _files(folder)},
         }
-        text = json.dumps({"content": content, "sha256": _digest(content)}, indent=1)
-        with open(folder / ABOUT, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(folder / ABOUT, "wb") as file:
+            file.write(_sealed(content))
             file.flush()
             os.fsync(file.fileno())
         os.rename(folder, directory / str(step))
@@ -85,13 +84,13 @@ def write(directory: Path, step: int, arrays: dict[str, np.ndarray], about: Mapp
 def about(folder: Path) -> dict[str, Any]:
     """What a checkpoint says of itself."""
     try:
-        whole = json.loads((folder / ABOUT).read_bytes())
-        content, digest = dict(whole["content"]), whole["sha256"]
+        text = (folder / ABOUT).read_bytes()
+        content = dict(json.loads(text)["content"])
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder / ABOUT} is missing: nothing that was saved by fnnets") from error
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / ABOUT} is damaged or not by fnnets ({error})") from error
-    if digest != _digest(content):
+    if text != _sealed(content):
         raise CheckpointError(f"{folder / ABOUT} is damaged: its content is not what was saved")
     if content["format"] != FORMAT:
         raise CheckpointError(
@@ -257,8 +256,11 @@ def _digest_of(path: Path, *, on_disk: bool = False) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def _sealed(content: Mapping[str, Any]) -> bytes:
+    """The text of `about.json`; that of what was read from it is the same, to the byte, if nothing was changed."""
+    text = json.dumps(content, indent=1)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f'{{"content": {text},\n"sha256": "{digest}"}}\n'.encode()
 
 
 def _on_disk(directory: Path) -> None:
