@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,7 +70,7 @@ def save(path: str | os.PathLike[str], params: Any, metadata: Mapping[str, str] 
         raise TypeError(
             f"save: metadata must be texts by name (and none begins with {OURS}), got {metadata!r}."
         )
-    content = safetensors.numpy.save(arrays, {**texts, VERSION: "1", DIGEST: BLANK})
+    content = _ordered(safetensors.numpy.save(arrays, {**texts, VERSION: "1", DIGEST: BLANK}))
     digest = hashlib.sha256(content).hexdigest()
     _replace(Path(os.path.realpath(path)), content.replace(_entry(BLANK), _entry(digest)))
 
@@ -139,6 +140,16 @@ def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             f"load: {os.fspath(path)} is damaged: its content is not what was saved; take another copy."
         )
     return arrays
+
+
+def _ordered(content: bytes) -> bytes:
+    """The file with its texts in order, which safetensors writes in any: the same params give the same file."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def _is_as_saved(content: bytes, digest: str) -> bool:

@@ -1,5 +1,6 @@
 """Params in safetensors files: the same bits come back, and what is not whole, or not asked for, is refused."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,6 +70,18 @@ def test_the_format_is_that_of_other_tools(tmp_path):
     safetensors.numpy.save_file(theirs, tmp_path / "theirs")
     again = fn.load(tmp_path / "theirs", jax.eval_shape(NET.init, KEY, X))
     chex.assert_trees_all_equal(again, PARAMS)
+
+
+def test_the_same_params_make_the_same_file(tmp_path):
+    """Whatever order safetensors has its texts in, another one in every process."""
+    texts = {f"né {i}": '"\\' for i in range(9)}
+    fn.save(tmp_path / "p", ODD, texts)
+    content = (tmp_path / "p").read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    assert size % 8 == 0
+    header = json.loads(content[8 : 8 + size])
+    assert list(header["__metadata__"]) == ["fnnets.format", "fnnets.sha256", *texts]
+    assert bits(fn.load(tmp_path / "p", ODD)) == bits(fn.load(tmp_path / "p", ODD))
 
 
 def test_other_params_are_refused_by_their_paths(tmp_path):
