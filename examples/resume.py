@@ -32,7 +32,7 @@ import fnnets as fn
 
 NET = fn.serial(fn.dense(32, use_bias=False), fn.batch_norm(), fn.relu(), fn.dropout(0.2), fn.dense(10))
 UPDATER, METRICS = fn.updaters.adam(3e-3), {"accuracy": fn.train.accuracy}
-EARLY = fn.train.early_stopping(200)
+EARLY = fn.train.early_stopping(640)
 DATA, SEED = "digits.npz", 0
 DEADLINE = 120.0  # seconds without a new checkpoint, after which something is wrong
 
@@ -45,7 +45,8 @@ class Plan(NamedTuple):
     epochs: int
 
 
-FULL, QUICK = Plan(kills=20, saves=10, epochs=200), Plan(kills=2, saves=2, epochs=6)
+EVERY = 4  # epochs between checkpoints
+FULL, QUICK = Plan(kills=20, saves=6, epochs=640), Plan(kills=2, saves=2, epochs=24)
 
 
 class Kill(NamedTuple):
@@ -60,11 +61,8 @@ def load(path: Path) -> None:
     from sklearn.datasets import load_digits
 
     x, target = load_digits(return_X_y=True)
-    train, held, *_ = map(
-        np.asarray, fn.data.holdout(jax.random.key(SEED), len(x), labels=jnp.asarray(target))[:2]
-    )
-    x = np.float32(x / 16)
-    np.savez(path, x=x[train], target=target[train], held_x=x[held], held_target=target[held])
+    x, held = np.float32(x / 16), np.arange(len(x)) % 5 == 0
+    np.savez(path, x=x[~held], target=target[~held], held_x=x[held], held_target=target[held])
 
 
 def train(data: Path, epochs: int, checkpoints: fn.train.Checkpoints | None) -> fn.train.Fitted:
@@ -79,17 +77,17 @@ def train(data: Path, epochs: int, checkpoints: fn.train.Checkpoints | None) -> 
 
 
 def draw(moments: random.Random, i: int, plan: Plan) -> Kill:
-    """Every fifth while the process starts, the others up to 60 ms after a save was begun, which takes about as long."""
+    """Every fifth while the process starts, the others up to 120 ms after a save was begun, which takes about half as long."""
     if i % 5 == 1:
         return Kill(0, moments.uniform(0.0, 2.0))
-    return Kill(moments.randint(1, plan.saves), moments.uniform(0.0, 0.06))
+    return Kill(moments.randint(1, plan.saves), moments.uniform(0.0, 0.12))
 
 
 class Child:
     """The training in a process of its own."""
 
     def __init__(self, folder: Path, epochs: int, cache: Path) -> None:
-        self.folder = folder
+        self.folder, self.started = folder, time.time()
         known = [str(Path(fn.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
         self.said = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         self.process = subprocess.Popen(
@@ -108,6 +106,11 @@ class Child:
     def saves(self) -> set[str]:
         """The checkpoints that were begun and not removed."""
         return {path.name.partition(".")[0] for path in self.folder.iterdir() if path.name[0].isdecimal()}
+
+    def unfinished(self) -> list[str]:
+        """What it was writing or removing when it was killed; what one before it left does not count."""
+        paths = [path for path in self.folder.iterdir() if path.suffix in (".unfinished", ".removed")]
+        return [path.name for path in paths if path.stat().st_mtime > self.started]
 
     def kill(self, moment: Kill) -> bool:
         """Kills it at that moment; whether it was still there."""
@@ -140,10 +143,11 @@ def killed(folder: Path, plan: Plan, cache: Path) -> list[tuple[Any, ...]]:
     folder.mkdir()
     for i in range(1, plan.kills + 1):
         moment = draw(moments, i, plan)
-        if not Child(folder, plan.epochs, cache).kill(moment):
+        child = Child(folder, plan.epochs, cache)
+        if not child.kill(moment):
             say(f"the training ended before kill {i}")
             break
-        unfinished = [path.name for path in folder.iterdir() if path.suffix in (".unfinished", ".removed")]
+        unfinished = child.unfinished()
         when = f"{moment.seconds:.2f} s after " + (f"save {moment.saves}" if moment.saves else "its start")
         steps = fn.train.checkpoints(folder).steps()
         rows.append((i, when, steps[-1] if steps else 0, ", ".join(unfinished) or "–"))
@@ -169,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     chosen = options(__doc__, argv, more)
     if chosen.child:
-        train(chosen.child.parent / DATA, chosen.epochs, fn.train.checkpoints(chosen.child))
+        train(chosen.child.parent / DATA, chosen.epochs, fn.train.checkpoints(chosen.child, every=EVERY))
         return 0
     plan = QUICK if chosen.quick else FULL
     with tempfile.TemporaryDirectory() as place:
@@ -177,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         load(data)
         rows = killed(folder, plan, Path(place, "cache"))
         print(table(("kill", "moment", "newest step", "what was being written"), rows))
-        checkpoints = fn.train.checkpoints(folder)
+        checkpoints = fn.train.checkpoints(folder, every=EVERY)
         broken, unbroken = train(data, plan.epochs, checkpoints), train(data, plan.epochs, None)
         print(f"\nat the end:\n{checkpoints}\n")
     during = sum(row[-1] != "–" for row in rows)

@@ -199,16 +199,11 @@ def checkpoints(directory: str | os.PathLike[str], *, every: int = 1, keep: int 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp, tempfile
       >>> x = jax.random.normal(jax.random.key(0), (64, 2))
+      >>> net, updater = fn.serial(fn.dense(8), fn.dropout(0.2), fn.dense(1)), fn.updaters.adam(0.01)
+      >>> training = net, fn.losses.mse(), updater, (x, x[:, :1] * x[:, 1:])
       >>> def train(folder, epochs):
-      ...     return fn.train.fit(
-      ...         fn.serial(fn.dense(8), fn.tanh(), fn.dropout(0.2), fn.dense(1)),
-      ...         fn.losses.mse(),
-      ...         fn.updaters.adam(0.01),
-      ...         (x, x[:, :1] * x[:, 1:]),
-      ...         epochs=epochs,
-      ...         key=jax.random.key(1),
-      ...         checkpoints=fn.train.checkpoints(folder, every=2),
-      ...     )
+      ...     checkpoints = fn.train.checkpoints(folder, every=2)
+      ...     return fn.train.fit(*training, epochs=epochs, key=jax.random.key(1), checkpoints=checkpoints)
       >>> with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
       ...     _ = train(one, 3)  # say that it was killed then
       ...     broken, unbroken = train(one, 7), train(other, 7)
