@@ -183,7 +183,12 @@ def checkpoints(directory: str | os.PathLike[str], *, every: int = 1, keep: int 
     With `fit`, the same call made again goes on where the last one ended or was killed, and gives what an unbroken
     run gives, bit for bit: all that the next epoch needs is saved (params, moving statistics, the updater's state, the
     key, the counts of steps and epochs, what early stopping remembers, the history), and batches and dropout are
-    drawn by the key and these counts. Files are written while training goes on; at most one at a time.
+    drawn by the key and these counts. Files are written while training goes on; at most one at a time. An epoch
+    with a loss that is not finite is not saved.
+
+    A checkpoint of another training is refused, with what differs: the network and its shapes, the loss, the
+    updater's state, the key, batch size, penalty, …, shapes and some values of the data, and the program of an epoch,
+    which a learning rate is a part of (it is compared under the same jax and on the same number of devices).
 
     Args:
       directory: a folder for this training alone; it is made when something is saved.

@@ -206,7 +206,7 @@ class Background:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         try:
             self.wait()
-        except CheckpointError as failed:
+        except Exception as failed:
             if error is None:
                 raise
             error.add_note(str(failed))
