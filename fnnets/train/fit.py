@@ -15,13 +15,14 @@ from fnnets.contract import Layer
 from fnnets.data import batches, take
 from fnnets.data.batches import Remainder
 from fnnets.data.examples import checked, number
+from fnnets.insight.locate import locate_nan
 from fnnets.losses import Loss
 from fnnets.train import rows as r
 from fnnets.train.early_stopping import EarlyStopping
 from fnnets.train.epoch import Held, History, Progress, Setting, Source, begin, kept_params, make_epoch
 from fnnets.train.evaluate import Metric
 from fnnets.train.interrupts import waiting
-from fnnets.train.non_finite import NonFiniteError, place
+from fnnets.train.non_finite import NonFiniteError
 from fnnets.train.progress import bar
 from fnnets.train.state import State, draw_key, order_key, start
 from fnnets.train.step import Gradient
@@ -175,7 +176,7 @@ def check_watched(who: str, early_stopping: EarlyStopping | None, metrics: Any, 
 
 
 def _non_finite(setting: Setting, now: Progress, examples: Any, fitted: Fitted) -> NonFiniteError:
-    """The error, with the place found by computing the batch once more."""
+    """The error, with the place found by computing the step once more."""
     state = now.state
     losses = fitted.history.steps[-1]
     at = int(np.argmin(np.isfinite(losses))) if not np.isfinite(losses).all() else len(losses) - 1
@@ -188,5 +189,8 @@ def _non_finite(setting: Setting, now: Progress, examples: Any, fitted: Fitted) 
         else (plan.rows[at], None if plan.mask is None else plan.mask[at])
     )
     batch = r.only(setting.net, state.params, take(examples, index), rows)
-    where = place(setting.net, state.params, batch, draw_key(state))
-    return NonFiniteError(int(last.epoch) * len(losses) + at, int(last.epoch), where, fitted)
+    found = locate_nan(
+        setting.net, state.params, batch.x, batch.target, setting.loss,
+        key=draw_key(state), train=True, mask=batch.mask, loss_mask=batch.loss_mask,
+    )  # fmt: skip
+    return NonFiniteError(int(last.epoch) * len(losses) + at, int(last.epoch), found, fitted)
