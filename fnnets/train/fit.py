@@ -18,12 +18,14 @@ from fnnets.data.examples import checked, number
 from fnnets.insight.locate import locate_nan
 from fnnets.losses import Loss
 from fnnets.train import rows as r
+from fnnets.train.checkpoints import Checkpoints
 from fnnets.train.early_stopping import EarlyStopping
 from fnnets.train.epoch import Held, History, Progress, Setting, Source, begin, kept_params, make_epoch
 from fnnets.train.evaluate import Metric
 from fnnets.train.interrupts import waiting
 from fnnets.train.non_finite import NonFiniteError
 from fnnets.train.progress import bar
+from fnnets.train.resume import resumed, stacked
 from fnnets.train.state import State, draw_key, order_key, start
 from fnnets.train.step import Gradient
 
@@ -62,6 +64,7 @@ def fit(
     validation: Any = None,
     metrics: Mapping[str, Metric] | None = None,
     early_stopping: EarlyStopping | None = None,
+    checkpoints: Checkpoints | None = None,
     progress: bool = True,
 ) -> Fitted:
     """Trains a network, epoch by epoch; each is one `lax.scan` over its batches, and all are one compiled program.
@@ -74,7 +77,7 @@ def fit(
       loss: a `Loss`, such as `fn.losses.mse()`.
       updater: an `optax.GradientTransformation`, such as `fn.updaters.adam(1e-3)`; its schedules count steps.
       examples: what is learned from: `fn.data.Examples`, or a tuple (x, target).
-      epochs: how many more epochs.
+      epochs: how many more epochs; with checkpoints, how many in all.
       key: the key of the whole training: params, batches and dropout. Not needed with a state.
       state: where to go on from, of an earlier `fit` or from `fn.train.start`; it is not changed.
       batch_size: the number of examples in a step.
@@ -89,6 +92,8 @@ def fit(
         the test's.
       metrics: functions `(y, target) -> (…)` by name, whose means over the validation are recorded too.
       early_stopping: from `fn.train.early_stopping`; it watches the validation.
+      checkpoints: from `fn.train.checkpoints`: where training stands is saved there while it goes on, and the same call
+        made again goes on from the newest one, bit for bit. None saves nothing.
       progress: whether a bar is shown on a terminal. It is tqdm's; without tqdm, and elsewhere, there is none.
 
     Returns:
@@ -96,6 +101,8 @@ def fit(
       one interrupts at once.
 
     Raises:
+      CheckpointError: a checkpoint is damaged, or of another training (its text names what differs), or cannot be saved.
+      ImportError: there are checkpoints, and orbax-checkpoint is not installed.
       NonFiniteError: a loss was NaN or ±∞, or the params of an epoch's end are; it says at which step, and in which
         layer. A `FloatingPointError`.
       TypeError: examples are no such tuple.
@@ -135,20 +142,28 @@ def fit(
     # A copy: the state's buffers will be used again.
     state = start(net, updater, examples.x, key) if state is None else jax.tree.map(jnp.copy, state)
     epoch, now = compiled(setting), begin(setting, state)
-    records: list[Any] = []
-    stopped = "epochs"
-    with waiting() as interrupted, bar(epochs, progress) as tick:
-        for _ in range(epochs):
-            now, record = epoch(now, examples, held)
-            record, alive, stop = jax.device_get((record, now.alive, now.best is not None and now.best.stop))
-            records.append(record)
-            if not alive:
-                break
-            tick({"loss": record.loss, **{f"held-out {k}": v for k, v in record.validation.items()}})
-            if stop or interrupted():
-                stopped = "early" if stop else "interrupted"
-                break
-    history = jax.tree.map(lambda *leaves: np.stack(leaves), *records)
+    with (
+        waiting() as interrupted,
+        resumed(checkpoints, setting, epoch, epochs, now, examples, held) as (now, records, save),
+    ):
+        done = 0 if checkpoints is None else int(now.state.epoch)
+        alive, stop = True, now.best is not None and bool(now.best.stop)
+        stopped = "early" if stop else "epochs"
+        with bar(epochs, progress, done) as tick:
+            while done < epochs and stopped == "epochs":
+                now, record = epoch(now, examples, held)
+                record, alive, stop = jax.device_get(
+                    (record, now.alive, now.best is not None and now.best.stop)
+                )
+                records.append(record)
+                if not alive:
+                    break
+                done += 1
+                tick({"loss": record.loss, **{f"held-out {k}": v for k, v in record.validation.items()}})
+                if stop or interrupted():
+                    stopped = "early" if stop else "interrupted"
+                save(now, records, done == epochs or stopped != "epochs")
+    history = stacked(records)
     fitted = Fitted(kept_params(now), now.state, history, stopped)
     if not alive:
         raise _non_finite(setting, now, examples, fitted)
