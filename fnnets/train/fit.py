@@ -12,17 +12,19 @@ import numpy as np
 
 from fnnets import checks
 from fnnets.contract import Layer
-from fnnets.data import batches, take
+from fnnets.data import batches
 from fnnets.data.batches import Remainder
-from fnnets.data.examples import checked, number
+from fnnets.data.examples import checked
 from fnnets.losses import Loss
+from fnnets.train import mesh as m
 from fnnets.train import rows as r
 from fnnets.train.early_stopping import EarlyStopping
-from fnnets.train.epoch import Held, History, Progress, Setting, Source, begin, kept_params, make_epoch
+from fnnets.train.epoch import Held, History, Progress, Setting, begin, kept_params, make_epoch
 from fnnets.train.evaluate import Metric
 from fnnets.train.interrupts import waiting
 from fnnets.train.non_finite import NonFiniteError, place
 from fnnets.train.progress import bar
+from fnnets.train.shared import Layout, anyone, looked_up, share, source
 from fnnets.train.state import State, draw_key, order_key, start
 from fnnets.train.step import Gradient
 
@@ -61,6 +63,7 @@ def fit(
     validation: Any = None,
     metrics: Mapping[str, Metric] | None = None,
     early_stopping: EarlyStopping | None = None,
+    mesh: Any = None,
     progress: bool = True,
 ) -> Fitted:
     """Trains a network, epoch by epoch; each is one `lax.scan` over its batches, and all are one compiled program.
@@ -123,9 +126,11 @@ def fit(
     checks.positive("fit", epochs=epochs, batch_size=batch_size)
     if (key is None) == (state is None):
         raise ValueError("fit: give either a key, to begin with, or a state, to go on from.")
-    examples, held = checked("fit", examples), None
+    mesh = None if mesh is None else m.checked_mesh("fit", mesh)
+    array = jnp.asarray if mesh is None else m.as_it_is
+    examples, held = checked("fit", examples, array=array), None
     if validation is not None:
-        held = Held(checked("fit", validation, "validation"))
+        held = Held(checked("fit", validation, "validation", array))
     given = tuple((metrics or {}).items())
     check_watched("fit", early_stopping, given, held)
     setting = Setting(
@@ -133,10 +138,14 @@ def fit(
     )
     # A copy: the state's buffers will be used again.
     state = start(net, updater, examples.x, key) if state is None else jax.tree.map(jnp.copy, state)
-    epoch, now = compiled(setting), begin(setting, state)
+    now, where = begin(setting, state), None
+    if mesh is not None:
+        where, examples, held = share(mesh, setting, epochs, state, examples, held)
+        now = m.replicated(mesh, now)
+    epoch = compiled(setting, where)
     records: list[Any] = []
     stopped = "epochs"
-    with waiting() as interrupted, bar(epochs, progress) as tick:
+    with waiting() as interrupted, bar(epochs, progress and (mesh is None or m.leads(mesh))) as tick:
         for _ in range(epochs):
             now, record = epoch(now, examples, held)
             record, alive, stop = jax.device_get((record, now.alive, now.best is not None and now.best.stop))
@@ -144,25 +153,28 @@ def fit(
             if not alive:
                 break
             tick({"loss": record.loss, **{f"held-out {k}": v for k, v in record.validation.items()}})
-            if stop or interrupted():
+            if anyone(where, interrupted) or stop:
                 stopped = "early" if stop else "interrupted"
                 break
     history = jax.tree.map(lambda *leaves: np.stack(leaves), *records)
+    if mesh is not None:
+        now = m.home(mesh, now)
     fitted = Fitted(kept_params(now), now.state, history, stopped)
     if not alive:
-        raise _non_finite(setting, now, examples, fitted)
+        raise _non_finite(setting, where, examples, fitted)
     return fitted
 
 
 @functools.lru_cache(maxsize=16)
-def compiled(setting: Setting) -> Callable[..., tuple[Progress, History]]:
+def compiled(setting: Setting, where: Layout | None = None) -> Callable[..., tuple[Progress, History]]:
     """An epoch of `make_epoch`, compiled: found again by the next fit with the same setting."""
     epoch = make_epoch(setting)
 
     def on_examples(progress: Progress, examples: Any, held: Any) -> tuple[Progress, History]:
-        return epoch(progress, Source(lambda index: take(examples, index), number(examples)), held)
+        return epoch(progress, source(examples, where), held)
 
-    return jax.jit(on_examples, donate_argnums=0)
+    ends = None if where is None else m.everywhere(where.mesh)
+    return jax.jit(on_examples, donate_argnums=0, out_shardings=ends)
 
 
 def check_watched(who: str, early_stopping: EarlyStopping | None, metrics: Any, held: Any) -> None:
@@ -174,19 +186,19 @@ def check_watched(who: str, early_stopping: EarlyStopping | None, metrics: Any, 
     checks.choice(who, "early_stopping.watch", early_stopping.watch, ("loss", *(name for name, _ in metrics)))
 
 
-def _non_finite(setting: Setting, now: Progress, examples: Any, fitted: Fitted) -> NonFiniteError:
+def _non_finite(setting: Setting, where: Layout | None, examples: Any, fitted: Fitted) -> NonFiniteError:
     """The error, with the place found by computing the batch once more."""
-    state = now.state
+    state = fitted.state
     losses = fitted.history.steps[-1]
     at = int(np.argmin(np.isfinite(losses))) if not np.isfinite(losses).all() else len(losses) - 1
     last = state._replace(epoch=state.epoch - 1)
-    n, size = number(examples), setting.batch_size
+    n, size = source(examples, where).n, setting.batch_size
     plan = batches(order_key(last), n, size, replace=setting.replace, remainder=setting.remainder)
     index, rows = (
         (plan.rest, None)
         if at == len(plan.rows)
         else (plan.rows[at], None if plan.mask is None else plan.mask[at])
     )
-    batch = r.only(setting.net, state.params, take(examples, index), rows)
-    where = place(setting.net, state.params, batch, draw_key(state))
-    return NonFiniteError(int(last.epoch) * len(losses) + at, int(last.epoch), where, fitted)
+    batch = r.only(setting.net, state.params, looked_up(where, examples, index), rows)
+    found = place(setting.net, state.params, batch, draw_key(state))
+    return NonFiniteError(int(last.epoch) * len(losses) + at, int(last.epoch), found, fitted)

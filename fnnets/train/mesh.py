@@ -1,0 +1,108 @@
+"""Arrays on the devices of a mesh, from one process or from several."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from fnnets import checks
+
+
+def checked_mesh(who: str, mesh: Any) -> Mesh:
+    """The same devices under an axis along which the compiler shares arrays out, whatever type it had."""
+    if not isinstance(mesh, Mesh):
+        raise TypeError(
+            f"{who}: mesh must be a jax.sharding.Mesh, got {type(mesh).__name__}; make one of all devices with "
+            'jax.make_mesh((jax.device_count(),), ("batch",)).'
+        )
+    if len(mesh.axis_names) != 1:
+        raise ValueError(
+            f"{who}: mesh must have one axis, got {checks.shape_text(mesh.axis_names)}; make one of the same devices "
+            'with jax.sharding.Mesh(mesh.devices.ravel(), ("batch",)).'
+        )
+    if not mesh.local_devices:
+        raise ValueError(
+            f"{who}: mesh must hold devices of this process, {jax.process_index()}, got only those of others; make it "
+            "of jax.devices(), or call this in the processes that it has devices of."
+        )
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,))
+
+
+def as_it_is(leaf: Any) -> Any:
+    """An array where it lies: what will be shared out need not fit on one device before."""
+    return leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+
+
+def shared(mesh: Mesh) -> NamedSharding:
+    """The first axis is shared out among the devices."""
+    return NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """The whole array is on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def of_several_processes(mesh: Mesh) -> bool:
+    """Whether it has devices of other processes."""
+    return len(mesh.local_devices) < mesh.size
+
+
+def leads(mesh: Mesh) -> bool:
+    """Whether this process holds the mesh's first device: one of them does."""
+    return mesh.devices.flat[0].process_index == jax.process_index()
+
+
+def replicated(mesh: Mesh, tree: Any) -> Any:
+    """Arrays that every process has, as arrays on every device; always copies."""
+    return _copier(mesh)(tree)
+
+
+def home(mesh: Mesh, tree: Any) -> Any:
+    """What lies on a mesh as arrays of this process alone, which go together with all its others."""
+    if of_several_processes(mesh):
+        tree = _copier(mesh)(tree)
+
+    def one(leaf: Any) -> Any:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = jnp.asarray(jax.device_get(jax.random.key_data(leaf)))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        return jnp.asarray(jax.device_get(leaf))
+
+    return jax.tree.map(one, tree)
+
+
+@functools.lru_cache(maxsize=16)
+def _copier(mesh: Mesh) -> Callable[[Any], Any]:
+    return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=everywhere(mesh))
+
+
+def laid_out(mesh: Mesh, tree: Any, each: int) -> Any:
+    """This process's rows on its own devices, `each` on every one, zeros behind the last; and so those of the others."""
+
+    def one(leaf: Any) -> jax.Array:
+        parts = []
+        for i, device in enumerate(mesh.local_devices):
+            part = leaf[i * each : (i + 1) * each]
+            if missing := each - len(part):
+                part = jnp.pad(part, [(0, missing), *[(0, 0)] * (part.ndim - 1)])
+            parts.append(jax.device_put(part, device))
+        shape = (mesh.size * each, *leaf.shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, shared(mesh), parts)
+
+    return jax.tree.map(one, tree)
+
+
+def of_every_device(mesh: Mesh, numbers: Sequence[int]) -> np.ndarray:
+    """The whole numbers that the process of each device gave here, (devices, …). Waits for all processes."""
+    row = np.asarray(numbers, np.uint32)
+    if not of_several_processes(mesh):
+        return np.tile(row, (mesh.size, 1))
+    rows = np.tile(row, (len(mesh.local_devices), 1))
+    return np.asarray(_copier(mesh)(laid_out(mesh, rows, 1)))

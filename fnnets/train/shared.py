@@ -1,0 +1,175 @@
+"""Training with every batch shared among the devices of a mesh, those of one process or of several.
+
+The program is the one for a single device, which the compiler takes apart: a mean over the batch is one over the whole
+batch, and dropout draws what it would draw there. What is said here is which device holds which examples, and how a
+batch is put together from them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from fnnets.data import Examples, take
+from fnnets.data.examples import number
+from fnnets.train import mesh as m
+from fnnets.train.epoch import Held, Setting, Source
+from fnnets.train.rows import spread
+from fnnets.train.state import State
+
+
+class Layout(NamedTuple):
+    """Which device of a mesh holds which rows. Rows are counted through the processes, one after another."""
+
+    mesh: Mesh
+    each: int  # how many rows every device has room for
+    first: tuple[int, ...]  # the number of each device's first row
+    count: tuple[int, ...]  # how many it holds
+
+
+def share(
+    mesh: Mesh, setting: Setting, epochs: int, state: State, examples: Examples, held: Held | None
+) -> tuple[Layout, Examples, Held | None]:
+    """This process's examples and validation on its devices, and where those of all processes are."""
+    check_batch(mesh, setting.batch_size)
+    parts = [examples] if held is None else [examples, held.examples]
+    numbers = agreed(mesh, [number(part) for part in parts], described(setting, epochs, state, parts))
+    layouts = [layout(mesh, column) for column in numbers.T]
+    laid = [m.laid_out(mesh, part, where.each) for part, where in zip(parts, layouts, strict=True)]
+    if held is not None:
+        held = Held(laid[1], _that_count(layouts[1]))
+    return layouts[0], laid[0], held
+
+
+def source(examples: Examples, where: Layout | None) -> Source:
+    """Batches of examples that one device holds, or of such as are laid out on many."""
+    if where is None:
+        return Source(lambda index: take(examples, index), number(examples))
+    return Source(lambda index: _gathered(where, examples, index), sum(where.count))
+
+
+def _gathered(where: Layout, examples: Examples, index: jax.Array) -> Examples:
+    """The rows with those numbers (B,), shared among the devices; a number that these do not divide is whole on each.
+
+    Each device looks up those that it holds and puts zeros in place of the others; the sum over the devices, of
+    which each gets its own part, moves no more than the batch.
+    """
+    (axis,), scatter = where.mesh.axis_names, len(index) % where.mesh.size == 0
+
+    def own(examples: Examples, index: jax.Array) -> Examples:
+        device = jax.lax.axis_index(axis)
+        place = index - jnp.asarray(where.first)[device]
+        here = (place >= 0) & (place < jnp.asarray(where.count)[device])
+        place = jnp.where(here, place, 0)
+
+        def one(leaf: jax.Array) -> jax.Array:
+            rows = jnp.where(spread(here, (len(here), *leaf.shape[1:])), leaf[place], jnp.zeros((), leaf.dtype))
+            summed = rows.astype(jnp.uint8) if leaf.dtype == bool else rows
+            if scatter:
+                summed = jax.lax.psum_scatter(summed, axis, tiled=True)
+            else:
+                summed = jax.lax.psum(summed, axis)
+            return summed.astype(leaf.dtype)
+
+        return jax.tree.map(one, examples)
+
+    rows, all_of_it = PartitionSpec(axis), PartitionSpec()
+    return jax.shard_map(
+        own, mesh=where.mesh, in_specs=(rows, all_of_it), out_specs=rows if scatter else all_of_it
+    )(examples, index)
+
+
+def looked_up(where: Layout | None, examples: Examples, index: Any) -> Examples:
+    """A batch as arrays of this process alone."""
+    if where is None:
+        return take(examples, index)
+    return m.home(where.mesh, jax.jit(lambda *given: _gathered(where, *given))(examples, np.asarray(index)))
+
+
+def layout(mesh: Mesh, numbers: Any) -> Layout:
+    """Where the rows are, from the number of rows that the process of each device brought, (devices,)."""
+    process = [device.process_index for device in mesh.devices.flat]
+    each = max(-(-int(n) // process.count(p)) for n, p in zip(numbers, process, strict=True))
+    first, count, before = [0] * mesh.size, [0] * mesh.size, 0
+    for j in sorted(range(mesh.size), key=lambda j: (process[j], j)):
+        filled = process[:j].count(process[j]) * each
+        first[j], count[j] = before, min(max(int(numbers[j]) - filled, 0), each)
+        before += count[j]
+    return Layout(mesh, each, tuple(first), tuple(count))
+
+
+def _that_count(where: Layout) -> Any:
+    """Which rows of a layout are no padding; None where all are."""
+    if min(where.count) == where.each:
+        return None
+    rows = np.arange(where.each) < np.asarray(where.count)[:, None]
+    return jax.make_array_from_callback((rows.size,), m.shared(where.mesh), lambda at: rows.ravel()[at])
+
+
+def check_batch(mesh: Mesh, batch_size: int) -> None:
+    """Refuses a batch that the devices do not divide."""
+    if batch_size % mesh.size:
+        below = batch_size // mesh.size * mesh.size
+        near = f"{below} or {below + mesh.size}" if below else f"{mesh.size}"
+        raise ValueError(
+            f"fit: batch_size must be a multiple of the {mesh.size} devices of the mesh, got {batch_size}; take {near}, "
+            "or a mesh of fewer devices."
+        )
+
+
+def described(setting: Setting, epochs: int, state: State, parts: list[Examples]) -> dict[str, str]:
+    """What must be the same in every process, by name."""
+    chosen = setting._asdict()
+    options = ("batch_size", "remainder", "replace", "gradient", "clip")
+    return {
+        "epochs": str(epochs),
+        **{name: str(chosen[name]) for name in options},
+        "metrics": ", ".join(name for name, _ in setting.metrics),
+        "the key": str(jax.random.key_data(state.key)),
+        "the state's step and epoch": f"{state.step}, {state.epoch}",
+        "the network's params": _shapes(state.params),
+        "the updater's state": _shapes(state.memory),
+        "the examples' shapes": _shapes(parts[0], 1),
+        "the validation": _shapes(parts[1:], 1) or "None",
+    }
+
+
+def _shapes(tree: Any, skip: int = 0) -> str:
+    return ", ".join(
+        f"{jax.tree_util.keystr(path)} {leaf.dtype}{list(leaf.shape[skip:])}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    )
+
+
+def agreed(mesh: Mesh, numbers: list[int], same: dict[str, str]) -> np.ndarray:
+    """The numbers of each device's process, (devices, …); refuses processes that differ in what must be the same.
+
+    It is compared before anything is computed together: where programs differ, the processes wait for each other
+    for ever.
+    """
+    width = 2  # of numbers: a process without validation gives as many as the others
+    row = [*numbers, *[0] * (width - len(numbers)), *(zlib.crc32(text.encode()) for text in same.values())]
+    table = m.of_every_device(mesh, row)
+    for i, (name, text) in enumerate(same.items(), width):
+        if (table[:, i] != table[0, i]).any():
+            others = {d.process_index: int(sum_) for d, sum_ in zip(mesh.devices.flat, table[:, i], strict=True)}
+            mine = others[jax.process_index()]
+            differ = sorted(p for p, theirs in others.items() if theirs != mine)
+            raise ValueError(
+                f"fit: {name} must be the same in all processes, got {text} in process {jax.process_index()} and something "
+                f"else in {', '.join(map(str, differ))}; run the same program in each, with other rows alone."
+            )
+    return table[:, : len(numbers)]
+
+
+def anyone(where: Layout | None, flag: Callable[[], bool]) -> bool:
+    """Whether the flag is set in any process."""
+    if where is None or not m.of_several_processes(where.mesh):
+        return flag()
+    return bool(m.of_every_device(where.mesh, [flag()]).any())
