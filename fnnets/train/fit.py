@@ -91,6 +91,11 @@ def fit(
         the test's.
       metrics: functions `(y, target) -> (…)` by name, whose means over the validation are recorded too.
       early_stopping: from `fn.train.early_stopping`; it watches the validation.
+      mesh: a `jax.sharding.Mesh` with one axis, among whose devices every batch is shared. The params are the same, up to
+        rounding, as on one device: statistics of a batch are those of the whole batch, and dropout draws the same.
+        Each device holds its part of the examples and all of the state. Of several processes
+        (`jax.distributed.initialize`), each gives rows of its own, and all get the same result; the rows are
+        counted from those of process 0 on.
       progress: whether a bar is shown on a terminal. It is tqdm's; without tqdm, and elsewhere, there is none.
 
     Returns:
@@ -100,8 +105,8 @@ def fit(
     Raises:
       NonFiniteError: a loss was NaN or ±∞, or the params of an epoch's end are; it says at which step, and in which
         layer. A `FloatingPointError`.
-      TypeError: examples are no such tuple.
-      ValueError: a batch is larger than the data; neither key nor state is given, or both; early stopping watches what
+      TypeError: examples are no such tuple, or mesh is no mesh.
+      ValueError: a batch is larger than the data; the devices do not divide it; processes differ in more than rows; neither key nor state is given, or both; early stopping watches what
         is not there; what the layers and the loss raise.
 
     Example:
@@ -141,7 +146,7 @@ def fit(
     now, where = begin(setting, state), None
     if mesh is not None:
         where, examples, held = share(mesh, setting, epochs, state, examples, held)
-        now = m.replicated(mesh, now)
+        now = m.put(now, m.everywhere(mesh))
     epoch = compiled(setting, where)
     records: list[Any] = []
     stopped = "epochs"

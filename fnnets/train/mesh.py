@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -59,28 +60,32 @@ def leads(mesh: Mesh) -> bool:
     return mesh.devices.flat[0].process_index == jax.process_index()
 
 
-def replicated(mesh: Mesh, tree: Any) -> Any:
-    """Arrays that every process has, as arrays on every device; always copies."""
-    return _copier(mesh)(tree)
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """Copies of arrays that every process has, whole, on the devices of a mesh."""
+    return _copier(sharding)(tree)
 
 
 def home(mesh: Mesh, tree: Any) -> Any:
     """What lies on a mesh as arrays of this process alone, which go together with all its others."""
     if of_several_processes(mesh):
-        tree = _copier(mesh)(tree)
+        tree = put(tree, everywhere(mesh))
 
     def one(leaf: Any) -> Any:
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            data = jnp.asarray(jax.device_get(jax.random.key_data(leaf)))
-            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        if is_key(leaf):
+            return jax.random.wrap_key_data(one(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
         return jnp.asarray(jax.device_get(leaf))
 
     return jax.tree.map(one, tree)
 
 
+def is_key(leaf: Any) -> bool:
+    """Whether an array holds typed keys, whose numbers are looked at by `jax.random.key_data` alone."""
+    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+
+
 @functools.lru_cache(maxsize=16)
-def _copier(mesh: Mesh) -> Callable[[Any], Any]:
-    return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=everywhere(mesh))
+def _copier(sharding: NamedSharding) -> Callable[[Any], Any]:
+    return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=sharding)
 
 
 def laid_out(mesh: Mesh, tree: Any, each: int) -> Any:
@@ -100,9 +105,52 @@ def laid_out(mesh: Mesh, tree: Any, each: int) -> Any:
 
 
 def of_every_device(mesh: Mesh, numbers: Sequence[int]) -> np.ndarray:
-    """The whole numbers that the process of each device gave here, (devices, …). Waits for all processes."""
+    """The whole numbers that the process of each device gives here, (devices, …); waits for all of them."""
     row = np.asarray(numbers, np.uint32)
     if not of_several_processes(mesh):
         return np.tile(row, (mesh.size, 1))
     rows = np.tile(row, (len(mesh.local_devices), 1))
-    return np.asarray(_copier(mesh)(laid_out(mesh, rows, 1)))
+    return np.asarray(put(laid_out(mesh, rows, 1), everywhere(mesh)))
+
+
+def agreed(
+    who: str, mesh: Mesh, described: Callable[[], dict[str, str]], numbers: Sequence[int] = ()
+) -> np.ndarray:
+    """The numbers of each device's process, (devices, …); refuses processes that differ in what is described.
+
+    It is compared before anything is computed together: processes with different programs would wait for each other
+    for ever.
+    """
+    if not of_several_processes(mesh):
+        return of_every_device(mesh, numbers)
+    same = described()
+    marks = [zlib.crc32(text.encode()) for text in same.values()]
+    table = of_every_device(mesh, [*marks, *numbers])
+    for (name, text), column in zip(same.items(), table.T, strict=False):
+        processes = {
+            device.process_index: mark for device, mark in zip(mesh.devices.flat, column, strict=True)
+        }
+        own = jax.process_index()
+        if differ := sorted(p for p, mark in processes.items() if mark != processes[own]):
+            raise ValueError(
+                f"{who}: {name} must be the same in all processes, got {text} in process {own}, and something else in "
+                f"process {', '.join(map(str, differ))}; run the same program in each."
+            )
+    return table[:, len(marks) :]
+
+
+def shapes(tree: Any, skip: int = 0) -> str:
+    """The arrays of a tree as text, without their first axes."""
+    return ", ".join(
+        f"{jax.tree_util.keystr(path)} {leaf.dtype}{list(leaf.shape[skip:])}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    )
+
+
+def contents(tree: Any) -> str:
+    """The arrays of a tree as a short text that differs where any number does."""
+    mark = 0
+    for leaf in jax.tree.leaves(tree):
+        numbers = jax.random.key_data(leaf) if is_key(leaf) else leaf
+        mark = zlib.crc32(np.asarray(numbers).tobytes(), mark)
+    return f"arrays with the checksum {mark:08x}"

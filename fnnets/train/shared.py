@@ -7,7 +7,6 @@ batch is put together from them.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -39,7 +38,8 @@ def share(
     """This process's examples and validation on its devices, and where those of all processes are."""
     check_batch(mesh, setting.batch_size)
     parts = [examples] if held is None else [examples, held.examples]
-    numbers = agreed(mesh, [number(part) for part in parts], described(setting, epochs, state, parts))
+    rows = [number(part) for part in parts]
+    numbers = m.agreed("fit", mesh, lambda: described(setting, epochs, state, parts), rows)
     layouts = [layout(mesh, column) for column in numbers.T]
     laid = [m.laid_out(mesh, part, where.each) for part, where in zip(parts, layouts, strict=True)]
     if held is not None:
@@ -69,7 +69,9 @@ def _gathered(where: Layout, examples: Examples, index: jax.Array) -> Examples:
         place = jnp.where(here, place, 0)
 
         def one(leaf: jax.Array) -> jax.Array:
-            rows = jnp.where(spread(here, (len(here), *leaf.shape[1:])), leaf[place], jnp.zeros((), leaf.dtype))
+            rows = jnp.where(
+                spread(here, (len(here), *leaf.shape[1:])), leaf[place], jnp.zeros((), leaf.dtype)
+            )
             summed = rows.astype(jnp.uint8) if leaf.dtype == bool else rows
             if scatter:
                 summed = jax.lax.psum_scatter(summed, axis, tiled=True)
@@ -131,41 +133,12 @@ def described(setting: Setting, epochs: int, state: State, parts: list[Examples]
         "epochs": str(epochs),
         **{name: str(chosen[name]) for name in options},
         "metrics": ", ".join(name for name, _ in setting.metrics),
-        "the key": str(jax.random.key_data(state.key)),
-        "the state's step and epoch": f"{state.step}, {state.epoch}",
-        "the network's params": _shapes(state.params),
-        "the updater's state": _shapes(state.memory),
-        "the examples' shapes": _shapes(parts[0], 1),
-        "the validation": _shapes(parts[1:], 1) or "None",
+        "the network's params": m.shapes(state.params),
+        "the updater's state": m.shapes(state.memory),
+        "the key, or the state": m.contents(state),
+        "the examples' shapes": m.shapes(parts[0], 1),
+        "the validation": m.shapes(parts[1:], 1) or "None",
     }
-
-
-def _shapes(tree: Any, skip: int = 0) -> str:
-    return ", ".join(
-        f"{jax.tree_util.keystr(path)} {leaf.dtype}{list(leaf.shape[skip:])}"
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    )
-
-
-def agreed(mesh: Mesh, numbers: list[int], same: dict[str, str]) -> np.ndarray:
-    """The numbers of each device's process, (devices, …); refuses processes that differ in what must be the same.
-
-    It is compared before anything is computed together: where programs differ, the processes wait for each other
-    for ever.
-    """
-    width = 2  # of numbers: a process without validation gives as many as the others
-    row = [*numbers, *[0] * (width - len(numbers)), *(zlib.crc32(text.encode()) for text in same.values())]
-    table = m.of_every_device(mesh, row)
-    for i, (name, text) in enumerate(same.items(), width):
-        if (table[:, i] != table[0, i]).any():
-            others = {d.process_index: int(sum_) for d, sum_ in zip(mesh.devices.flat, table[:, i], strict=True)}
-            mine = others[jax.process_index()]
-            differ = sorted(p for p, theirs in others.items() if theirs != mine)
-            raise ValueError(
-                f"fit: {name} must be the same in all processes, got {text} in process {jax.process_index()} and something "
-                f"else in {', '.join(map(str, differ))}; run the same program in each, with other rows alone."
-            )
-    return table[:, : len(numbers)]
 
 
 def anyone(where: Layout | None, flag: Callable[[], bool]) -> bool:
