@@ -89,7 +89,7 @@ def _copier(sharding: NamedSharding) -> Callable[[Any], Any]:
 
 
 def laid_out(mesh: Mesh, tree: Any, each: int) -> Any:
-    """This process's rows on its own devices, `each` on every one, zeros behind the last; and so those of the others."""
+    """Rows of this process on its own devices, `each` on every one, zeros behind the last; and so those of the others."""
 
     def one(leaf: Any) -> jax.Array:
         parts = []

@@ -29,19 +29,20 @@ class Layout(NamedTuple):
     mesh: Mesh
     each: int  # how many rows every device has room for
     first: tuple[int, ...]  # the number of each device's first row
-    count: tuple[int, ...]  # how many it holds
+    rows: tuple[int, ...]  # how many it holds
 
 
 def share(
     mesh: Mesh, setting: Setting, epochs: int, state: State, examples: Examples, held: Held | None
 ) -> tuple[Layout, Examples, Held | None]:
-    """This process's examples and validation on its devices, and where those of all processes are."""
+    """Examples and validation of this process on its devices, and where those of all processes are."""
     check_batch(mesh, setting.batch_size)
     parts = [examples] if held is None else [examples, held.examples]
-    rows = [number(part) for part in parts]
+    _check_own(parts)
+    rows = [number(examples), 0 if held is None else number(held.examples)]
     numbers = m.agreed("fit", mesh, lambda: described(setting, epochs, state, parts), rows)
     layouts = [layout(mesh, column) for column in numbers.T]
-    laid = [m.laid_out(mesh, part, where.each) for part, where in zip(parts, layouts, strict=True)]
+    laid = [m.laid_out(mesh, part, where.each) for part, where in zip(parts, layouts, strict=False)]
     if held is not None:
         held = Held(laid[1], _that_count(layouts[1]))
     return layouts[0], laid[0], held
@@ -51,7 +52,7 @@ def source(examples: Examples, where: Layout | None) -> Source:
     """Batches of examples that one device holds, or of such as are laid out on many."""
     if where is None:
         return Source(lambda index: take(examples, index), number(examples))
-    return Source(lambda index: _gathered(where, examples, index), sum(where.count))
+    return Source(lambda index: _gathered(where, examples, index), sum(where.rows))
 
 
 def _gathered(where: Layout, examples: Examples, index: jax.Array) -> Examples:
@@ -65,7 +66,7 @@ def _gathered(where: Layout, examples: Examples, index: jax.Array) -> Examples:
     def own(examples: Examples, index: jax.Array) -> Examples:
         device = jax.lax.axis_index(axis)
         place = index - jnp.asarray(where.first)[device]
-        here = (place >= 0) & (place < jnp.asarray(where.count)[device])
+        here = (place >= 0) & (place < jnp.asarray(where.rows)[device])
         place = jnp.where(here, place, 0)
 
         def one(leaf: jax.Array) -> jax.Array:
@@ -73,11 +74,8 @@ def _gathered(where: Layout, examples: Examples, index: jax.Array) -> Examples:
                 spread(here, (len(here), *leaf.shape[1:])), leaf[place], jnp.zeros((), leaf.dtype)
             )
             summed = rows.astype(jnp.uint8) if leaf.dtype == bool else rows
-            if scatter:
-                summed = jax.lax.psum_scatter(summed, axis, tiled=True)
-            else:
-                summed = jax.lax.psum(summed, axis)
-            return summed.astype(leaf.dtype)
+            added = jax.lax.psum_scatter(summed, axis, tiled=True) if scatter else jax.lax.psum(summed, axis)
+            return added.astype(leaf.dtype)
 
         return jax.tree.map(one, examples)
 
@@ -98,20 +96,20 @@ def layout(mesh: Mesh, numbers: Any) -> Layout:
     """Where the rows are, from the number of rows that the process of each device brought, (devices,)."""
     process = [device.process_index for device in mesh.devices.flat]
     each = max(-(-int(n) // process.count(p)) for n, p in zip(numbers, process, strict=True))
-    first, count, before = [0] * mesh.size, [0] * mesh.size, 0
+    first, rows, before = [0] * mesh.size, [0] * mesh.size, 0
     for j in sorted(range(mesh.size), key=lambda j: (process[j], j)):
         filled = process[:j].count(process[j]) * each
-        first[j], count[j] = before, min(max(int(numbers[j]) - filled, 0), each)
-        before += count[j]
-    return Layout(mesh, each, tuple(first), tuple(count))
+        first[j], rows[j] = before, min(max(int(numbers[j]) - filled, 0), each)
+        before += rows[j]
+    return Layout(mesh, each, tuple(first), tuple(rows))
 
 
 def _that_count(where: Layout) -> Any:
     """Which rows of a layout are no padding; None where all are."""
-    if min(where.count) == where.each:
+    if min(where.rows) == where.each:
         return None
-    rows = np.arange(where.each) < np.asarray(where.count)[:, None]
-    return jax.make_array_from_callback((rows.size,), m.shared(where.mesh), lambda at: rows.ravel()[at])
+    those = np.arange(where.each) < np.asarray(where.rows)[:, None]
+    return jax.make_array_from_callback((those.size,), m.shared(where.mesh), lambda at: those.ravel()[at])
 
 
 def check_batch(mesh: Mesh, batch_size: int) -> None:
@@ -125,19 +123,29 @@ def check_batch(mesh: Mesh, batch_size: int) -> None:
         )
 
 
+def _check_own(parts: list[Examples]) -> None:
+    """Refuses arrays that lie on several processes."""
+    for leaf in jax.tree.leaves(parts):
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            raise ValueError(
+                "fit: examples must be rows of this process alone, got an array that lies on several; give each "
+                "process its own rows, as jax or NumPy arrays."
+            )
+
+
 def described(setting: Setting, epochs: int, state: State, parts: list[Examples]) -> dict[str, str]:
     """What must be the same in every process, by name."""
     chosen = setting._asdict()
     options = ("batch_size", "remainder", "replace", "gradient", "clip")
     return {
+        "the examples' shapes": m.shapes(parts[0], 1),
+        "the validation's shapes": m.shapes(parts[1:], 1) or "no validation",
         "epochs": str(epochs),
         **{name: str(chosen[name]) for name in options},
         "metrics": ", ".join(name for name, _ in setting.metrics),
         "the network's params": m.shapes(state.params),
         "the updater's state": m.shapes(state.memory),
         "the key, or the state": m.contents(state),
-        "the examples' shapes": m.shapes(parts[0], 1),
-        "the validation": m.shapes(parts[1:], 1) or "None",
     }
 
 
