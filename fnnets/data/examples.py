@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -50,14 +51,16 @@ def take(arrays: Any, index: Any) -> Any:
     return jax.tree.map(lambda array: array[index], arrays)
 
 
-def checked(who: str, examples: Any, name: str = "examples") -> Examples:
-    """Examples, or a tuple (x, target), as `Examples` of jax arrays with one first axis."""
+def checked(
+    who: str, examples: Any, name: str = "examples", array: Callable[[Any], Any] = jnp.asarray
+) -> Examples:
+    """Examples, or a tuple (x, target), as `Examples` of arrays with one first axis."""
     if not isinstance(examples, tuple) or not 2 <= len(examples) <= 4:
         raise TypeError(
             f"{who}: {name} must be fn.data.Examples(x, target) or a tuple (x, target), got "
             f"{type(examples).__name__}."
         )
-    found = jax.tree.map(jnp.asarray, Examples(*examples))
+    found = jax.tree.map(array, Examples(*examples))
     sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(found)}
     if len(sizes) != 1 or () in sizes:
         shapes = ", ".join(checks.shape_text(jnp.shape(leaf)) for leaf in jax.tree.leaves(found))

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-
-
-def rows(a: jax.Array) -> jax.Array:
-    """The vectors of an array (…, n), one below the other."""
-    return a.reshape(-1, a.shape[-1])
+import jax.numpy as jnp
 
 
 def outer(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Σ aᵀb over all leading axes: (…, n) and (…, m) give (n, m), in one product."""
-    return rows(a).T @ rows(b)
+    """Σ aᵀb over all leading axes: (…, n) and (…, m) give (n, m), in one product.
+
+    The leading axes are not merged into one here: of merged ones the compiler no longer knows which is shared among
+    devices, and would bring all rows to every one.
+    """
+    leading = tuple(range(a.ndim - 1))
+    return jnp.tensordot(a, b, (leading, leading))
 
 
 def total(a: jax.Array) -> jax.Array:

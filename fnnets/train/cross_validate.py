@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from fnnets import checks
 from fnnets.combinators import _children as c
@@ -19,9 +19,11 @@ from fnnets.losses import Loss
 from fnnets.table import format_table
 from fnnets.train.epoch import Held, History, Setting, Source, run
 from fnnets.train.evaluate import Metric
+from fnnets.train.mesh import checked_mesh
 from fnnets.train.rows import spread
 from fnnets.train.state import State, starts
 from fnnets.train.step import Gradient
+from fnnets.train.together import together
 
 
 class CrossValidated(NamedTuple):
@@ -76,6 +78,7 @@ def cross_validate(
     clip: Any = None,
     metrics: Mapping[str, Metric] | None = None,
     scaler: Scaler | None = None,
+    mesh: Any = None,
 ) -> CrossValidated:
     """Trains once for each split and tests on what it holds out: all at the same time by vmap, in one program.
 
@@ -101,6 +104,8 @@ def cross_validate(
       clip: the largest norm of the gradient, or None.
       metrics: functions `(y, target) -> (…)` by name, whose means are recorded too.
       scaler: from `fn.data.standardise` or `fn.data.min_max`: fitted on each training part alone, applied to x.
+      mesh: a `jax.sharding.Mesh` with one axis, among whose devices the splits are shared, as the models of
+        `fn.train.ensemble`.
 
     Returns:
       A `CrossValidated(scores, params, scales, history)`, which prints as a table.
@@ -135,20 +140,20 @@ def cross_validate(
     checks.positive("cross_validate", epochs=epochs)
     checks.choice("cross_validate", "remainder", remainder, ("pad", "drop"))
     checks.key("cross_validate", key)
+    mesh = None if mesh is None else checked_mesh("cross_validate", mesh)
     examples = checked("cross_validate", examples)
     _check_splits(splits, number(examples))
     given = tuple((metrics or {}).items())
     setting = Setting(net, loss, updater, batch_size, remainder, replace, gradient, penalty, clip, given)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(splits.train)))
-    states = starts(net, updater, examples.x, keys)
-    params, scales, history = _program(setting, epochs, scaler)(states, splits, examples)
+    states = starts(net, updater, examples.x, key, len(splits.train))
+    params, scales, history = _program(setting, epochs, scaler, mesh)(states, splits, examples)
     history = jax.device_get(history)
     scores = {name: history.validation[name][:, -1] for name in ("loss", *dict(given))}
     return CrossValidated(scores, params, scales, history)
 
 
 @functools.lru_cache(maxsize=16)
-def _program(setting: Setting, epochs: int, scaler: Scaler | None) -> Callable[..., Any]:
+def _program(setting: Setting, epochs: int, scaler: Scaler | None, mesh: Mesh | None) -> Callable[..., Any]:
     """All splits' trainings, compiled."""
 
     def one(state: State, split: Split, examples: Examples) -> tuple[Any, Any, History]:
@@ -166,7 +171,7 @@ def _program(setting: Setting, epochs: int, scaler: Scaler | None) -> Callable[.
         params, _, history = run(setting, epochs, state, source, held)
         return params, scale, history
 
-    return jax.jit(jax.vmap(one, in_axes=(0, 0, None)))
+    return together("cross_validate", one, (0, 0, None), mesh)
 
 
 def _fitted(scaler: Scaler, split: Split, examples: Examples) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from fnnets import checks
 from fnnets.contract import Layer
@@ -19,8 +20,10 @@ from fnnets.train.early_stopping import EarlyStopping
 from fnnets.train.epoch import Held, History, Setting, Source, run
 from fnnets.train.evaluate import Metric
 from fnnets.train.fit import check_watched
+from fnnets.train.mesh import checked_mesh
 from fnnets.train.state import SAMPLE, State, starts
 from fnnets.train.step import Gradient
+from fnnets.train.together import together
 
 
 class Ensemble(NamedTuple):
@@ -73,6 +76,7 @@ def ensemble(
     validation: Any = None,
     metrics: Mapping[str, Metric] | None = None,
     early_stopping: EarlyStopping | None = None,
+    mesh: Any = None,
 ) -> Ensemble:
     """Trains a network several times from different params, all at the same time by vmap, in one program.
 
@@ -90,6 +94,8 @@ def ensemble(
       bootstrap: whether each model learns from a sample of its own.
       batch_size, remainder, replace, gradient, penalty, clip, validation, metrics, early_stopping: as in `fn.train.fit`;
         a model that has stopped early waits for the others.
+      mesh: a `jax.sharding.Mesh` with one axis, among whose devices the models are shared; each device has all examples.
+        In several processes each gives all examples and gets all models.
 
     Returns:
       An `Ensemble(params, history)`; `fn.train.predict` gives the mean and the spread of what its models predict.
@@ -114,6 +120,7 @@ def ensemble(
     """
     checks.positive("ensemble", models=models, epochs=epochs)
     checks.key("ensemble", key)
+    mesh = None if mesh is None else checked_mesh("ensemble", mesh)
     examples, held = checked("ensemble", examples), None
     if validation is not None:
         held = Held(checked("ensemble", validation, "validation"))
@@ -122,14 +129,13 @@ def ensemble(
     setting = Setting(
         net, loss, updater, batch_size, remainder, replace, gradient, penalty, clip, given, early_stopping
     )
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(models))
-    states = starts(net, updater, examples.x, keys)
-    params, history = _program(setting, epochs, bootstrap)(states, examples, held)
+    states = starts(net, updater, examples.x, key, models)
+    params, history = _program(setting, epochs, bootstrap, mesh)(states, examples, held)
     return Ensemble(params, jax.device_get(history))
 
 
 @functools.lru_cache(maxsize=16)
-def _program(setting: Setting, epochs: int, bootstrap: bool) -> Callable[..., Any]:
+def _program(setting: Setting, epochs: int, bootstrap: bool, mesh: Mesh | None) -> Callable[..., Any]:
     """All models' trainings, compiled."""
 
     def one(state: State, examples: Examples, held: Held | None) -> tuple[Any, History]:
@@ -139,7 +145,7 @@ def _program(setting: Setting, epochs: int, bootstrap: bool) -> Callable[..., An
         params, _, history = run(setting, epochs, state, source, held)
         return params, history
 
-    return jax.jit(jax.vmap(one, in_axes=(0, None, None)))
+    return together("ensemble", one, (0, None, None), mesh)
 
 
 def predict(net: Layer, params: Any, x: Any, *, transform: Any = None, mask: Any = None) -> Prediction:

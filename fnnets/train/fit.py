@@ -12,19 +12,22 @@ import numpy as np
 
 from fnnets import checks
 from fnnets.contract import Layer
-from fnnets.data import batches, take
+from fnnets.data import batches
 from fnnets.data.batches import Remainder
-from fnnets.data.examples import checked, number
+from fnnets.data.examples import checked
+from fnnets.insight.locate import locate_nan
 from fnnets.losses import Loss
+from fnnets.train import mesh as m
 from fnnets.train import rows as r
 from fnnets.train.checkpoints import Checkpoints
 from fnnets.train.early_stopping import EarlyStopping
-from fnnets.train.epoch import Held, History, Progress, Setting, Source, begin, kept_params, make_epoch
+from fnnets.train.epoch import Held, History, Progress, Setting, begin, kept_params, make_epoch
 from fnnets.train.evaluate import Metric
 from fnnets.train.interrupts import waiting
-from fnnets.train.non_finite import NonFiniteError, place
+from fnnets.train.non_finite import NonFiniteError
 from fnnets.train.progress import bar
 from fnnets.train.resume import resumed, stacked
+from fnnets.train.shared import Layout, anyone, looked_up, placed, share, source
 from fnnets.train.state import State, draw_key, order_key, start
 from fnnets.train.step import Gradient
 
@@ -64,6 +67,7 @@ def fit(
     metrics: Mapping[str, Metric] | None = None,
     early_stopping: EarlyStopping | None = None,
     checkpoints: Checkpoints | None = None,
+    mesh: Any = None,
     progress: bool = True,
 ) -> Fitted:
     """Trains a network, epoch by epoch; each is one `lax.scan` over its batches, and all are one compiled program.
@@ -93,6 +97,11 @@ def fit(
       early_stopping: from `fn.train.early_stopping`; it watches the validation.
       checkpoints: from `fn.train.checkpoints`: where training stands is saved there while it goes on, and the same call
         made again goes on from the newest one, bit for bit. None saves nothing.
+      mesh: a `jax.sharding.Mesh` with one axis, among whose devices every batch is shared. The params are the same, up to
+        rounding, as on one device: statistics of a batch are those of the whole batch, and dropout draws the same.
+        Each device holds its part of the examples and all of the state. Of several processes
+        (`jax.distributed.initialize`), each gives rows of its own, and all get the same result; the rows are
+        counted from those of process 0 on.
       progress: whether a bar is shown on a terminal. It is tqdm's; without tqdm, and elsewhere, there is none.
 
     Returns:
@@ -104,9 +113,10 @@ def fit(
       ImportError: there are checkpoints, and orbax-checkpoint is not installed.
       NonFiniteError: a loss was NaN or ±∞, or the params of an epoch's end are; it says at which step, and in which
         layer. A `FloatingPointError`.
-      TypeError: examples are no such tuple.
-      ValueError: a batch is larger than the data; neither key nor state is given, or both; early stopping watches what
-        is not there; what the layers and the loss raise.
+      TypeError: examples are no such tuple, or mesh is no mesh.
+      ValueError: a batch is larger than the data; the devices do not divide it; processes differ in more than rows;
+        neither key nor state is given, or both; early stopping watches what is not there; what the layers and the
+        loss raise.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -130,9 +140,11 @@ def fit(
     checks.positive("fit", epochs=epochs, batch_size=batch_size)
     if (key is None) == (state is None):
         raise ValueError("fit: give either a key, to begin with, or a state, to go on from.")
-    examples, held = checked("fit", examples), None
+    mesh = None if mesh is None else m.checked_mesh("fit", mesh)
+    array = jnp.asarray if mesh is None else m.as_it_is
+    examples, held = checked("fit", examples, array=array), None
     if validation is not None:
-        held = Held(checked("fit", validation, "validation"))
+        held = Held(checked("fit", validation, "validation", array))
     given = tuple((metrics or {}).items())
     check_watched("fit", early_stopping, given, held)
     setting = Setting(
@@ -140,17 +152,24 @@ def fit(
     )
     # A copy: the state's buffers will be used again.
     state = start(net, updater, examples.x, key) if state is None else jax.tree.map(jnp.copy, state)
-    epoch, now = compiled(setting), begin(setting, state)
+    now, where, home = begin(setting, state), None, lambda now: now
+    data = alone = examples, held
+    if mesh is not None:
+        where, data, alone = share(mesh, setting, epochs, state, examples, held)
+        home = functools.partial(m.home, mesh)
+    epoch = compiled(setting, where)
     with (
         waiting() as interrupted,
-        resumed(checkpoints, setting, epoch, epochs, now, examples, held) as (now, records, save),
+        resumed(checkpoints, setting, epoch, epochs, now, data, alone, home) as (now, records, save),
     ):
         done = 0 if checkpoints is None else int(now.state.epoch)
         alive, stop = True, now.best is not None and bool(now.best.stop)
         stopped = "early" if stop else "epochs"
-        with bar(epochs, progress, done) as tick:
+        if mesh is not None:
+            now = placed(mesh, now)
+        with bar(epochs, progress and (mesh is None or m.leads(mesh)), done) as tick:
             while done < epochs and stopped == "epochs":
-                now, record = epoch(now, examples, held)
+                now, record = epoch(now, *data)
                 record, alive, stop = jax.device_get(
                     (record, now.alive, now.best is not None and now.best.stop)
                 )
@@ -159,25 +178,26 @@ def fit(
                     break
                 done += 1
                 tick({"loss": record.loss, **{f"held-out {k}": v for k, v in record.validation.items()}})
-                if stop or interrupted():
+                if anyone(where, interrupted) or stop:
                     stopped = "early" if stop else "interrupted"
                 save(now, records, done == epochs or stopped != "epochs")
-    history = stacked(records)
+    history, now = stacked(records), home(now)
     fitted = Fitted(kept_params(now), now.state, history, stopped)
     if not alive:
-        raise _non_finite(setting, now, examples, fitted)
+        raise _non_finite(setting, where, data[0], fitted)
     return fitted
 
 
 @functools.lru_cache(maxsize=16)
-def compiled(setting: Setting) -> Callable[..., tuple[Progress, History]]:
+def compiled(setting: Setting, where: Layout | None = None) -> Callable[..., tuple[Progress, History]]:
     """An epoch of `make_epoch`, compiled: found again by the next fit with the same setting."""
     epoch = make_epoch(setting)
 
     def on_examples(progress: Progress, examples: Any, held: Any) -> tuple[Progress, History]:
-        return epoch(progress, Source(lambda index: take(examples, index), number(examples)), held)
+        return epoch(progress, source(examples, where), held)
 
-    return jax.jit(on_examples, donate_argnums=0)
+    ends = None if where is None else m.everywhere(where.mesh)
+    return jax.jit(on_examples, donate_argnums=0, out_shardings=ends)
 
 
 def check_watched(who: str, early_stopping: EarlyStopping | None, metrics: Any, held: Any) -> None:
@@ -189,19 +209,22 @@ def check_watched(who: str, early_stopping: EarlyStopping | None, metrics: Any, 
     checks.choice(who, "early_stopping.watch", early_stopping.watch, ("loss", *(name for name, _ in metrics)))
 
 
-def _non_finite(setting: Setting, now: Progress, examples: Any, fitted: Fitted) -> NonFiniteError:
-    """The error, with the place found by computing the batch once more."""
-    state = now.state
+def _non_finite(setting: Setting, where: Layout | None, examples: Any, fitted: Fitted) -> NonFiniteError:
+    """The error, with the place found by computing the step once more."""
+    state = fitted.state
     losses = fitted.history.steps[-1]
     at = int(np.argmin(np.isfinite(losses))) if not np.isfinite(losses).all() else len(losses) - 1
     last = state._replace(epoch=state.epoch - 1)
-    n, size = number(examples), setting.batch_size
+    n, size = source(examples, where).n, setting.batch_size
     plan = batches(order_key(last), n, size, replace=setting.replace, remainder=setting.remainder)
     index, rows = (
         (plan.rest, None)
         if at == len(plan.rows)
         else (plan.rows[at], None if plan.mask is None else plan.mask[at])
     )
-    batch = r.only(setting.net, state.params, take(examples, index), rows)
-    where = place(setting.net, state.params, batch, draw_key(state))
-    return NonFiniteError(int(last.epoch) * len(losses) + at, int(last.epoch), where, fitted)
+    batch = r.only(setting.net, state.params, looked_up(where, examples, index), rows)
+    found = locate_nan(
+        setting.net, state.params, batch.x, batch.target, setting.loss,
+        key=draw_key(state), train=True, mask=batch.mask, loss_mask=batch.loss_mask,
+    )  # fmt: skip
+    return NonFiniteError(int(last.epoch) * len(losses) + at, int(last.epoch), found, fitted)

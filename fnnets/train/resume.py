@@ -29,12 +29,14 @@ def resumed(
     epoch: Any,
     epochs: int,
     now: Progress,
-    examples: Examples,
-    held: Held | None,
+    data: tuple[Examples, Held | None],
+    alone: tuple[Examples, Held | None],
+    home: Callable[[Progress], Progress],
 ) -> Iterator[tuple[Progress, list[History], Callable[..., None]]]:
     """Where training goes on, what was recorded until there, and `save(now, records, last)` for after every epoch.
 
-    Without checkpoints it is the beginning, and nothing is saved.
+    The data are what the epoch is given, and what they are on one device: a training goes on on more of them, or fewer.
+    `home` gives what lies on a mesh as arrays of this process; `now` is such at first. Without checkpoints it is the beginning, and nothing is saved.
     """
     if checkpoints is None:
         yield now, [], lambda now, records, last: None
@@ -45,8 +47,9 @@ def resumed(
         )
     with checkpoints.saving() as save:
         first, records = int(now.state.epoch), list[History]()
-        traced = epoch.trace(now, examples, held)
-        described = describe(setting, now, examples, held, traced.jaxpr)
+        traced = epoch.trace(now, *data)
+        devices = len(jax.tree.leaves(data)[0].sharding.device_set)
+        described = describe(setting, now, *alone, traced.jaxpr, devices)
         if checkpoints.steps():
             now, records = _newest(checkpoints, described, now, traced.out_info[1], epochs)
         elif first >= epochs:
@@ -56,6 +59,7 @@ def resumed(
 
         def save_due(now: Progress, records: list[History], last: bool) -> None:
             if last or (first + len(records)) % checkpoints.every == 0:
+                now = home(now)
                 beside = {"best": now.best, "alive": now.alive, "history": stacked(records)}
                 save(now.state, beside=beside, setting=described)
 
@@ -108,7 +112,7 @@ def _newest(
 
 
 def describe(
-    setting: Setting, now: Progress, examples: Examples, held: Held | None, program: Any
+    setting: Setting, now: Progress, examples: Examples, held: Held | None, program: Any, devices: int
 ) -> dict[str, Any]:
     """What makes a training what it is, as far as that can be compared: texts, and numbers from the data."""
     key = now.state.key
@@ -126,7 +130,7 @@ def describe(
         "texts": {name: _without_addresses(text) for name, text in texts.items()},
         "data": {name: [str(leaves.kind(leaf)), sample(leaf)] for name, leaf in data.items()},
         "program": {
-            "under": [jax.__version__, jax.default_backend(), jax.device_count()],
+            "under": [jax.__version__, jax.default_backend(), devices],
             "sha256": _digest(program),
         },
     }
@@ -148,8 +152,8 @@ def differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
 
 def sample(leaf: Any) -> list[float]:
-    """Some values of an array; none where it is spread over several processes."""
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+    """Some values of an array; none where only its shape is known, as of several processes' rows."""
+    if isinstance(leaf, jax.ShapeDtypeStruct):
         return []
     flat = np.asarray(jax.random.key_data(leaf) if leaves.is_key(leaf) else leaf).reshape(-1)
     at = (np.arange(1, min(flat.size, SAMPLE) + 1) * GOLDEN % 1 * flat.size).astype(int)
@@ -158,7 +162,9 @@ def sample(leaf: Any) -> list[float]:
 
 
 def _close(values: list[float], others: list[float]) -> bool:
-    """Whether samples are the same up to rounding."""
+    """Whether samples are the same up to rounding, as far as both are there."""
+    if not values or not others:
+        return True
     scale = np.nanmean(np.abs(others)) if np.isfinite(others).any() else 0.0
     return bool(
         len(values) == len(others) and np.allclose(values, others, CLOSE, CLOSE * scale, equal_nan=True)

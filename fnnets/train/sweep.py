@@ -20,8 +20,10 @@ from fnnets.train.early_stopping import EarlyStopping
 from fnnets.train.epoch import Held, History, Setting, Source, run
 from fnnets.train.evaluate import Metric, scores
 from fnnets.train.fit import check_watched
+from fnnets.train.mesh import checked_mesh
 from fnnets.train.state import start
 from fnnets.train.step import Gradient
+from fnnets.train.together import together
 
 
 class Recipe(NamedTuple):
@@ -113,6 +115,7 @@ def sweep(
     gradient: Gradient = "hand",
     metrics: Mapping[str, Metric] | None = None,
     early_stopping: EarlyStopping | None = None,
+    mesh: Any = None,
 ) -> Swept:
     """Trains at every point of a grid of hyperparameters.
 
@@ -132,6 +135,8 @@ def sweep(
       structures: values by name, in a sequence, or in a dict by the labels that a table shows.
       seeds: how many trainings from different keys at each point.
       batch_size, remainder, replace, gradient, metrics, early_stopping: as in `fn.train.fit`.
+      mesh: a `jax.sharding.Mesh` with one axis, among whose devices points and seeds are shared, as the models of
+        `fn.train.ensemble`.
 
     Returns:
       A `Swept(axes, scores, history)`; its axes are structures, numbers, "seed". `fn.plots.heat_map` draws it.
@@ -161,6 +166,7 @@ def sweep(
     """
     checks.positive("sweep", epochs=epochs, seeds=seeds)
     checks.key("sweep", key)
+    mesh = None if mesh is None else checked_mesh("sweep", mesh)
     given_numbers, given_structures = _axes(numbers or {}, structures or {})
     examples = checked("sweep", examples)
     held, given = Held(checked("sweep", validation, "validation")), tuple((metrics or {}).items())
@@ -186,9 +192,14 @@ def sweep(
             failed = ~progress.alive if progress.best is None else ~jnp.isfinite(progress.best.value)
             return {name: jnp.where(failed, jnp.nan, value) for name, value in found.items()}, history
 
-        over_seeds = jax.vmap(one, (None, 0, None, None))
-        program = jax.jit(jax.vmap(over_seeds, (0, None, None, None)))
-        return jax.device_get(program(points, keys, examples, held))
+        if mesh is None:
+            over_seeds = jax.vmap(one, (None, 0, None, None))
+            program = jax.jit(jax.vmap(over_seeds, (0, None, None, None)))
+            return jax.device_get(program(points, keys, examples, held))
+        point, seed = jnp.divmod(jnp.arange(seeds * len(next(iter(points.values())))), seeds)
+        program = together("sweep", one, (0, 0, None, None), mesh)
+        found = jax.device_get(program(take(points, point), keys[seed], examples, held))
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, seeds, *leaf.shape[1:]), found)
 
     labels = [
         dict(zip(given_structures, names, strict=True))
