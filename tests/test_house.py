@@ -133,7 +133,8 @@ assert jax.config.jax_enable_x64 == x64
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
 
 
-def test_the_readmes_python_runs():
+def test_the_readmes_python_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where it saves files
     blocks = re.findall(r"```python\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)
     assert blocks
     space: dict = {}
