@@ -6,8 +6,8 @@ of the pictures. The largest difference of a param to one device is printed for 
 `ASKED`. The devices are host devices: parts of this machine's processor that jax takes for devices.
 
 Then it shows what a step of a larger network costs on 1, 2, 4 and 8 devices: on accelerators where there are several, on
-host devices elsewhere. Those share the processor's cores, each computing in one thread: more of them than cores
-cannot gain anything.
+host devices elsewhere. XLA is told to compute in one thread on each of those; they share the processor's cores, so
+that more of them than cores cannot gain anything.
 
 Each process can be started by hand, on one machine or on several; every one is given the first one's address:
 
