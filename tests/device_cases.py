@@ -4,6 +4,7 @@
 `python device_cases.py OUT --process I PORT` is one of two processes.
 """
 
+import logging
 import os
 import pathlib
 import pickle
@@ -11,6 +12,7 @@ import re
 import signal
 import sys
 import threading
+from contextlib import nullcontext
 from functools import partial
 
 import jax
@@ -148,11 +150,25 @@ def several_devices(cases):
             found[case] = jax.tree.map(float, partitioned(name.partition(":")[2], int(devices)))
             continue
         alone[name] = alone[name] if name in alone else run(name)
-        found[case] = difference(run(name, mesh_of(int(devices))), alone[name])
+        mesh = mesh_of(int(devices))
+        with jax.set_mesh(mesh) if devices == "2" else nullcontext():  # which a user may have done
+            given = run(name, mesh)
+        found[case] = difference(given, alone[name])
     return found, alone
 
 
 # ---------------------------------------------------------------- two processes
+
+
+class Log(logging.Handler):
+    """What jax says."""
+
+    def __init__(self):
+        super().__init__()
+        self.said = []
+
+    def emit(self, record):
+        self.said.append(record.getMessage())
 
 
 def one_of_two(process, more):
@@ -161,9 +177,12 @@ def one_of_two(process, more):
     rows, held = ((slice(30), slice(5)), (slice(30, None), slice(5, None)))[process]
     validation = tuple(a[held] for a in ALL["validation"])
     given = {"examples": (X[rows], T[rows]), "validation": validation}
-    fitted = fit("full", mesh, **given)
-    again = fit("full", mesh, **given, key=None, state=fitted.state, epochs=1)
+    with jax.log_compiles():
+        logging.getLogger("jax").addHandler(log := Log())
+        fitted = fit("full", mesh, **given)
+        again = fit("full", mesh, **given, key=None, state=fitted.state, epochs=1)
     found = {"local": all(leaf.is_fully_addressable for leaf in jax.tree.leaves(fitted[:2]))}
+    found["compilations"] = sum("Finished XLA compilation of jit(on_examples)" in text for text in log.said)
     found["steps"] = [int(fitted.state.step), int(again.state.step)]
 
     if process == 1:

@@ -107,6 +107,7 @@ def test_two_processes_give_what_one_device_gives(one_process, two_processes):
         close(results["full"], one_process[1]["full"])
         assert found["local"]
         assert found["steps"] == [51, 54]
+        assert found["compilations"] == 1, "of a fit, and of one that goes on"
 
 
 def test_two_processes_end_together(two_processes):

@@ -106,8 +106,9 @@ def fit(
       NonFiniteError: a loss was NaN or ±∞, or the params of an epoch's end are; it says at which step, and in which
         layer. A `FloatingPointError`.
       TypeError: examples are no such tuple, or mesh is no mesh.
-      ValueError: a batch is larger than the data; the devices do not divide it; processes differ in more than rows; neither key nor state is given, or both; early stopping watches what
-        is not there; what the layers and the loss raise.
+      ValueError: a batch is larger than the data, or the devices do not divide it; processes differ in more than rows;
+        neither key nor state is given, or both; early stopping watches what is not there; what the layers and the
+        loss raise.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -150,7 +151,8 @@ def fit(
     epoch = compiled(setting, where)
     records: list[Any] = []
     stopped = "epochs"
-    with waiting() as interrupted, bar(epochs, progress and (mesh is None or m.leads(mesh))) as tick:
+    shown = progress and (mesh is None or m.leads(mesh))
+    with m.active(mesh), waiting() as interrupted, bar(epochs, shown) as tick:
         for _ in range(epochs):
             now, record = epoch(now, examples, held)
             record, alive, stop = jax.device_get((record, now.alive, now.best is not None and now.best.stop))
