@@ -32,6 +32,8 @@ from fnnets.convolution import upsample as upsample
 from fnnets.differentiate import Aux as Aux
 from fnnets.differentiate import by_hand as by_hand
 from fnnets.differentiate import value_and_grad_by_hand as value_and_grad_by_hand
+from fnnets.files import load as load
+from fnnets.files import save as save
 from fnnets.insight import GradientFlow as GradientFlow
 from fnnets.insight import NonFinite as NonFinite
 from fnnets.insight import gradient_flow as gradient_flow

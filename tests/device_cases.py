@@ -203,7 +203,7 @@ def one_of_two(process, more):
         try:
             fit("full", mesh, **{**given, "examples": (x[rows], T[rows])})
         except fn.train.NonFiniteError as error:
-            found["not finite"] = [error.step, error.place]
+            found["not finite"] = [error.step, str(error.found)]
         results["ensemble"] = models("ensemble", mesh)
         found["data"] = refused(
             lambda: fn.train.ensemble(

@@ -324,10 +324,14 @@ EVERYDAY = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", test_catalogue.LAYERS, ids=lambda case: case.name)
-def test_nothing_is_found_where_nothing_is_wrong(case, request):
-    if case.name not in EVERYDAY and not request.config.getoption("full"):
-        pytest.skip("one of the product, which --full runs")
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.name, marks=[] if case.name in EVERYDAY else [pytest.mark.full])
+        for case in test_catalogue.LAYERS
+    ],
+)
+def test_nothing_is_found_where_nothing_is_wrong(case):
     params, x, mode = test_catalogue.at(case)
     y = jax.eval_shape(lambda: case.layer.forward(params, x, **mode)[0])
     found = fn.locate_nan(

@@ -25,11 +25,9 @@ def own(i):
     return jax.random.fold_in(KEY, i)
 
 
-@pytest.mark.parametrize("remainder", ["pad", "drop"])
-def test_folds_of_different_sizes_are_separate_fits(remainder, x64, request):
+@pytest.mark.parametrize("remainder", ["pad", pytest.param("drop", marks=pytest.mark.full)])
+def test_folds_of_different_sizes_are_separate_fits(remainder, x64):
     """8, 9 and 9 rows in batches of 4: the folds differ in their number of steps, too."""
-    if remainder == "drop" and not request.config.getoption("--full"):
-        pytest.skip("with --full")
     scaler, settings = fn.data.standardise(), {"epochs": 3, "batch_size": 4, "remainder": remainder}
     splits = fn.data.kfold(jax.random.key(1), 13, 3)
     found = fn.train.cross_validate(

@@ -60,10 +60,8 @@ def drawn(net, loss, given):
     return params, x, target, carry, {name: given.get(name) for name in ("mask", "loss_mask")}
 
 
-@pytest.mark.parametrize("name", [*ROWS, *VARIANTS])
-def test_value_and_gradient_are_those_of_bptt(name, x64, request):
-    if name in VARIANTS and not request.config.getoption("full"):
-        pytest.skip("one of the product, which --full runs")
+@pytest.mark.parametrize("name", [*ROWS, *(pytest.param(name, marks=pytest.mark.full) for name in VARIANTS)])
+def test_value_and_gradient_are_those_of_bptt(name, x64):
     net, loss, given = (ROWS | VARIANTS)[name]
     params, x, target, carry, masks = drawn(net, loss, given)
 

@@ -245,7 +245,7 @@ def failing(at: float) -> fn.Layer:
 def test_nan_stops_with_its_step_and_layer():
     x = np.where(np.arange(11)[:, None] == 9, 1e4, X)  # one example is too large
     net = fn.serial(fn.dense(2), fn.serial(failing(100.0)))
-    with pytest.raises(fn.train.NonFiniteError, match=r"what 1\.serial/0\.layer gave") as caught:
+    with pytest.raises(fn.train.NonFiniteError, match=r"forward: y.* of 1\.serial/0\.layer") as caught:
         short(net, examples=(x, T), updater=fn.updaters.sgd(1e-9))
     order = fn.data.batches(order_key(caught.value.fitted.state._replace(epoch=0)), 11, 4).rows
     step = int(np.argwhere(np.asarray(order) == 9)[0, 0])
@@ -257,9 +257,9 @@ def test_nan_stops_with_its_step_and_layer():
 @pytest.mark.parametrize(
     ("x", "updater", "where"),
     [
-        (np.where(X[3, 1] == X, np.nan, X), ADAM, "x, the input"),
-        (X, fn.updaters.sgd(1e30), "the loss"),
-        (X, optax.scale(np.nan), r"params\[0\].w, after an update"),
+        (np.where(X[3, 1] == X, np.nan, X), ADAM, r"x\[\d+, 1\] is nan before"),
+        (X, fn.updaters.sgd(1e30), "loss: per_example"),
+        (X, optax.scale(np.nan), r"params\[0\].w\[0, 0\] is nan before"),
     ],
     ids=["input", "loss", "params"],
 )  # fmt: skip
@@ -269,10 +269,15 @@ def test_nan_that_no_layer_made(x, updater, where):
 
 
 def test_ctrl_c_gives_the_last_whole_epoch():
-    """The signal comes while an epoch is being computed."""
+    """The signal comes while an epoch is being computed; once, as a second one interrupts."""
+    signals = iter([signal.SIGINT])
+
+    def send():
+        for number in signals:
+            os.kill(os.getpid(), number)
 
     def metric(y, target):
-        jax.debug.callback(lambda: os.kill(os.getpid(), signal.SIGINT))
+        jax.debug.callback(send)
         return y[:, 0]
 
     of_this_process = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest's workers ignore it
@@ -280,8 +285,6 @@ def test_ctrl_c_gives_the_last_whole_epoch():
     try:
         found = short(epochs=500, validation=(X, T), metrics={"signal": metric})
         jax.effects_barrier()
-    except KeyboardInterrupt:
-        pytest.skip("a second signal came before the first was seen")
     finally:
         left = signal.signal(signal.SIGINT, of_this_process)
     assert left is before

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -146,8 +145,7 @@ def cross_validate(
     _check_splits(splits, number(examples))
     given = tuple((metrics or {}).items())
     setting = Setting(net, loss, updater, batch_size, remainder, replace, gradient, penalty, clip, given)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(splits.train)))
-    states = starts(net, updater, examples.x, keys)
+    states = starts(net, updater, examples.x, key, len(splits.train))
     params, scales, history = _program(setting, epochs, scaler, mesh)(states, splits, examples)
     history = jax.device_get(history)
     scores = {name: history.validation[name][:, -1] for name in ("loss", *dict(given))}

@@ -129,8 +129,7 @@ def ensemble(
     setting = Setting(
         net, loss, updater, batch_size, remainder, replace, gradient, penalty, clip, given, early_stopping
     )
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(models))
-    states = starts(net, updater, examples.x, keys)
+    states = starts(net, updater, examples.x, key, models)
     params, history = _program(setting, epochs, bootstrap, mesh)(states, examples, held)
     return Ensemble(params, jax.device_get(history))
 

@@ -15,16 +15,19 @@ from fnnets.contract import Layer
 from fnnets.data import batches
 from fnnets.data.batches import Remainder
 from fnnets.data.examples import checked
+from fnnets.insight.locate import locate_nan
 from fnnets.losses import Loss
 from fnnets.train import mesh as m
 from fnnets.train import rows as r
+from fnnets.train.checkpoints import Checkpoints
 from fnnets.train.early_stopping import EarlyStopping
 from fnnets.train.epoch import Held, History, Progress, Setting, begin, kept_params, make_epoch
 from fnnets.train.evaluate import Metric
 from fnnets.train.interrupts import waiting
-from fnnets.train.non_finite import NonFiniteError, place
+from fnnets.train.non_finite import NonFiniteError
 from fnnets.train.progress import bar
-from fnnets.train.shared import Layout, anyone, looked_up, share, source
+from fnnets.train.resume import resumed, stacked
+from fnnets.train.shared import Layout, anyone, looked_up, placed, share, source
 from fnnets.train.state import State, draw_key, order_key, start
 from fnnets.train.step import Gradient
 
@@ -63,6 +66,7 @@ def fit(
     validation: Any = None,
     metrics: Mapping[str, Metric] | None = None,
     early_stopping: EarlyStopping | None = None,
+    checkpoints: Checkpoints | None = None,
     mesh: Any = None,
     progress: bool = True,
 ) -> Fitted:
@@ -76,7 +80,7 @@ def fit(
       loss: a `Loss`, such as `fn.losses.mse()`.
       updater: an `optax.GradientTransformation`, such as `fn.updaters.adam(1e-3)`; its schedules count steps.
       examples: what is learned from: `fn.data.Examples`, or a tuple (x, target).
-      epochs: how many more epochs.
+      epochs: how many more epochs; with checkpoints, how many in all.
       key: the key of the whole training: params, batches and dropout. Not needed with a state.
       state: where to go on from, of an earlier `fit` or from `fn.train.start`; it is not changed.
       batch_size: the number of examples in a step.
@@ -91,6 +95,8 @@ def fit(
         the test's.
       metrics: functions `(y, target) -> (…)` by name, whose means over the validation are recorded too.
       early_stopping: from `fn.train.early_stopping`; it watches the validation.
+      checkpoints: from `fn.train.checkpoints`: where training stands is saved there while it goes on, and the same call
+        made again goes on from the newest one, bit for bit. None saves nothing.
       mesh: a `jax.sharding.Mesh` with one axis, among whose devices every batch is shared. The params are the same, up to
         rounding, as on one device: statistics of a batch are those of the whole batch, and dropout draws the same.
         Each device holds its part of the examples and all of the state. Of several processes
@@ -103,6 +109,8 @@ def fit(
       one interrupts at once.
 
     Raises:
+      CheckpointError: a checkpoint is damaged, or of another training (its text names what differs), or cannot be saved.
+      ImportError: there are checkpoints, and orbax-checkpoint is not installed.
       NonFiniteError: a loss was NaN or ±∞, or the params of an epoch's end are; it says at which step, and in which
         layer. A `FloatingPointError`.
       TypeError: examples are no such tuple, or mesh is no mesh.
@@ -144,31 +152,40 @@ def fit(
     )
     # A copy: the state's buffers will be used again.
     state = start(net, updater, examples.x, key) if state is None else jax.tree.map(jnp.copy, state)
-    now, where = begin(setting, state), None
+    now, where, home = begin(setting, state), None, lambda now: now
+    data = alone = examples, held
     if mesh is not None:
-        where, examples, held = share(mesh, setting, epochs, state, examples, held)
-        now = m.put(now, m.everywhere(mesh))
+        where, data, alone = share(mesh, setting, epochs, state, examples, held)
+        home = functools.partial(m.home, mesh)
     epoch = compiled(setting, where)
-    records: list[Any] = []
-    stopped = "epochs"
-    shown = progress and (mesh is None or m.leads(mesh))
-    with m.active(mesh), waiting() as interrupted, bar(epochs, shown) as tick:
-        for _ in range(epochs):
-            now, record = epoch(now, examples, held)
-            record, alive, stop = jax.device_get((record, now.alive, now.best is not None and now.best.stop))
-            records.append(record)
-            if not alive:
-                break
-            tick({"loss": record.loss, **{f"held-out {k}": v for k, v in record.validation.items()}})
-            if anyone(where, interrupted) or stop:
-                stopped = "early" if stop else "interrupted"
-                break
-    history = jax.tree.map(lambda *leaves: np.stack(leaves), *records)
-    if mesh is not None:
-        now = m.home(mesh, now)
+    with (
+        waiting() as interrupted,
+        resumed(checkpoints, setting, epoch, epochs, now, data, alone, home) as (now, records, save),
+    ):
+        done = 0 if checkpoints is None else int(now.state.epoch)
+        alive, stop = True, now.best is not None and bool(now.best.stop)
+        stopped = "early" if stop else "epochs"
+        if mesh is not None:
+            now = placed(mesh, now)
+        with bar(epochs, progress and (mesh is None or m.leads(mesh)), done) as tick:
+            while done < epochs and stopped == "epochs":
+                with m.active(mesh):
+                    now, record = epoch(now, *data)
+                record, alive, stop = jax.device_get(
+                    (record, now.alive, now.best is not None and now.best.stop)
+                )
+                records.append(record)
+                if not alive:
+                    break
+                done += 1
+                tick({"loss": record.loss, **{f"held-out {k}": v for k, v in record.validation.items()}})
+                if anyone(where, interrupted) or stop:
+                    stopped = "early" if stop else "interrupted"
+                save(now, records, done == epochs or stopped != "epochs")
+    history, now = stacked(records), home(now)
     fitted = Fitted(kept_params(now), now.state, history, stopped)
     if not alive:
-        raise _non_finite(setting, where, examples, fitted)
+        raise _non_finite(setting, where, data[0], fitted)
     return fitted
 
 
@@ -194,7 +211,7 @@ def check_watched(who: str, early_stopping: EarlyStopping | None, metrics: Any, 
 
 
 def _non_finite(setting: Setting, where: Layout | None, examples: Any, fitted: Fitted) -> NonFiniteError:
-    """The error, with the place found by computing the batch once more."""
+    """The error, with the place found by computing the step once more."""
     state = fitted.state
     losses = fitted.history.steps[-1]
     at = int(np.argmin(np.isfinite(losses))) if not np.isfinite(losses).all() else len(losses) - 1
@@ -207,5 +224,8 @@ def _non_finite(setting: Setting, where: Layout | None, examples: Any, fitted: F
         else (plan.rows[at], None if plan.mask is None else plan.mask[at])
     )
     batch = r.only(setting.net, state.params, looked_up(where, examples, index), rows)
-    found = place(setting.net, state.params, batch, draw_key(state))
+    found = locate_nan(
+        setting.net, state.params, batch.x, batch.target, setting.loss,
+        key=draw_key(state), train=True, mask=batch.mask, loss_mask=batch.loss_mask,
+    )  # fmt: skip
     return NonFiniteError(int(last.epoch) * len(losses) + at, int(last.epoch), found, fitted)

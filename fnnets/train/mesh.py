@@ -38,7 +38,10 @@ def checked_mesh(who: str, mesh: Any) -> Mesh:
 
 def as_it_is(leaf: Any) -> Any:
     """An array where it lies: what will be shared out need not fit on one device before."""
-    return leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+    if isinstance(leaf, jax.Array):
+        return leaf
+    leaf = np.asarray(leaf)
+    return leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False)
 
 
 def shared(mesh: Mesh) -> NamedSharding:
@@ -143,6 +146,11 @@ def agreed(
                 f"process {', '.join(map(str, differ))}; run the same program in each."
             )
     return table[:, len(marks) :]
+
+
+def shapes_of(tree: Any, rows: int) -> Any:
+    """The arrays' shapes and dtypes, with so many rows."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype), tree)
 
 
 def shapes(tree: Any, skip: int = 0) -> str:

@@ -8,8 +8,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def bar(epochs: int, shown: bool) -> Iterator[Callable[[dict[str, float]], None]]:
-    """A function to be called after every epoch with the numbers to show: tqdm's bar on a terminal, nothing elsewhere."""
+def bar(epochs: int, shown: bool, done: int = 0) -> Iterator[Callable[[dict[str, float]], None]]:
+    """A function to be called after every epoch with the numbers to show: tqdm's bar on a terminal, nothing elsewhere.
+
+    The first `done` epochs were trained before.
+    """
     if shown and sys.stderr.isatty():
         try:
             from tqdm import tqdm
@@ -20,7 +23,7 @@ def bar(epochs: int, shown: bool) -> Iterator[Callable[[dict[str, float]], None]
     if not shown:
         yield lambda numbers: None
         return
-    with tqdm(total=epochs, unit="epoch", leave=False, dynamic_ncols=True) as ticking:
+    with tqdm(total=epochs, initial=done, unit="epoch", leave=False, dynamic_ncols=True) as ticking:
 
         def tick(numbers: dict[str, float]) -> None:
             ticking.set_postfix({name: f"{value:.4g}" for name, value in numbers.items()}, refresh=False)

@@ -18,9 +18,11 @@ from jax.sharding import Mesh, PartitionSpec
 from fnnets.data import Examples, take
 from fnnets.data.examples import number
 from fnnets.train import mesh as m
-from fnnets.train.epoch import Held, Setting, Source
+from fnnets.train.epoch import Held, Progress, Setting, Source
 from fnnets.train.rows import spread
 from fnnets.train.state import State
+
+Data = tuple[Examples, Held | None]
 
 
 class Layout(NamedTuple):
@@ -34,8 +36,11 @@ class Layout(NamedTuple):
 
 def share(
     mesh: Mesh, setting: Setting, epochs: int, state: State, examples: Examples, held: Held | None
-) -> tuple[Layout, Examples, Held | None]:
-    """Examples and validation of this process on its devices, and where those of all processes are."""
+) -> tuple[Layout, Data, Data]:
+    """Where the rows of all processes are; those of this one on its devices; and all as they were on one device.
+
+    Of several processes' rows the last says the shapes alone.
+    """
     check_batch(mesh, setting.batch_size)
     parts = [examples] if held is None else [examples, held.examples]
     _check_own(parts)
@@ -43,9 +48,17 @@ def share(
     numbers = m.agreed("fit", mesh, lambda: described(setting, epochs, state, parts), rows)
     layouts = [layout(mesh, column) for column in numbers.T]
     laid = [m.laid_out(mesh, part, where.each) for part, where in zip(parts, layouts, strict=False)]
-    if held is not None:
-        held = Held(laid[1], _that_count(layouts[1]))
-    return layouts[0], laid[0], held
+    if m.of_several_processes(mesh):
+        parts = [m.shapes_of(part, sum(where.rows)) for part, where in zip(parts, layouts, strict=False)]
+    if held is None:
+        return layouts[0], (laid[0], None), (parts[0], None)
+    return layouts[0], (laid[0], Held(laid[1], _that_count(layouts[1]))), (parts[0], Held(parts[1]))
+
+
+def placed(mesh: Mesh, now: Progress) -> Progress:
+    """Where training begins, or goes on, on every device; refuses processes that have read different checkpoints."""
+    m.agreed("fit", mesh, lambda: {"the checkpoint": f"epoch {now.state.epoch}, {m.contents(now)}"})
+    return m.put(now, m.everywhere(mesh))
 
 
 def source(examples: Examples, where: Layout | None) -> Source:

@@ -1,0 +1,190 @@
+"""Going on with a training from its newest checkpoint, if it is the same training."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+
+from fnnets import leaves
+from fnnets.data import Examples
+from fnnets.train.checkpoints import Checkpoints, kinds, rebuilt
+from fnnets.train.epoch import Held, History, Progress, Setting
+from fnnets.train.storage import CheckpointError
+
+SAMPLE = 256  # values of each array of the data that are compared
+GOLDEN = (5**0.5 - 1) / 2  # its multiples fall evenly into an array, whatever the array's axes are
+CLOSE = 1e-3  # data computed on another machine may be rounded otherwise
+
+
+@contextmanager
+def resumed(
+    checkpoints: Checkpoints | None,
+    setting: Setting,
+    epoch: Any,
+    epochs: int,
+    now: Progress,
+    data: tuple[Examples, Held | None],
+    alone: tuple[Examples, Held | None],
+    home: Callable[[Progress], Progress],
+) -> Iterator[tuple[Progress, list[History], Callable[..., None]]]:
+    """Where training goes on, what was recorded until there, and `save(now, records, last)` for after every epoch.
+
+    The data are what the epoch is given, and what they are on one device: a training goes on on more of them, or fewer.
+    `home` gives what lies on a mesh as arrays of this process; `now` is such at first. Without checkpoints it is the beginning, and nothing is saved.
+    """
+    if checkpoints is None:
+        yield now, [], lambda now, records, last: None
+        return
+    if not isinstance(checkpoints, Checkpoints):
+        raise TypeError(
+            f"fit: checkpoints must be made by fn.train.checkpoints(directory), got {type(checkpoints).__name__}."
+        )
+    with checkpoints.saving() as save:
+        first, records = int(now.state.epoch), list[History]()
+        traced = epoch.trace(now, *data)
+        devices = len(jax.tree.leaves(data)[0].sharding.device_set)
+        described = describe(setting, now, *alone, traced.jaxpr, devices)
+        if checkpoints.steps():
+            now, records = _newest(checkpoints, described, now, traced.out_info[1], epochs)
+        elif first >= epochs:
+            raise ValueError(
+                f"fit: with checkpoints, epochs counts all of them, got {epochs} with a state after {first}."
+            )
+
+        def save_due(now: Progress, records: list[History], last: bool) -> None:
+            if last or (first + len(records)) % checkpoints.every == 0:
+                now = home(now)
+                beside = {"best": now.best, "alive": now.alive, "history": stacked(records)}
+                save(now.state, beside=beside, setting=described)
+
+        yield now, records, save_due
+
+
+def stacked(records: list[History]) -> History:
+    """The records of epochs as one."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *records)
+
+
+def _newest(
+    checkpoints: Checkpoints, described: dict[str, Any], now: Progress, record: Any, epochs: int
+) -> tuple[Progress, list[History]]:
+    """The newest checkpoint, if it is one of this training."""
+    content, arrays = checkpoints.opened()
+    folder, there = checkpoints.directory / str(content["step"]), kinds(content)
+    if content["setting"] is None:
+        raise CheckpointError(
+            f"fit: {folder} was not saved by fit; to go on from it, give state=checkpoints.restore(state) and "
+            "another directory."
+        )
+    number = there["history.loss"].shape[0]
+    history = jax.tree.map(
+        lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), (number, *leaf.shape)), record
+    )
+    like = {"state": now.state, "best": now.best, "alive": now.alive, "history": history}
+    asked = leaves.named("fit", like)
+    lines = differing(content["setting"], described)
+    lines += leaves.differences(there, {name: leaves.kind(leaf) for name, leaf in asked.items()})
+    if not lines and _program_differs(content["setting"], described):
+        lines = [
+            "program: a function or a number inside net, loss, updater, penalty, metrics or early_stopping, such as "
+            "a learning rate"
+        ]
+    if lines:
+        raise CheckpointError(
+            f"fit: {folder} is of another training:\n  "
+            + "\n  ".join(lines)
+            + "\nGive another directory; to go "
+            "on from its state on purpose, give state=checkpoints.restore(state) too."
+        )
+    if content["epoch"] > epochs:
+        raise CheckpointError(
+            f"fit: {folder} is after {content['epoch']} epochs, got epochs={epochs}; ask for as many, or more."
+        )
+    found = rebuilt(like, asked, content, arrays)
+    records = [jax.tree.map(lambda leaf, i=i: leaf[i], found["history"]) for i in range(number)]
+    return Progress(found["state"], found["best"], found["alive"]), records
+
+
+def describe(
+    setting: Setting, now: Progress, examples: Examples, held: Held | None, program: Any, devices: int
+) -> dict[str, Any]:
+    """What makes a training what it is, as far as that can be compared: texts, and numbers from the data."""
+    key = now.state.key
+    texts = {name: str(value) for name, value in setting._asdict().items()}
+    texts["updater"] = "its state is compared, and the program"
+    texts["metrics"] = ", ".join(name for name, _ in setting.metrics) or "None"
+    if setting.early_stopping is not None:
+        texts["early_stopping"] = f"watches {setting.early_stopping.watch}"
+    texts["key"] = f"{leaves.kind(key)} {leaves.to_host(key).tolist()}"
+    texts["begun"] = f"at epoch {now.state.epoch}, step {now.state.step}"
+    data = leaves.named("fit", examples, "examples")
+    if held is not None:
+        data |= leaves.named("fit", held.examples, "validation")
+    return {
+        "texts": {name: _without_addresses(text) for name, text in texts.items()},
+        "data": {name: [str(leaves.kind(leaf)), sample(leaf)] for name, leaf in data.items()},
+        "program": {
+            "under": [jax.__version__, jax.default_backend(), devices],
+            "sha256": _digest(program),
+        },
+    }
+
+
+def differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """A line for each setting and each array of the data that differs."""
+    lines = []
+    for name, text in here["texts"].items():
+        if (other := there["texts"].get(name)) != text:
+            lines.append(f"{name}: {other} there, {text} here")
+    for name in here["data"] | there["data"]:
+        (kind, values), (other, others) = (each["data"].get(name, ("nothing", [])) for each in (here, there))
+        if kind != other:
+            lines.append(f"{name}: {other} there, {kind} here")
+        elif not _close(values, others):
+            lines.append(f"{name}: other values there than here")
+    return lines
+
+
+def sample(leaf: Any) -> list[float]:
+    """Some values of an array; none where only its shape is known, as of several processes' rows."""
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return []
+    flat = np.asarray(jax.random.key_data(leaf) if leaves.is_key(leaf) else leaf).reshape(-1)
+    at = (np.arange(1, min(flat.size, SAMPLE) + 1) * GOLDEN % 1 * flat.size).astype(int)
+    values: list[float] = np.real(flat[at]).astype(float).tolist()
+    return values
+
+
+def _close(values: list[float], others: list[float]) -> bool:
+    """Whether samples are the same up to rounding, as far as both are there."""
+    if not values or not others:
+        return True
+    scale = np.nanmean(np.abs(others)) if np.isfinite(others).any() else 0.0
+    return bool(
+        len(values) == len(others) and np.allclose(values, others, CLOSE, CLOSE * scale, equal_nan=True)
+    )
+
+
+def _program_differs(there: dict[str, Any], here: dict[str, Any]) -> bool:
+    """Whether an epoch computes something else; under another jax, or on other devices, its text says nothing."""
+    there, here = there["program"], here["program"]
+    return bool(there["under"] == here["under"] and there["sha256"] != here["sha256"])
+
+
+def _digest(program: Any) -> str:
+    """SHA-256 of a traced function's text and of the arrays that it holds."""
+    found = hashlib.sha256(_without_addresses(str(program)).encode())
+    for i, array in enumerate(program.consts):
+        found.update(leaves.digest(str(i), leaves.to_host(array)).encode())
+    return found.hexdigest()
+
+
+def _without_addresses(text: str) -> str:
+    """The text of functions without where they are in memory, which differs from run to run."""
+    return re.sub(r"0x[0-9a-f]+", "0x", text)
