@@ -4,6 +4,7 @@
 `python device_cases.py OUT --process I PORT` is one of two processes.
 """
 
+import logging
 import os
 import pathlib
 import pickle
@@ -11,6 +12,8 @@ import re
 import signal
 import sys
 import threading
+from contextlib import nullcontext
+from functools import partial
 
 import jax
 import numpy as np
@@ -30,14 +33,15 @@ T = np.sin(X[:, :2]) + 0.1 * RNG.standard_normal((N, 2))
 IMAGES, LABELS = RNG.standard_normal((48, 4, 4, 2)), RNG.integers(0, 3, 48)
 SERIES, MASK = RNG.standard_normal((N, 4, 2)), RNG.random((N, 4)) < 0.7
 ERROR = {"error": lambda y, t: abs(y - t).sum(-1)}
-FULL = fn.serial(fn.dense(5, use_bias=False), fn.batch_norm(), fn.dropout(0.3), fn.dense(2))
+DENSE = partial(fn.dense, kernel_init=jax.nn.initializers.he_uniform())  # soon compiled
+FULL = fn.serial(DENSE(5, use_bias=False), fn.batch_norm(), fn.dropout(0.3), DENSE(2))
 PLAIN = fn.serial(fn.dense(4), fn.tanh(), fn.dense(2))
 CONV = fn.serial(
     fn.conv(4, (3, 3), use_bias=False), fn.batch_norm(), fn.relu(), fn.max_pool((2, 2)),
     fn.conv(3, (2, 2)), fn.flatten(3), fn.dense(3),
 )  # fmt: skip
 ALL = {"penalty": fn.l2(1e-3), "clip": 0.5, "validation": (X[:13] + 0.1, T[:13]), "metrics": ERROR}
-SMALL, SGD = fn.serial(fn.dense(2), fn.batch_norm()), fn.updaters.sgd(0.1)
+SMALL, SGD = fn.serial(DENSE(2), fn.batch_norm()), fn.updaters.sgd(0.1)
 FITS = {
     "full": (FULL, MSE, (X, T), ALL),
     "autodiff": (FULL, MSE, (X, T), {"gradient": "autodiff"}),
@@ -146,11 +150,25 @@ def several_devices(cases):
             found[case] = jax.tree.map(float, partitioned(name.partition(":")[2], int(devices)))
             continue
         alone[name] = alone[name] if name in alone else run(name)
-        found[case] = difference(run(name, mesh_of(int(devices))), alone[name])
+        mesh = mesh_of(int(devices))
+        with jax.set_mesh(mesh) if devices == "2" else nullcontext():  # which a user may have done
+            given = run(name, mesh)
+        found[case] = difference(given, alone[name])
     return found, alone
 
 
 # ---------------------------------------------------------------- two processes
+
+
+class Log(logging.Handler):
+    """What jax says."""
+
+    def __init__(self):
+        super().__init__()
+        self.said = []
+
+    def emit(self, record):
+        self.said.append(record.getMessage())
 
 
 def one_of_two(process, more):
@@ -159,16 +177,13 @@ def one_of_two(process, more):
     rows, held = ((slice(30), slice(5)), (slice(30, None), slice(5, None)))[process]
     validation = tuple(a[held] for a in ALL["validation"])
     given = {"examples": (X[rows], T[rows]), "validation": validation}
-    fitted = fit("full", mesh, **given)
-    again = fit("full", mesh, **given, key=None, state=fitted.state, epochs=1)
+    with jax.log_compiles():
+        logging.getLogger("jax").addHandler(log := Log())
+        fitted = fit("full", mesh, **given)
+        again = fit("full", mesh, **given, key=None, state=fitted.state, epochs=1)
     found = {"local": all(leaf.is_fully_addressable for leaf in jax.tree.leaves(fitted[:2]))}
+    found["compilations"] = sum("Finished XLA compilation of jit(on_examples)" in text for text in log.said)
     found["steps"] = [int(fitted.state.step), int(again.state.step)]
-
-    x = np.where(np.arange(N)[:, None] == 40, np.nan, X)
-    try:
-        fit("full", mesh, **{**given, "examples": (x[rows], T[rows])})
-    except fn.train.NonFiniteError as error:
-        found["not finite"] = [error.step, str(error.found)]
 
     if process == 1:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -184,6 +199,11 @@ def one_of_two(process, more):
     )
     results = {"full": tuple(fitted[::2])}
     if more:
+        x = np.where(np.arange(N)[:, None] == 40, np.nan, X)
+        try:
+            fit("full", mesh, **{**given, "examples": (x[rows], T[rows])})
+        except fn.train.NonFiniteError as error:
+            found["not finite"] = [error.step, str(error.found)]
         results["ensemble"] = models("ensemble", mesh)
         found["data"] = refused(
             lambda: fn.train.ensemble(

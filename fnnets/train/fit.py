@@ -114,7 +114,7 @@ def fit(
       NonFiniteError: a loss was NaN or ±∞, or the params of an epoch's end are; it says at which step, and in which
         layer. A `FloatingPointError`.
       TypeError: examples are no such tuple, or mesh is no mesh.
-      ValueError: a batch is larger than the data; the devices do not divide it; processes differ in more than rows;
+      ValueError: a batch is larger than the data, or the devices do not divide it; processes differ in more than rows;
         neither key nor state is given, or both; early stopping watches what is not there; what the layers and the
         loss raise.
 
@@ -169,7 +169,8 @@ def fit(
             now = placed(mesh, now)
         with bar(epochs, progress and (mesh is None or m.leads(mesh)), done) as tick:
             while done < epochs and stopped == "epochs":
-                now, record = epoch(now, *data)
+                with m.active(mesh):
+                    now, record = epoch(now, *data)
                 record, alive, stop = jax.device_get(
                     (record, now.alive, now.best is not None and now.best.stop)
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
@@ -51,6 +52,11 @@ def shared(mesh: Mesh) -> NamedSharding:
 def everywhere(mesh: Mesh) -> NamedSharding:
     """The whole array is on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def active(mesh: Mesh | None) -> AbstractContextManager[Any]:
+    """Within, jax computes on that mesh, whichever the user has set for his own computations."""
+    return nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
 def of_several_processes(mesh: Mesh) -> bool:

@@ -102,7 +102,10 @@ def looked_up(where: Layout | None, examples: Examples, index: Any) -> Examples:
     """A batch as arrays of this process alone."""
     if where is None:
         return take(examples, index)
-    return m.home(where.mesh, jax.jit(lambda *given: _gathered(where, *given))(examples, np.asarray(index)))
+    index = np.asarray(index)
+    with m.active(where.mesh):
+        rows = jax.jit(lambda *given: _gathered(where, *given))(examples, index)
+    return m.home(where.mesh, rows)
 
 
 def layout(mesh: Mesh, numbers: Any) -> Layout:

@@ -36,6 +36,8 @@ def together(who: str, one: Callable[..., Any], in_axes: tuple[int | None, ...],
             m.put(arg, m.everywhere(mesh)) if axis is None else m.put(take(arg, rows), m.shared(mesh))
             for arg, axis in zip(args, in_axes, strict=True)
         ]
-        return jax.tree.map(lambda leaf: leaf[:models], m.home(mesh, program(*placed)))
+        with m.active(mesh):
+            found = program(*placed)
+        return jax.tree.map(lambda leaf: leaf[:models], m.home(mesh, found))
 
     return on_devices
