@@ -131,7 +131,7 @@ def partitioned(name, devices):
     state = fn.train.start(net, ADAM, examples.x, jax.random.key(SEED))
     alone = compiled(setting).lower(begin(setting, state), examples, None).compile()
     mesh = checked_mesh("test", mesh_of(devices))
-    where, shared, _ = share(mesh, setting, 1, state, examples, None)
+    where, (shared, _), _ = share(mesh, setting, 1, state, examples, None)
     now = put(begin(setting, state), everywhere(mesh))
     program = compiled(setting, where).lower(now, shared, None).compile()
     gathered = re.findall(r"= \w?(\d+)\[([\d,]*)\]\S* all-gather\(", program.as_text())
