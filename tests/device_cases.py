@@ -11,6 +11,7 @@ import pickle
 import re
 import signal
 import sys
+import tempfile
 import threading
 from contextlib import nullcontext
 from functools import partial
@@ -81,6 +82,16 @@ def models(name, mesh=None):
     return fn.train.cross_validate(SMALL, MSE, SGD, (X, T), splits, scaler=scaler, **settings)
 
 
+def broken(mesh, folder):
+    """The differences to an unbroken run of one that goes on from its checkpoints, on the mesh and then on one device."""
+    checkpoints = fn.train.checkpoints(folder, every=4)
+    fit("full", mesh, epochs=5, checkpoints=checkpoints)
+    again = fit("full", mesh, checkpoints=checkpoints)
+    alone = fit("full", epochs=STEPS // 3 + 1, checkpoints=checkpoints)
+    longer = fit("full", epochs=STEPS // 3 + 1)
+    return difference(again[::2], fit("full", mesh)[::2]), difference(alone[::2], longer[::2])
+
+
 def run(name, mesh=None):
     return tuple(fit(name, mesh)[::2]) if name in FITS else models(name, mesh)
 
@@ -149,8 +160,12 @@ def several_devices(cases):
         if name.startswith("partition:"):
             found[case] = jax.tree.map(float, partitioned(name.partition(":")[2], int(devices)))
             continue
-        alone[name] = alone[name] if name in alone else run(name)
         mesh = mesh_of(int(devices))
+        if name == "broken":
+            with tempfile.TemporaryDirectory() as folder:
+                found[case] = broken(mesh, folder)
+            continue
+        alone[name] = alone[name] if name in alone else run(name)
         with jax.set_mesh(mesh) if devices == "2" else nullcontext():  # which a user may have done
             given = run(name, mesh)
         found[case] = difference(given, alone[name])
