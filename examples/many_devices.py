@@ -6,8 +6,8 @@ of the pictures. The largest difference of a param to one device is printed for 
 `ASKED`. The devices are host devices: parts of this machine's processor that jax takes for devices.
 
 Then it shows what a step of a larger network costs on 1, 2, 4 and 8 devices: on accelerators where there are several, on
-host devices elsewhere. XLA is told to compute in one thread on each of those; they share the processor's cores, so
-that more of them than cores cannot gain anything.
+host devices elsewhere. Any number of these computes in all the threads of its process, so that each process is given
+as many cores as it has devices, as far as there are cores. One device with all cores is shown beside them.
 
 Each process can be started by hand, on one machine or on several; every one is given the first one's address:
 
@@ -158,11 +158,13 @@ def differences(quick: bool) -> dict[str, float]:
 # ---------------------------------------------------------------- the time of a step
 
 
-def timed(counts: Sequence[int]) -> None:
+def timed(counts: Sequence[int], cores: int | None) -> None:
     """Prints the seconds of a step for each number of devices: the median of three differences between two trainings."""
     rng = np.random.default_rng(SEED)
     n = LARGE_BATCH * LARGE_STEPS
     examples = rng.standard_normal((n, 256), np.float32), rng.integers(0, 10, n)
+    if cores is not None and hasattr(os, "sched_setaffinity"):  # before XLA starts its threads
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     for count in counts:
         mesh = jax.make_mesh((count,), ("batch",), devices=jax.devices()[:count])
 
@@ -179,25 +181,28 @@ def timed(counts: Sequence[int]) -> None:
         print(count, statistics.median(steps), flush=True)
 
 
-def scaling() -> tuple[str, dict[int, float]]:
-    """The hardware's name, and the seconds of a step by the number of devices."""
+def scaling() -> tuple[str, dict[tuple[int, int | None], float]]:
+    """The hardware's name, and the seconds of a step by the number of devices and of cores that are theirs."""
     devices, platform = jax.devices(), jax.default_backend()
     if platform != "cpu" and len(devices) > 1:
         name = f"{len(devices)} × {devices[0].device_kind}"
-        one = child("", "--time", *(n for n in COUNTS if n <= len(devices)), platform=platform)
-    else:
-        name = f"parts of one processor of {os.cpu_count()} cores"
-        flags = f"{host_devices(max(COUNTS))} --xla_cpu_multi_thread_eigen=false"
-        one = child(flags, "--time", *COUNTS)
-    text = said(one)
-    pairs = (line.split() for line in text.splitlines())
-    return name, {int(count): float(value) for count, value in pairs}
+        text = said(child("", "--time", *(n for n in COUNTS if n <= len(devices)), platform=platform))
+        pairs = (line.split() for line in text.splitlines())
+        return name, {(int(count), None): float(value) for count, value in pairs}
+    cores = os.cpu_count() or 1
+    found: dict[tuple[int, int | None], float] = {}
+    for count, own in [(1, cores), *((count, min(count, cores)) for count in COUNTS)]:
+        text = said(child(host_devices(count), "--time", count, "--cores", own))
+        found[count, own] = float(text.split()[1])
+    return f"parts of one processor of {cores} cores", found
 
 
 # ---------------------------------------------------------------- all of it
 
 
-def draw(figure: Any, found: dict[str, float], name: str, seconds: dict[int, float]) -> None:
+def draw(
+    figure: Any, found: dict[str, float], name: str, seconds: dict[tuple[int, int | None], float]
+) -> None:
     """The differences, and the time of a step."""
     left, right = figure.subplots(1, 2)
     left.barh(list(found), list(found.values()), color=BLUE)
@@ -208,12 +213,14 @@ def draw(figure: Any, found: dict[str, float], name: str, seconds: dict[int, flo
     left.set(xscale="log", xlim=(1e-17, 1e-8), xlabel="largest difference of a param to one device")
     left.set_title("50 steps in float64")
     left.invert_yaxis()
-    counts = list(seconds)
-    right.plot(counts, [1e3 * value for value in seconds.values()], "o-", color=BLUE, label="measured")
-    ideal = [1e3 * seconds[counts[0]] / count for count in counts]
+    own = {count: (cores, value) for (count, cores), value in seconds.items()}  # the last of each number
+    counts = list(own)
+    right.plot(counts, [1e3 * value for _, value in own.values()], "o-", color=BLUE, label="measured")
+    ideal = [1e3 * own[1][1] / (cores or count) for count, (cores, _) in own.items()]
     right.plot(counts, ideal, "--", color=GREY, label="shared without loss")
-    if "cores" in name:
-        right.axvline(os.cpu_count() or 1, color=ORANGE, linewidth=1, label="as many as cores")
+    (first, cores), value = next(iter(seconds.items()))
+    if cores is not None:
+        right.plot([first], [1e3 * value], "o", color=ORANGE, label=f"one device with all {cores} cores")
     right.set(xlabel="devices", ylabel="milliseconds a step", ylim=(0, None), title=f"A step on {name}")
     right.set_xscale("log", base=2)
     right.set_xticks(counts, map(str, counts))
@@ -229,13 +236,14 @@ def by_hand(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--time", type=int, nargs="+", metavar="N", help="only the time of a step on N devices"
     )
+    parser.add_argument("--cores", type=int, metavar="N", help="with so many of the processor's cores")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Takes part, or starts the others and compares."""
     chosen = options(__doc__, argv, by_hand)
     if chosen.time:
-        timed(chosen.time)
+        timed(chosen.time, chosen.cores)
         return 0
     if chosen.save is not None or chosen.process is not None:
         take_part(chosen.process or 0, chosen.of, chosen.coordinator, chosen.save)
@@ -245,11 +253,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(table(("the batch shared by", "largest difference to one device"), rows))
     if not chosen.quick:
         name, seconds = scaling()
+        one = seconds.get((1, 1)) or seconds[1, None]
         rows = [
-            (f"{count}", f"{1e3 * value:.1f}", f"{seconds[1] / value:.2f}")
-            for count, value in seconds.items()
+            (f"{count}", "–" if cores is None else f"{cores}", f"{1e3 * value:.1f}", f"{one / value:.2f}")
+            for (count, cores), value in seconds.items()
         ]
-        say(f"\na step on {name}\n\n{table(('devices', 'ms a step', 'times faster'), rows)}")
+        say(f"\na step on {name}\n\n{table(('devices', 'cores', 'ms a step', 'times faster'), rows)}")
         with picture(chosen.out / "many_devices.png", 11, 4) as figure:
             draw(figure, found, name, seconds)
     return int(max(found.values()) > ASKED)
