@@ -25,7 +25,7 @@ import recurrent
 import recurrent_task
 from convolution import SCAN
 from harness import Claim, arguments, judge, processor, table, versions
-from processes import TURN, Built, Contender, measure
+from processes import Built, Contender, measure
 
 from fnnets import linear_map
 
@@ -84,7 +84,7 @@ def main() -> int:
     report, failed = [], False
     for name in QUICK if options.quick else TASKS:
         try:
-            rows = measure(CONTENDERS, (name, options.quick), rounds, TURN, sittings=1)
+            rows = measure(CONTENDERS, (name, options.quick), rounds)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
