@@ -18,11 +18,11 @@ from fnnets.data.examples import checked, number
 from fnnets.losses import Loss
 from fnnets.table import format_table
 from fnnets.train.epoch import Held, History, Setting, Source, run
-from fnnets.train.evaluate import Metric
+from fnnets.train.evaluate import Metric, named_metrics
 from fnnets.train.mesh import checked_mesh
 from fnnets.train.rows import spread
 from fnnets.train.state import State, starts
-from fnnets.train.step import Gradient
+from fnnets.train.step import Gradient, check_parts
 from fnnets.train.together import together
 
 
@@ -140,10 +140,11 @@ def cross_validate(
     checks.positive("cross_validate", epochs=epochs)
     checks.choice("cross_validate", "remainder", remainder, ("pad", "drop"))
     checks.key("cross_validate", key)
+    check_parts("cross_validate", net, loss, updater, penalty, clip)
     mesh = None if mesh is None else checked_mesh("cross_validate", mesh)
     examples = checked("cross_validate", examples)
     _check_splits(splits, number(examples))
-    given = tuple((metrics or {}).items())
+    given = named_metrics("cross_validate", metrics)
     setting = Setting(net, loss, updater, batch_size, remainder, replace, gradient, penalty, clip, given)
     states = starts(net, updater, examples.x, key, len(splits.train))
     params, scales, history = _program(setting, epochs, scaler, mesh)(states, splits, examples)
