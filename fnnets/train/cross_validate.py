@@ -57,7 +57,8 @@ class CrossValidated(NamedTuple):
         columns = list(self.scores.values())
         rows = [(str(i), *(f"{values[i]:.4g}" for values in columns)) for i in range(len(columns[0]))]
         rows.append(("mean", *(f"{values.mean():.4g}" for values in columns)))
-        rows.append(("deviation", *(f"{values.std(ddof=1):.4g}" for values in columns)))
+        several = len(columns[0]) > 1
+        rows.append(("deviation", *(f"{values.std(ddof=1):.4g}" if several else "–" for values in columns)))
         return "\n".join(format_table([("split", *self.scores), *rows]))
 
 
@@ -144,6 +145,9 @@ def cross_validate(
     mesh = None if mesh is None else checked_mesh("cross_validate", mesh)
     examples = checked("cross_validate", examples)
     _check_splits(splits, number(examples))
+    if scaler is not None:
+        kind = "a scaler, such as fn.data.standardise()"
+        checks.made("cross_validate", "scaler", scaler, Scaler._fields, kind)
     given = named_metrics("cross_validate", metrics)
     setting = Setting(net, loss, updater, batch_size, remainder, replace, gradient, penalty, clip, given)
     states = starts(net, updater, examples.x, key, len(splits.train))
@@ -196,8 +200,8 @@ def _check_splits(splits: Any, n: int) -> None:
             f"cross_validate: splits.train must have shape (k, a), got {checks.shape_text(splits.train.shape)}; for "
             "several holdouts or bootstraps, jax.vmap over keys."
         )
-    largest = max(int(np.max(np.asarray(part), initial=0)) for part in (splits.train, splits.test))
-    if largest >= n:
+    rows = np.concatenate([np.asarray(part).ravel() for part in (splits.train, splits.test)])
+    if (outside := rows[(rows < 0) | (rows >= n)]).size:
         raise ValueError(
-            f"cross_validate: splits must be of the {n} examples, got row {largest}; make them with n={n}."
+            f"cross_validate: splits must be of the {n} examples, got row {outside.max()}; make them with n={n}."
         )

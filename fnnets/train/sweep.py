@@ -227,6 +227,11 @@ def _axes(numbers: Any, structures: Any) -> tuple[dict[str, Any], dict[str, dict
         raise ValueError("sweep: there is nothing to sweep; give numbers or structures.")
     if both := {*numbers} & {*structures} or {"seed"} & {*numbers, *structures}:
         raise ValueError(f"sweep: the name {both.pop()!r} is used twice; a hyperparameter is on one axis.")
+    for name, values in {**numbers, **structures}.items():
+        if isinstance(values, str) or not hasattr(values, "__len__"):
+            raise TypeError(
+                f"sweep: {name} must have a sequence of values, got {values!r}; give ({values!r},)."
+            )
     labelled = {
         name: dict(values) if isinstance(values, Mapping) else {value: value for value in values}
         for name, values in structures.items()
