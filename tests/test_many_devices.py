@@ -76,6 +76,10 @@ def test_devices_give_what_one_gives(case, one_process):
     assert one_process[0][case] < 1e-10
 
 
+def test_examples_may_lie_on_other_devices_before(one_process):
+    assert one_process[0]["spread"] == 0
+
+
 @full
 @pytest.mark.parametrize(("case", "share"), [("full", 0.5), ("conv", 0.3), ("lstm", 0.4)])
 def test_every_device_computes_its_share(case, share, one_process):
