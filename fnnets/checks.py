@@ -173,6 +173,12 @@ def layers(who: str, children: tuple[Any, ...], kind: type) -> None:
             raise TypeError(f"{who}: layer {i} must be a Layer, got {name}; {remedy}.")
 
 
+def made(who: str, name: str, got: Any, functions: tuple[str, ...], kind: str) -> None:
+    """Refuses what lacks a kind's functions."""
+    if not all(callable(getattr(got, function, None)) for function in functions):
+        raise TypeError(f"{who}: {name} must be {kind}, got {getattr(got, '__name__', repr(got))}.")
+
+
 def activation(who: Any, name: str, activation: Any, kind: type) -> None:
     """Refuses an activation that is no layer, or one that learns: it would have no place in the params."""
     if not isinstance(activation, kind):

@@ -32,7 +32,7 @@ def named(who: str, tree: Any, top: str = "") -> dict[str, Any]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         inner = jax.tree_util.keystr(path, simple=True, separator=".")
         name = ".".join(part for part in (top, inner) if part) or "params"
-        if isinstance(leaf, bool | int | float | complex):
+        if isinstance(leaf, bool | int | float | complex) and not isinstance(leaf, np.generic):
             leaf = jnp.asarray(leaf)
         if not _is_array(leaf):
             what = getattr(leaf, "dtype", type(leaf).__name__)

@@ -22,7 +22,7 @@ import numpy as np
 import fnnets as fn
 from fnnets.train.epoch import Setting, begin
 from fnnets.train.fit import compiled
-from fnnets.train.mesh import checked_mesh, everywhere, put
+from fnnets.train.mesh import as_it_is, checked_mesh, everywhere, laid_out, put, shared
 from fnnets.train.shared import share
 
 RNG = np.random.default_rng(0)
@@ -126,6 +126,14 @@ def mistakes():
     }
 
 
+def spread():
+    """How far an array comes to differ that lay on two devices, under an axis of which every slice has to say how."""
+    lying = jax.device_put(X[:42], shared(mesh_of(2)))
+    return float(
+        abs(np.asarray(laid_out(checked_mesh("test", mesh_of(8)), as_it_is(lying), 6))[:42] - X[:42]).max()
+    )
+
+
 def refused(call):
     try:
         call()
@@ -154,7 +162,7 @@ def partitioned(name, devices):
 
 def several_devices(cases):
     """The largest difference of each case to one device; and what each gave there."""
-    alone, found = {}, {"mistakes": mistakes()}
+    alone, found = {}, {"mistakes": mistakes(), "spread": spread()}
     for case in cases:
         name, devices = case.split()
         if name.startswith("partition:"):

@@ -374,6 +374,16 @@ def test_what_a_killed_process_left_is_ignored_and_cleared_up(tmp_path, unbroken
 TREE = {"a": jnp.ones(2)}
 
 
+def test_folders_of_others_are_never_removed(tmp_path):
+    for name in ("1", "2", "007"):
+        (tmp_path / name).mkdir()
+    checkpoints = fn.train.checkpoints(tmp_path, keep=1)
+    for step in (5, 7):
+        checkpoints.save(TREE, step)
+    assert checkpoints.steps() == [1, 2, 7]
+    assert (tmp_path / "007").is_dir()
+
+
 def test_one_at_a_time_in_a_directory(tmp_path):
     checkpoints = fn.train.checkpoints(tmp_path)
     with checkpoints.saving() as save:

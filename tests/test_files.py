@@ -35,6 +35,7 @@ ODD = Odd(
         "f8": jnp.ones(3, jnp.float8_e4m3fn),
         "ints": [jnp.arange(4, dtype=d) for d in (jnp.int8, jnp.uint8, jnp.int16, jnp.uint32, jnp.int32)],
         "big": np.array([2**62, -1]),
+        "scalar": np.float64(np.pi),
         "bool": jnp.array([True, False]),
         "none": np.zeros((0, 3), np.float32),
         "turned": np.arange(6.0).reshape(2, 3).T,

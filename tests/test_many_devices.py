@@ -84,6 +84,10 @@ def test_a_broken_run_goes_on_to_the_same_bits_and_on_fewer_devices_too(one_proc
     assert on_one_device < 1e-10
 
 
+def test_examples_may_lie_on_other_devices_before(one_process):
+    assert one_process[0]["spread"] == 0
+
+
 @full
 @pytest.mark.parametrize(("case", "share"), [("full", 0.5), ("conv", 0.35), ("lstm", 0.45)])
 def test_every_device_computes_its_share(case, share, one_process):

@@ -190,6 +190,31 @@ def test_evaluate_in_batches(x64):
     close(masked, fn.train.evaluate(DENSE, MSE, params, (X[loss_mask], T[loss_mask]), metrics=metrics))
 
 
+def test_evaluate_in_batches_weighs_what_counts(x64):
+    """Ignored labels, class weights, a batch in which nothing counts; and a second call compiles nothing."""
+    labels, counts = np.array([0, 1, 1, 0, 1, 1, 1, -1, -1, -1, 0]), np.arange(11) > 3
+    loss = fn.losses.softmax_cross_entropy(weights=(1.0, 3.0), ignore_label=-1)
+    params, traces = DENSE.init(KEY, X), []
+
+    def right(y, target):
+        traces.append(1)
+        return fn.train.accuracy(y, target)
+
+    examples = fn.data.Examples(X, labels, None, counts)
+    settings = {"metrics": {"right": right}, "batch_size": 4}
+    found = fn.train.evaluate(DENSE, loss, params, examples, **settings)
+    once = len(traces)
+    fn.train.evaluate(DENSE, loss, params, examples, **settings)
+    assert len(traces) == once
+    y = np.asarray(DENSE.apply(params, X))
+    logs = y - np.log(np.exp(y).sum(-1, keepdims=True))
+    learned = np.flatnonzero(counts & (labels >= 0))
+    weights = np.array([1.0, 3.0])[labels[learned]]
+    loss_of_all = -(weights * logs[learned, labels[learned]]).sum() / weights.sum()
+    np.testing.assert_allclose(found["loss"], loss_of_all)
+    np.testing.assert_allclose(found["right"], (y.argmax(-1) == labels)[counts].mean())
+
+
 # ---------------------------------------------------------------- what ends a training
 
 
@@ -266,6 +291,12 @@ def test_nan_stops_with_its_step_and_layer():
 def test_nan_that_no_layer_made(x, updater, where):
     with pytest.raises(FloatingPointError, match=where):
         short(fn.serial(fn.dense(2)), updater=updater, examples=(x, T), batch_size=11)
+
+
+def test_a_state_of_another_updater():
+    state = fn.train.start(fn.dense(1), fn.updaters.sgd(0.1), X, KEY)
+    with pytest.raises(ValueError, match=r"(?s)must be one of this updater.*memory.*missing there"):
+        short(fn.dense(1), updater=ADAM, key=None, state=state)
 
 
 def test_ctrl_c_gives_the_last_whole_epoch():
@@ -347,6 +378,16 @@ def test_a_bar_on_a_terminal_only(monkeypatch, capfd, tqdm_is_there):
         (lambda: fn.train.make_step(fn.dense, MSE, ADAM), "layer 0 must be a Layer"),
         (lambda: fn.train.accuracy(jnp.ones((3, 2)), jnp.ones(2, int)), r"target must have shape \(3,\)"),
         (lambda: short(validation=(X, T), metrics={"m": lambda y, t: y}), r"its result must have shape \(11,\)"),
+        (lambda: short(validation=(X, T), metrics={"m": lambda y, t: 1.0}), r"its result must have shape \(11,\)"),
+        (lambda: short(validation=(X, T), metrics={"loss": lambda y, t: y[:, 0]}), 'other names than "loss"'),
+        (lambda: short(validation=(X, T), metrics=fn.train.accuracy), "metrics must be functions by name"),
+        (lambda: short(validation=(X, T), early_stopping=3), "early_stopping must be made by .* got int"),
+        (lambda: short(state=DENSE.init(KEY, X)), "state must be a State, .* got tuple"),
+        (lambda: short(loss=fn.losses.mse), "fit: loss must be a loss, such as .* got mse"),
+        (lambda: short(updater=fn.updaters.adam), "fit: updater must be an updater, such as .* got adam"),
+        (lambda: short(penalty=0.1), "fit: penalty must be a penalty, such as .* got 0.1"),
+        (lambda: short(clip=-1.0), "fit: clip must be a number above 0, got -1.0"),
+        (lambda: fn.train.accuracy(jnp.ones((3, 1)), jnp.ones((3, 1))), "y must have two classes or more"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(call, message):

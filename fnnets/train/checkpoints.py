@@ -130,7 +130,8 @@ class Checkpoints(NamedTuple):
 
     def _write(self, step: int, arrays: dict[str, np.ndarray], about: Mapping[str, Any]) -> None:
         storage.write(self.directory, step, arrays, about)
-        for old in [] if self.keep is None else self.steps()[: -self.keep]:
+        ours = [old for old in self.steps() if storage.is_ours(self.directory / str(old))]
+        for old in [] if self.keep is None else ours[: -self.keep]:
             storage.remove(self.directory / str(old))
 
     def opened(self, step: int | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

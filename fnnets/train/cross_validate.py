@@ -18,11 +18,11 @@ from fnnets.data.examples import checked, number
 from fnnets.losses import Loss
 from fnnets.table import format_table
 from fnnets.train.epoch import Held, History, Setting, Source, run
-from fnnets.train.evaluate import Metric
+from fnnets.train.evaluate import Metric, named_metrics
 from fnnets.train.mesh import checked_mesh
 from fnnets.train.rows import spread
 from fnnets.train.state import State, starts
-from fnnets.train.step import Gradient
+from fnnets.train.step import Gradient, check_parts
 from fnnets.train.together import together
 
 
@@ -57,7 +57,8 @@ class CrossValidated(NamedTuple):
         columns = list(self.scores.values())
         rows = [(str(i), *(f"{values[i]:.4g}" for values in columns)) for i in range(len(columns[0]))]
         rows.append(("mean", *(f"{values.mean():.4g}" for values in columns)))
-        rows.append(("deviation", *(f"{values.std(ddof=1):.4g}" for values in columns)))
+        several = len(columns[0]) > 1
+        rows.append(("deviation", *(f"{values.std(ddof=1):.4g}" if several else "–" for values in columns)))
         return "\n".join(format_table([("split", *self.scores), *rows]))
 
 
@@ -140,10 +141,14 @@ def cross_validate(
     checks.positive("cross_validate", epochs=epochs)
     checks.choice("cross_validate", "remainder", remainder, ("pad", "drop"))
     checks.key("cross_validate", key)
+    check_parts("cross_validate", net, loss, updater, penalty, clip)
     mesh = None if mesh is None else checked_mesh("cross_validate", mesh)
     examples = checked("cross_validate", examples)
     _check_splits(splits, number(examples))
-    given = tuple((metrics or {}).items())
+    if scaler is not None:
+        kind = "a scaler, such as fn.data.standardise()"
+        checks.made("cross_validate", "scaler", scaler, Scaler._fields, kind)
+    given = named_metrics("cross_validate", metrics)
     setting = Setting(net, loss, updater, batch_size, remainder, replace, gradient, penalty, clip, given)
     states = starts(net, updater, examples.x, key, len(splits.train))
     params, scales, history = _program(setting, epochs, scaler, mesh)(states, splits, examples)
@@ -195,8 +200,8 @@ def _check_splits(splits: Any, n: int) -> None:
             f"cross_validate: splits.train must have shape (k, a), got {checks.shape_text(splits.train.shape)}; for "
             "several holdouts or bootstraps, jax.vmap over keys."
         )
-    largest = max(int(np.max(np.asarray(part), initial=0)) for part in (splits.train, splits.test))
-    if largest >= n:
+    rows = np.concatenate([np.asarray(part).ravel() for part in (splits.train, splits.test)])
+    if (outside := rows[(rows < 0) | (rows >= n)]).size:
         raise ValueError(
-            f"cross_validate: splits must be of the {n} examples, got row {largest}; make them with n={n}."
+            f"cross_validate: splits must be of the {n} examples, got row {outside.max()}; make them with n={n}."
         )

@@ -18,11 +18,11 @@ from fnnets.data.examples import checked, number
 from fnnets.losses import Loss
 from fnnets.train.early_stopping import EarlyStopping
 from fnnets.train.epoch import Held, History, Setting, Source, run
-from fnnets.train.evaluate import Metric
+from fnnets.train.evaluate import Metric, named_metrics
 from fnnets.train.fit import check_watched
 from fnnets.train.mesh import checked_mesh
 from fnnets.train.state import SAMPLE, State, starts
-from fnnets.train.step import Gradient
+from fnnets.train.step import Gradient, check_parts
 from fnnets.train.together import together
 
 
@@ -120,11 +120,12 @@ def ensemble(
     """
     checks.positive("ensemble", models=models, epochs=epochs)
     checks.key("ensemble", key)
+    check_parts("ensemble", net, loss, updater, penalty, clip)
     mesh = None if mesh is None else checked_mesh("ensemble", mesh)
     examples, held = checked("ensemble", examples), None
     if validation is not None:
         held = Held(checked("ensemble", validation, "validation"))
-    given = tuple((metrics or {}).items())
+    given = named_metrics("ensemble", metrics)
     check_watched("ensemble", early_stopping, given, held)
     setting = Setting(
         net, loss, updater, batch_size, remainder, replace, gradient, penalty, clip, given, early_stopping

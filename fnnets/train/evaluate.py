@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from fnnets.contract import Layer
 from fnnets.data import Examples, batches, take
 from fnnets.data.examples import checked, number
 from fnnets.losses import Loss
+from fnnets.losses._loss import Kept
 from fnnets.train import rows as r
 
 Metric = Callable[[Any, Any], Any]  # (y, target) -> (…), a number for each example
@@ -28,12 +30,21 @@ def accuracy(y: Any, target: Any) -> jax.Array:
     Returns:
       (…) floats: a metric, whose mean over examples is the share that is right.
 
+    Raises:
+      TypeError: y is not floating point.
+      ValueError: y has only one column, whose largest entry says nothing; target is not one label for each row.
+
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
       >>> fn.train.accuracy(jnp.array([[0.1, 0.9], [0.8, 0.2]]), jnp.array([1, 1])).tolist()
       [1.0, 0.0]
     """
     y, target = checks.floats("accuracy", y, "y"), checks.array("accuracy", target, "target")
+    if y.shape[-1:] in ((), (1,)):
+        raise ValueError(
+            f"accuracy: y must have two classes or more on its last axis, got {checks.shape_text(y.shape)}; of one logit "
+            "take the metric lambda y, target: ((y > 0) == target)[..., 0]."
+        )
     if target.shape == y.shape:
         target = target.argmax(-1)
     checks.same_shape("accuracy", "target", target.shape, y.shape[:-1], "one label for each row of y.")
@@ -58,14 +69,14 @@ def evaluate(
       examples: `fn.data.Examples`, or a tuple (x, target).
       metrics: functions `(y, target) -> (…)`, a number for each row of y, by name; such as `fn.train.accuracy`.
       batch_size: how many examples are computed at a time; by default all. The result is then the mean of the
-        batches', weighted by what counts in each.
+        batches', weighted by what counts in each: for the loss, ignored labels and class weights included.
 
     Returns:
       A dict of scalars: "loss", and the mean of each metric over the rows that the loss's mask leaves.
 
     Raises:
-      TypeError: examples are no such tuple.
-      ValueError: the arrays' first axes differ; batch_size is above the number of examples.
+      TypeError: examples are no such tuple; metrics are no functions by name.
+      ValueError: the arrays' first axes differ; batch_size is above the number of examples; a metric is named "loss".
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -77,23 +88,59 @@ def evaluate(
       (['accuracy', 'loss'], True)
     """
     examples = checked("evaluate", examples)
-    given = tuple((metrics or {}).items())
+    given = named_metrics("evaluate", metrics)
     if batch_size is None:
         return scores(net, loss, given, params, examples, None)
-    plan = batches(None, number(examples), batch_size)
+    checks.positive("evaluate", batch_size=batch_size)
+    return _in_batches(net, loss, given, batch_size)(params, examples)
 
-    def one(total: Any, which: Any) -> tuple[Any, None]:
-        index, mask = which
-        batch = take(examples, index)
-        found = scores(net, loss, given, params, batch, mask)
-        size = r.weight(r.only(net, params, batch, mask))
-        return jax.tree.map(lambda t, s: t + size * s, total, {**found, "": jnp.ones(())}), None
 
-    first = jax.eval_shape(lambda: scores(net, loss, given, params, take(examples, plan.rows[0]), None))
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), {**first, "": jnp.zeros(())})
-    total, _ = jax.lax.scan(one, zeros, (plan.rows, plan.mask))
-    weight = total.pop("")
-    return {name: value / weight for name, value in total.items()}
+def named_metrics(who: str, metrics: Any) -> tuple[tuple[str, Metric], ...]:
+    """Metrics with their names; refuses what is none, and the name that is the loss's."""
+    metrics = {} if metrics is None else metrics
+    if not isinstance(metrics, Mapping) or not all(map(callable, metrics.values())):
+        raise TypeError(
+            f'{who}: metrics must be functions by name, such as {{"accuracy": fn.train.accuracy}}, got {metrics!r}.'
+        )
+    if "loss" in metrics:
+        raise ValueError(
+            f'{who}: metrics must have other names than "loss", which is the loss\'s; rename it.'
+        )
+    return tuple(metrics.items())
+
+
+@functools.lru_cache(maxsize=16)
+def _in_batches(
+    net: Layer, loss: Loss, metrics: tuple[tuple[str, Metric], ...], size: int
+) -> Callable[[Any, Examples], dict[str, jax.Array]]:
+    """The mean of all batches' scores, compiled: found again by the next call with the same functions."""
+
+    def of_batch(params: Any, examples: Examples, index: Any, rows: Any) -> dict[str, tuple[Any, Any]]:
+        batch = r.only(net, params, take(examples, index), rows)
+        y = net.apply(params, batch.x, mask=batch.mask)
+        weights = dict.fromkeys((name for name, _ in metrics), r.weight(batch))
+        _, kept = loss.forward(y, batch.target, batch.loss_mask)
+        counted = isinstance(kept, Kept) and kept.mean.value
+        weights["loss"] = kept.divisor if counted else r.weight(batch)
+        found = _measured(loss, metrics, y, batch)
+        # The metric of a batch in which nothing counts is NaN.
+        return {
+            name: (jnp.where(weights[name] > 0, weights[name] * found[name], 0), weights[name])
+            for name in found
+        }
+
+    def of_all(params: Any, examples: Examples) -> dict[str, jax.Array]:
+        plan = batches(None, number(examples), size)
+
+        def one(total: Any, which: Any) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, of_batch(params, examples, *which)), None
+
+        sums = jax.eval_shape(lambda: of_batch(params, examples, plan.rows[0], None))
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), sums)
+        total, _ = jax.lax.scan(one, zeros, (plan.rows, plan.mask))
+        return {name: value / weight for name, (value, weight) in total.items()}
+
+    return jax.jit(of_all)
 
 
 def scores(
@@ -106,10 +153,16 @@ def scores(
 ) -> dict[str, jax.Array]:
     """The same for all examples at once, of which only `rows` (B,) count where they are given."""
     examples = r.only(net, params, examples, rows)
-    y = net.apply(params, examples.x, mask=examples.mask)
+    return _measured(loss, metrics, net.apply(params, examples.x, mask=examples.mask), examples)
+
+
+def _measured(
+    loss: Loss, metrics: tuple[tuple[str, Metric], ...], y: Any, examples: Examples
+) -> dict[str, jax.Array]:
+    """The loss and the metrics of outputs."""
     found = {"loss": loss.apply(y, examples.target, examples.loss_mask)}
     for name, metric in metrics:
-        each = metric(y, examples.target)
+        each = jnp.asarray(metric(y, examples.target))
         checks.same_shape(
             f"evaluate: metric {name}", "its result", each.shape, y.shape[:-1], "a number for each row of y."
         )

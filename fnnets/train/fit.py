@@ -22,14 +22,14 @@ from fnnets.train import rows as r
 from fnnets.train.checkpoints import Checkpoints
 from fnnets.train.early_stopping import EarlyStopping
 from fnnets.train.epoch import Held, History, Progress, Setting, begin, kept_params, make_epoch
-from fnnets.train.evaluate import Metric
+from fnnets.train.evaluate import Metric, named_metrics
 from fnnets.train.interrupts import waiting
 from fnnets.train.non_finite import NonFiniteError
 from fnnets.train.progress import bar
 from fnnets.train.resume import resumed, stacked
 from fnnets.train.shared import Layout, anyone, looked_up, placed, share, source
-from fnnets.train.state import State, draw_key, order_key, start
-from fnnets.train.step import Gradient
+from fnnets.train.state import State, check_memory, draw_key, order_key, start
+from fnnets.train.step import Gradient, check_parts
 
 
 class Fitted(NamedTuple):
@@ -138,18 +138,25 @@ def fit(
       True
     """
     checks.positive("fit", epochs=epochs, batch_size=batch_size)
+    check_parts("fit", net, loss, updater, penalty, clip)
     if (key is None) == (state is None):
         raise ValueError("fit: give either a key, to begin with, or a state, to go on from.")
+    if not isinstance(state, State | None):
+        raise TypeError(
+            f"fit: state must be a State, from fn.train.start or a fit's fitted.state, got {type(state).__name__}."
+        )
     mesh = None if mesh is None else m.checked_mesh("fit", mesh)
     array = jnp.asarray if mesh is None else m.as_it_is
     examples, held = checked("fit", examples, array=array), None
     if validation is not None:
         held = Held(checked("fit", validation, "validation", array))
-    given = tuple((metrics or {}).items())
+    given = named_metrics("fit", metrics)
     check_watched("fit", early_stopping, given, held)
     setting = Setting(
         net, loss, updater, batch_size, remainder, replace, gradient, penalty, clip, given, early_stopping
     )
+    if state is not None:
+        check_memory("fit", updater, state)
     # A copy: the state's buffers will be used again.
     state = start(net, updater, examples.x, key) if state is None else jax.tree.map(jnp.copy, state)
     now, where, home = begin(setting, state), None, lambda now: now
@@ -205,6 +212,11 @@ def check_watched(who: str, early_stopping: EarlyStopping | None, metrics: Any, 
     """Refuses early stopping by what is not computed."""
     if early_stopping is None:
         return
+    if not isinstance(early_stopping, EarlyStopping):
+        got = type(early_stopping).__name__
+        raise TypeError(
+            f"{who}: early_stopping must be made by fn.train.early_stopping(patience), got {got}."
+        )
     if held is None:
         raise ValueError(f"{who}: early stopping watches the validation, got validation=None; give some.")
     checks.choice(who, "early_stopping.watch", early_stopping.watch, ("loss", *(name for name, _ in metrics)))

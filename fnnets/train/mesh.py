@@ -37,8 +37,11 @@ def checked_mesh(who: str, mesh: Any) -> Mesh:
 
 
 def as_it_is(leaf: Any) -> Any:
-    """An array where it lies: what will be shared out need not fit on one device before."""
-    if isinstance(leaf, jax.Array):
+    """An array where it lies: what will be shared out need not fit on one device before.
+
+    One that lies on several of this process is taken to the host: it need not be shared out as it will be.
+    """
+    if isinstance(leaf, jax.Array) and (len(leaf.sharding.device_set) == 1 or not leaf.is_fully_addressable):
         return leaf
     leaf = np.asarray(leaf)
     return leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnnets import checks
+from fnnets import checks, leaves
 from fnnets.contract import Layer
 from fnnets.parameters import trainable
 
@@ -69,6 +69,22 @@ def start(net: Layer, updater: Any, x: Any, key: Any, params: Any = None) -> Sta
     """
     checks.key("start", key)
     return jax.tree.map(jnp.copy, _first(net.init, updater.init)(key, _one(x), params))
+
+
+def check_memory(who: str, updater: Any, state: State) -> None:
+    """Refuses a state that another updater made."""
+    asked = leaves.named(who, jax.eval_shape(lambda: updater.init(trained(state.params))), "memory")
+    kinds = [
+        {name: leaves.kind(leaf) for name, leaf in of.items()}
+        for of in (leaves.named(who, state.memory, "memory"), asked)
+    ]
+    if lines := leaves.differences(*kinds):
+        raise ValueError(
+            f"{who}: the state must be one of this updater, got another's:\n  "
+            + "\n  ".join(lines)
+            + "\nGive the "
+            "updater that it was made with, or begin anew from its params: fn.train.start(net, updater, x, key, params)."
+        )
 
 
 def starts(net: Layer, updater: Any, x: Any, key: Any, models: int) -> State:

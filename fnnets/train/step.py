@@ -48,8 +48,8 @@ def make_step(
       The state that was passed in must not be used again: its buffers are donated.
 
     Raises:
-      TypeError: net is no `Layer`.
-      ValueError: gradient is neither of the two.
+      TypeError: net is no `Layer`, or loss, updater or penalty none of theirs.
+      ValueError: gradient is neither of the two, or clip is not above 0.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -69,7 +69,7 @@ def make_step(
 
 def plain_step(net: Layer, loss: Any, updater: Any, *, gradient: str, penalty: Any, clip: Any) -> Step:
     """The step as a pure function, to be compiled with what is around it."""
-    checks.layers("train", (net,), Layer)
+    check_parts("train", net, loss, updater, penalty, clip)
     checks.choice("train", "gradient", gradient, ("hand", "autodiff"))
     by_hand, extended = value_and_grad_by_hand(net, loss), optax.with_extra_args_support(updater)
 
@@ -105,3 +105,16 @@ def plain_step(net: Layer, loss: Any, updater: Any, *, gradient: str, penalty: A
         return state._replace(params=params, memory=memory, step=state.step + 1), value
 
     return step
+
+
+def check_parts(who: str, net: Any, loss: Any, updater: Any, penalty: Any, clip: Any) -> None:
+    """Refuses what cannot be trained with: a factory that was not called, most often."""
+    checks.layers(who, (net,), Layer)
+    checks.made(who, "loss", loss, ("apply", "forward", "backward"), "a loss, such as fn.losses.mse()")
+    checks.made(who, "updater", updater, ("init", "update"), "an updater, such as fn.updaters.adam(1e-3)")
+    if penalty is not None:
+        checks.made(
+            who, "penalty", penalty, ("apply", "forward", "backward"), "a penalty, such as fn.l2(1e-3)"
+        )
+    if clip is not None and not isinstance(clip, jax.Array):
+        checks.above_zero(who, clip=clip)

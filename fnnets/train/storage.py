@@ -47,7 +47,8 @@ def numbers(directory: Path) -> list[int]:
     """The steps of the checkpoints in a directory, the oldest first; none where there is no such directory."""
     if not directory.is_dir():
         return []
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal() and path.is_dir())
+    found = (path.name for path in directory.iterdir() if path.name.isdecimal() and path.is_dir())
+    return sorted(int(name) for name in found if name == str(int(name)))
 
 
 def write(directory: Path, step: int, arrays: dict[str, np.ndarray], about: Mapping[str, Any]) -> None:
@@ -79,6 +80,11 @@ def write(directory: Path, step: int, arrays: dict[str, np.ndarray], about: Mapp
         raise CheckpointError(
             f"checkpoints: step {step} could not be saved in {directory}: {type(error).__name__}: {error}"
         ) from error
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder was a checkpoint once: others with a number for a name are not ours to remove."""
+    return (folder / ABOUT).is_file()
 
 
 def about(folder: Path) -> dict[str, Any]:

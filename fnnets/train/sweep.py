@@ -18,11 +18,11 @@ from fnnets.losses import Loss
 from fnnets.table import format_table
 from fnnets.train.early_stopping import EarlyStopping
 from fnnets.train.epoch import Held, History, Setting, Source, run
-from fnnets.train.evaluate import Metric, scores
+from fnnets.train.evaluate import Metric, named_metrics, scores
 from fnnets.train.fit import check_watched
 from fnnets.train.mesh import checked_mesh
 from fnnets.train.state import start
-from fnnets.train.step import Gradient
+from fnnets.train.step import Gradient, check_parts
 from fnnets.train.together import together
 
 
@@ -169,7 +169,7 @@ def sweep(
     mesh = None if mesh is None else checked_mesh("sweep", mesh)
     given_numbers, given_structures = _axes(numbers or {}, structures or {})
     examples = checked("sweep", examples)
-    held, given = Held(checked("sweep", validation, "validation")), tuple((metrics or {}).items())
+    held, given = Held(checked("sweep", validation, "validation")), named_metrics("sweep", metrics)
     check_watched("sweep", early_stopping, given, held)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(seeds))
     grid = jnp.meshgrid(*(jnp.asarray(v, float) for v in given_numbers.values()), indexing="ij")
@@ -181,6 +181,7 @@ def sweep(
             recipe = make(**{name: value for name, value in point.items() if name}, **structure)
             if not isinstance(recipe, Recipe):
                 raise TypeError(f"sweep: make must give a fn.train.Recipe, got {type(recipe).__name__}.")
+            check_parts("sweep", *recipe)
             setting = Setting(
                 recipe.net, recipe.loss, recipe.updater, batch_size, remainder, replace, gradient,
                 recipe.penalty, recipe.clip, given, early_stopping,
@@ -226,6 +227,11 @@ def _axes(numbers: Any, structures: Any) -> tuple[dict[str, Any], dict[str, dict
         raise ValueError("sweep: there is nothing to sweep; give numbers or structures.")
     if both := {*numbers} & {*structures} or {"seed"} & {*numbers, *structures}:
         raise ValueError(f"sweep: the name {both.pop()!r} is used twice; a hyperparameter is on one axis.")
+    for name, values in {**numbers, **structures}.items():
+        if isinstance(values, str) or not hasattr(values, "__len__"):
+            raise TypeError(
+                f"sweep: {name} must have a sequence of values, got {values!r}; give ({values!r},)."
+            )
     labelled = {
         name: dict(values) if isinstance(values, Mapping) else {value: value for value in values}
         for name, values in structures.items()
