@@ -89,6 +89,22 @@ def test_per_example_gradients_with_a_carry_and_masks_of_the_loss():
     chex.assert_trees_all_close(*both(params), rtol=1e-9, atol=1e-12)
 
 
+def test_per_example_gradients_with_the_carry_of_a_stack():
+    """Its first axis is the depth: here 2, as there are examples."""
+    net, x, target = fn.stack(fn.elman(2), 2), *RNG.standard_normal((2, 2, 3, 2))
+    params, carry = start(net, x), jnp.asarray(RNG.standard_normal((2, 2, 2)))
+
+    @jax.jit
+    def both(params):
+        given = {"carry": carry}
+        each = fn.per_example_gradients(net, MSE)(params, x, target, **given)
+        return each, fn.value_and_grad_by_hand(net, MSE)(params, x, target, **given)[1]
+
+    x, target = map(jnp.asarray, (x, target))
+    each, whole = both(params)
+    chex.assert_trees_all_close(jax.tree.map(lambda g: g.mean(0), each), whole, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("wrap", [lambda net: net, fn.by_hand], ids=["plain", "by_hand"])
 def test_the_empirical_fisher_is_the_mean_of_squares(wrap):
     net, x, mode = NETS["dropout"]
