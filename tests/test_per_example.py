@@ -8,6 +8,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import fnnets as fn
+from fnnets import catalogue
+from fnnets.per_example import examples
 
 pytestmark = pytest.mark.usefixtures("x64")
 RNG = np.random.default_rng(0)
@@ -89,20 +91,13 @@ def test_per_example_gradients_with_a_carry_and_masks_of_the_loss():
     chex.assert_trees_all_close(*both(params), rtol=1e-9, atol=1e-12)
 
 
-def test_per_example_gradients_with_the_carry_of_a_stack():
-    """Its first axis is the depth: here 2, as there are examples."""
-    net, x, target = fn.stack(fn.elman(2), 2), *RNG.standard_normal((2, 2, 3, 2))
-    params, carry = start(net, x), jnp.asarray(RNG.standard_normal((2, 2, 2)))
-
-    @jax.jit
-    def both(params):
-        given = {"carry": carry}
-        each = fn.per_example_gradients(net, MSE)(params, x, target, **given)
-        return each, fn.value_and_grad_by_hand(net, MSE)(params, x, target, **given)[1]
-
-    x, target = map(jnp.asarray, (x, target))
-    each, whole = both(params)
-    chex.assert_trees_all_close(jax.tree.map(lambda g: g.mean(0), each), whole, rtol=1e-10, atol=1e-12)
+def test_an_example_of_a_stacks_carry_has_the_depth_first():
+    net, x = fn.serial(fn.stack(fn.elman(2), 3), fn.elman(2)), np.ones((2, 4, 2))
+    carry = catalogue.random_like(fn.zero_carry(net, start(net, x), x), RNG)
+    each = examples(x, x, carry).carry
+    for i in range(2):
+        alone = jax.tree.map(lambda leaf, i=i: leaf[i], each)
+        chex.assert_trees_all_equal(alone, (carry[0][:, i : i + 1], carry[1][i : i + 1]))
 
 
 @pytest.mark.parametrize("wrap", [lambda net: net, fn.by_hand], ids=["plain", "by_hand"])
