@@ -62,6 +62,7 @@ class _Settings(NamedTuple):
     pair: Pair
     number: int  # of residuals, which stand before the tangents
     outs: tuple[Any, ...]  # the types of what the map gives
+    precision: Any  # of matrix products, here: the rules run later, where it may be another
     jaxpr: Any  # the map as traced, where collectives need the named axes of now; None elsewhere
 
 
@@ -80,22 +81,36 @@ def bind(pair: Pair, residuals: Arrays, tangents: Arrays, outs: Arrays) -> Array
 
 
 def _bind(pair: Pair, number: int, given: Arrays, outs: tuple[Any, ...]) -> Arrays:
-    jaxpr = None
+    jaxpr, precision = None, getattr(jax.config, "jax_default_matmul_precision", None)
     if jax.sharding.get_abstract_mesh().manual_axes:  # lowering happens outside, where its axes have no names
         jaxpr = jax.make_jaxpr(lambda *given: pair.linear(given[:number], given[number:]))(*given)
-    return _primitive.bind(*given, settings=_Settings(pair, number, outs, jaxpr))
+    return _primitive.bind(*given, settings=_Settings(pair, number, outs, precision, jaxpr))
 
 
+def _as_bound(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """The rule, with the precision of matrix products that was set where the map was bound."""
+
+    @functools.wraps(rule)
+    def run(*given: Any, settings: _Settings) -> Any:
+        with jax.default_matmul_precision(settings.precision):
+            return rule(*given, settings=settings)
+
+    return run
+
+
+@_as_bound
 def _evaluate(*given: Any, settings: _Settings) -> Arrays:
     return list(settings.pair.linear(given[: settings.number], given[settings.number :]))
 
 
+@_as_bound
 def _lower(ctx: Any, *given: Any, settings: _Settings) -> Any:
     if settings.jaxpr is None:
         return mlir.lower_fun(_evaluate)(ctx, *given, settings=settings)
     return mlir.core_call_lowering(ctx, *given, name="linear_map", call_jaxpr=settings.jaxpr)
 
 
+@_as_bound
 def _transpose(cotangents: Arrays, *given: Any, settings: _Settings) -> Arrays:
     residuals, tangents = given[: settings.number], given[settings.number :]
     types = [tangent.aval if ad.is_undefined_primal(tangent) else jax.typeof(tangent) for tangent in tangents]
@@ -108,8 +123,9 @@ def _transpose(cotangents: Arrays, *given: Any, settings: _Settings) -> Arrays:
     return [None] * settings.number + wanted
 
 
+@_as_bound
 def _jvp(primals: Arrays, directions: Arrays, *, settings: _Settings) -> tuple[Arrays, Arrays]:
-    pair, number, outs, _ = settings
+    pair, number, outs, *_ = settings
     terms = []
     if any(_moves(each) for each in directions[number:]):  # J(r)·dt
         dt = [ad.instantiate_zeros(each) for each in directions[number:]]
@@ -131,8 +147,9 @@ def _moves(direction: Any) -> bool:
     return type(direction) is not ad.Zero and direction.dtype != jax.dtypes.float0
 
 
+@_as_bound
 def _batch(axis: Any, given: Arrays, axes: Sequence[int | None], *, settings: _Settings) -> Any:
-    pair, number, outs, _ = settings
+    pair, number, outs, *_ = settings
     if all(each is None for each in axes):
         return _bind(pair, number, given, outs), [None] * len(outs)
     mapped = _Mapped(pair, tuple(axes[:number]), tuple(axes[number:]), axis.size, axis.name, axis.spmd_name)
@@ -163,7 +180,7 @@ class _Mapped:
         if None in axes:
             try:
                 return self._summed(own, residuals, cotangents, list(types))
-            except (NotImplementedError, ValueError):  # jax has no transpose of something in the derivation
+            except Exception:  # jax transposes not all that a derivation is made of, and says so in many ways
                 pass
         ends = [0 if axis is None else axis for axis in axes]
         each = self._vmap(self._pull(own), 0, ends)(residuals, cotangents)

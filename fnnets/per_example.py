@@ -14,7 +14,7 @@ from fnnets.differentiate import value_and_grad_by_hand
 
 
 class Example(NamedTuple):
-    """What one example's loss is computed of, each array with the examples on its first axis."""
+    """What one example's loss is computed of; of a batch, each array with the examples on its first axis."""
 
     x: Any
     target: Any
@@ -28,8 +28,11 @@ def examples(
     x: Any, target: Any, carry: Carry = None, key: Any = None, mask: Any = None, loss_mask: Any = None
 ) -> Example:
     """A batch as batches of one, along a new first axis, each with a key of its own."""
-    alone = jax.tree.map(lambda leaf: leaf[:, None], (x, target, carry, mask, loss_mask))
-    x, target, carry, mask, loss_mask = alone
+    alone = jax.tree.map(lambda leaf: leaf[:, None], (x, target, mask, loss_mask))
+    x, target, mask, loss_mask = alone
+    carry = jax.tree.map(
+        lambda leaf: jnp.moveaxis(leaf, -2, 0)[..., None, :], carry
+    )  # a stack's has depth first
     count = jax.tree.leaves(target)[0].shape[0]
     return Example(x, target, carry, None if key is None else jax.random.split(key, count), mask, loss_mask)
 
@@ -50,7 +53,8 @@ def per_example_gradients(net: Layer, loss: Any) -> Callable[..., Params]:
     Returns:
       A function `(params, x, target, *, carry=None, key=None, train=False, mask=None, loss_mask=None) -> grads`;
       grads has the structure of params, with the examples on a new first axis: n times the memory of params. Every
-      argument but params and key has the examples on its first axis. In training each example has a key of its own,
+      argument but params, carry and key has the examples on its first axis; carry is (…, n, H), as the network
+      hands it on. In training each example has a key of its own,
       split from key, and batch statistics are those of the one example.
 
     Raises:

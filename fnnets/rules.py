@@ -134,7 +134,7 @@ def _push(layer: Layer, run: Callable[..., Any], kept: _Kept, tangents: Any, end
 
 
 def _moves(tangent: Any) -> bool:
-    return not isinstance(tangent, SymbolicZero) and tangent.dtype != jax.dtypes.float0
+    return not isinstance(tangent, SymbolicZero) and jnp.result_type(tangent) != jax.dtypes.float0
 
 
 def _zero(value: Any) -> Any:

@@ -162,9 +162,24 @@ def test_the_gradient_of_shared_params_is_summed_inside(net, x):
     assert ours < 0.2 * examples * size
 
 
-def test_a_derivation_that_jax_cannot_transpose_is_summed_outside():
+def in_a_loop(dy):
+    return jax.lax.while_loop(lambda s: s[0] < 1, lambda s: (s[0] + 1, 2 * s[1]), (0, dy))[1]
+
+
+def by_a_branch(dy):
+    return 2 * jax.lax.cond(dy.sum() > 0, lambda: dy, lambda: 1.0 * dy)
+
+
+def by_its_size(dy):
+    return 2 * dy / jnp.maximum(1, jnp.abs(dy).max())
+
+
+@pytest.mark.parametrize("twice", [in_a_loop, by_a_branch, by_its_size])
+def test_a_derivation_that_jax_cannot_transpose_is_summed_outside(twice):
+    """Each of these fails in jax with an error of its own."""
+
     def backward(a, x, dy):
-        dy = jax.lax.while_loop(lambda s: s[0] < 1, lambda s: (s[0] + 1, 2 * s[1]), (0, dy))[1]
+        dy = twice(dy)
         return (dy * x).sum(0), dy * a
 
     net = fn.by_hand(

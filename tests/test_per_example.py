@@ -8,6 +8,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import fnnets as fn
+from fnnets.per_example import examples
 
 pytestmark = pytest.mark.usefixtures("x64")
 RNG = np.random.default_rng(0)
@@ -87,6 +88,17 @@ def test_per_example_gradients_with_a_carry_and_masks_of_the_loss():
 
     x, target, mask = map(jnp.asarray, (x, target, mask))
     chex.assert_trees_all_close(*both(params), rtol=1e-9, atol=1e-12)
+
+
+def test_an_example_of_a_stacks_carry_has_the_depth_first():
+    net, x = fn.serial(fn.stack(fn.elman(2), 3), fn.elman(2)), np.ones((2, 4, 2))
+    params = jax.eval_shape(net.init, jax.random.key(0), x)
+    shapes = jax.eval_shape(lambda: fn.zero_carry(net, params, x))
+    carry = jax.tree.map(lambda leaf: RNG.standard_normal(leaf.shape), shapes)
+    each = jax.tree.map(np.asarray, jax.jit(examples)(x, x, carry).carry)
+    for i in range(2):
+        alone = jax.tree.map(lambda leaf, i=i: leaf[i], each)
+        chex.assert_trees_all_equal(alone, (carry[0][:, i : i + 1], carry[1][i : i + 1]))
 
 
 @pytest.mark.parametrize("wrap", [lambda net: net, fn.by_hand], ids=["plain", "by_hand"])

@@ -116,6 +116,14 @@ def test_a_stream_step_by_step(x64):
     chex.assert_trees_all_close(mean, expected[-1], rtol=1e-10, atol=1e-12)
 
 
+def test_what_does_not_reach_the_carry_has_no_influence_by_hand_either():
+    net, x = fn.serial(fn.elman(2), fn.dense(1)), jnp.ones((3, D))
+    params = net.init(jax.random.key(0), x[:, None])
+    state = jax.eval_shape(fn.rtrl(fn.by_hand(net), MSE).start, params, x)
+    assert state.influence[0].u is not None
+    assert state.influence[1].w is None
+
+
 def test_the_influence_is_the_states_derivative(x64):
     net = fn.serial(fn.gru(2), fn.dense(1))
     params, x, target, _, _ = drawn(net, MSE, {})

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from fnnets import checks
 from fnnets.combinators import _children as c
 from fnnets.contract import Layer
-from fnnets.differentiate import Aux
+from fnnets.differentiate import Aux, plain_equations
 from fnnets.losses._loss import Kept, ratio
 from fnnets.parameters import zero_carry
 from fnnets.recurrent import Cell, recurrent
@@ -283,7 +283,8 @@ def _ways(net: Layer, params: Any, carry: Any) -> Callable[[Any, jax.Array], Any
 def _reach(net: Layer, params: Any, row: Any, carry: Any) -> Any:
     """Which leaves of the params the next carry depends on, as a tree of bools."""
     step = jax.make_jaxpr(lambda params: net.forward(params, jnp.zeros(row.shape, row.dtype), carry)[1])
-    program = step(params).jaxpr
+    with plain_equations():  # which show what is inside a network made by `by_hand`
+        program = step(params).jaxpr
 
     def variables(atoms: Any) -> set[Any]:
         return {atom for atom in atoms if not hasattr(atom, "val")}  # which a literal has

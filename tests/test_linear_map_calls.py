@@ -1,0 +1,42 @@
+"""Where a network by hand is called: with a precision of products set there, and with Python's numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import fnnets as fn
+
+X = jnp.asarray(np.random.default_rng(0).standard_normal((4, 5)), jnp.float32)
+XS = jnp.stack([X, -X])
+NET = fn.by_hand(fn.serial(fn.dense(3), fn.tanh(), fn.dense(2)))
+PARAMS = NET.init(jax.random.key(0), X)
+
+
+def test_the_precision_of_products_is_that_of_where_the_network_is_called():
+    """The rules run later: when the program is lowered, or when the derivative is taken."""
+
+    def rough(transform):
+        def of(params, x):
+            with jax.default_matmul_precision("highest"):
+                return jnp.sum(NET.apply(params, x) ** 2)
+
+        program = jax.jit(lambda *given: transform(of, given)).lower(PARAMS, X).as_text()
+        return [line for line in program.splitlines() if "dot_general" in line and "HIGHEST" not in line]
+
+    assert not rough(lambda of, given: jax.jvp(of, given, given))
+    assert not rough(lambda of, given: jax.grad(of)(*given))
+    assert not rough(lambda of, given: jax.jvp(jax.grad(of), given, given))
+    assert not rough(
+        lambda of, given: jax.grad(lambda params: jax.vmap(of, (None, 0))(params, XS).sum())(PARAMS)
+    )
+
+
+def test_python_numbers_have_tangents():
+    scaled = fn.layer(
+        lambda key, x: 1.0,
+        lambda a, x: a * x,
+        lambda a, x: (a * x, x),
+        lambda a, x, dy: ((dy * x).sum(), dy * a),
+    )
+    run = lambda a: jnp.sum(fn.by_hand(scaled).apply(a, X[0]) ** 2)
+    np.testing.assert_allclose(jax.jvp(run, (3.0,), (1.0,))[1], 6 * jnp.sum(X[0] ** 2), rtol=1e-6)
