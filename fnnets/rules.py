@@ -6,7 +6,6 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,22 +17,21 @@ from fnnets import checks, linear_map
 from fnnets.contract import Carry, Layer, Params, Saved
 from fnnets.linear_map import Arrays
 
-_plain: ContextVar[bool] = ContextVar("plain", default=False)
+_plain = jax.make_user_context(
+    False
+)  # which jax's caches look at: what was traced outside is traced anew within
 
 
 @contextmanager
 def plain_equations() -> Iterator[None]:
     """Within, layers made by `by_hand` are their plain equations again: what a comparison holds them against."""
-    token = _plain.set(True)
-    try:
+    with _plain(True):
         yield
-    finally:
-        _plain.reset(token)
 
 
 def are_plain() -> bool:
     """Whether this is within `plain_equations`."""
-    return _plain.get()
+    return bool(_plain.value)
 
 
 class Rules(NamedTuple):

@@ -40,3 +40,20 @@ def test_python_numbers_have_tangents():
     )
     run = lambda a: jnp.sum(fn.by_hand(scaled).apply(a, X[0]) ** 2)
     np.testing.assert_allclose(jax.jvp(run, (3.0,), (1.0,))[1], 6 * jnp.sum(X[0] ** 2), rtol=1e-6)
+
+
+def test_what_was_jitted_and_traced_before_is_traced_anew_inside_another():
+    """Within an outer by_hand an inner one is its plain equations: a trace from outside must not be taken for them."""
+    plain = fn.serial(fn.dense(3), fn.tanh())
+    inner = fn.by_hand(plain)
+    forward = jax.jit(inner.forward, static_argnames="train")
+    inner = inner._replace(apply=jax.jit(inner.apply, static_argnames="train"), forward=forward)
+    params = plain.init(jax.random.key(0), X)
+    jax.eval_shape(lambda params: forward(params, X, None, key=None, train=False, mask=None), params)
+
+    def product(net):
+        energy = lambda params: jnp.sum(net.apply(params, X) ** 2)
+        return jax.jit(lambda params: jax.jvp(jax.grad(energy), (params,), (params,))[1])(params)
+
+    for ours, theirs in zip(*map(jax.tree.leaves, (product(fn.by_hand(inner)), product(plain))), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
