@@ -11,6 +11,7 @@ import optax
 
 from fnnets.contract import Carry, Layer, Params
 from fnnets.differentiate import value_and_grad_by_hand
+from fnnets.insight.places import examples_first
 
 
 class Example(NamedTuple):
@@ -54,11 +55,11 @@ def per_example_gradients(net: Layer, loss: Any) -> Callable[..., Params]:
       A function `(params, x, target, *, carry=None, key=None, train=False, mask=None, loss_mask=None) -> grads`;
       grads has the structure of params, with the examples on a new first axis: n times the memory of params. Every
       argument but params, carry and key has the examples on its first axis; carry is (…, n, H), as the network
-      hands it on. In training each example has a key of its own,
-      split from key, and batch statistics are those of the one example.
+      hands it on. In training each example has a key of its own, split from key, and batch statistics are those of
+      the one example.
 
     Raises:
-      ValueError: what the network and the loss raise.
+      ValueError: the network has time first; what the network and the loss raise.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -73,6 +74,7 @@ def per_example_gradients(net: Layer, loss: Any) -> Callable[..., Params]:
 
     Differences: opacus and BackPACK derive these rules layer by layer; here they are the backward under vmap.
     """
+    examples_first("per_example_gradients", net)
     value_and_grad = value_and_grad_by_hand(net, loss)
 
     def gradients(

@@ -17,9 +17,8 @@ from fnnets import checks, linear_map
 from fnnets.contract import Carry, Layer, Params, Saved
 from fnnets.linear_map import Arrays
 
-_plain = jax.make_user_context(
-    False
-)  # which jax's caches look at: what was traced outside is traced anew within
+# A context that jax's caches look at: what was traced outside is traced anew within.
+_plain = jax.make_user_context(False)
 
 
 @contextmanager

@@ -48,6 +48,15 @@ def time_first(layer: Layer) -> bool:
     return time_major(layer) or any(map(time_first, layer.info.children))
 
 
+def examples_first(who: str, layer: Layer) -> None:
+    """Refuses a network whose x has time first, where what is asked for takes the rows of x for examples."""
+    if time_first(layer):
+        raise ValueError(
+            f"{who}: the first axis of x must be the examples, got a network with time_major=True: {layer.info}; make "
+            "it without."
+        )
+
+
 def has_steps(layer: Layer) -> bool:
     """Whether there is a recurrent layer in a network."""
     return "cell" in layer.info.settings or any(map(has_steps, layer.info.children))

@@ -14,6 +14,7 @@ from fnnets import checks
 from fnnets.combinators import _children as c
 from fnnets.contract import Layer
 from fnnets.differentiate import Aux, plain_equations
+from fnnets.insight.places import examples_first
 from fnnets.losses._loss import Kept, ratio
 from fnnets.parameters import zero_carry
 from fnnets.recurrent import Cell, recurrent
@@ -86,7 +87,7 @@ def rtrl(net: Layer | Cell, loss: Any) -> RTRL:
 
     Raises:
       TypeError: the network has no carry; the loss is none of `fn.losses`.
-      ValueError: the network's output has no row for each step; shapes do not fit.
+      ValueError: the network has time first, or its output no row for each step; shapes do not fit.
 
     Example:
       One scan, and the gradient of BPTT:
@@ -123,6 +124,7 @@ def rtrl(net: Layer | Cell, loss: Any) -> RTRL:
     """
     net = recurrent(net) if isinstance(net, Cell) else net
     checks.layers("rtrl", (net,), Layer)
+    examples_first("rtrl", net)
 
     def start(params: Any, x: Any, carry: Any = None) -> RTRLState:
         batch, row = c.mask_shape(x), _row(x)

@@ -16,10 +16,9 @@ from fnnets.data import Examples, take
 from fnnets.data import bootstrap as resampled
 from fnnets.data.examples import checked, number
 from fnnets.losses import Loss
-from fnnets.train.early_stopping import EarlyStopping
+from fnnets.train.early_stopping import EarlyStopping, check_watched
 from fnnets.train.epoch import Held, History, Setting, Source, run
 from fnnets.train.evaluate import Metric, named_metrics
-from fnnets.train.fit import check_watched
 from fnnets.train.mesh import checked_mesh
 from fnnets.train.state import SAMPLE, State, starts
 from fnnets.train.step import Gradient, check_parts

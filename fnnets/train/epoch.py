@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from fnnets.contract import Layer
 from fnnets.data import Examples, batches
+from fnnets.insight.places import examples_first
 from fnnets.losses import Loss
 from fnnets.train import rows as r
 from fnnets.train.early_stopping import EarlyStopping
@@ -62,7 +63,8 @@ class History(NamedTuple):
 
     Attributes:
       steps: (…, E, S) the loss of every step, penalty included, before its update; NaN where a step was left out.
-      loss: (…, E) the mean of each epoch's steps, weighted by what counts in each.
+      loss: (…, E) the mean of each epoch's steps, weighted by the rows of each, or the places that the loss's mask
+        leaves: with ignored labels or class weights not quite the mean over the epoch.
       validation: for "loss" and each metric, (…, E) after every epoch; {} without a validation.
     """
 
@@ -83,6 +85,7 @@ def make_epoch(setting: Setting) -> Callable[[Progress, Source, Held | None], tu
     A step whose loss is not finite changes nothing, and no step after it does: the state is that before it. A batch
     without rows that count is no step. An epoch that ends with params that are not finite is the last, too.
     """
+    examples_first("train", setting.net)
     advance = plain_step(
         setting.net, setting.loss, setting.updater,
         gradient=setting.gradient, penalty=setting.penalty, clip=setting.clip,

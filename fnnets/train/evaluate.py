@@ -13,6 +13,7 @@ from fnnets import checks
 from fnnets.contract import Layer
 from fnnets.data import Examples, batches, take
 from fnnets.data.examples import checked, number
+from fnnets.insight.places import examples_first
 from fnnets.losses import Loss
 from fnnets.losses._loss import Kept
 from fnnets.train import rows as r
@@ -92,6 +93,7 @@ def evaluate(
     if batch_size is None:
         return scores(net, loss, given, params, examples, None)
     checks.positive("evaluate", batch_size=batch_size)
+    examples_first("evaluate", net)
     return _in_batches(net, loss, given, batch_size)(params, examples)
 
 

@@ -20,7 +20,7 @@ from fnnets.losses import Loss
 from fnnets.train import mesh as m
 from fnnets.train import rows as r
 from fnnets.train.checkpoints import Checkpoints
-from fnnets.train.early_stopping import EarlyStopping
+from fnnets.train.early_stopping import EarlyStopping, check_watched
 from fnnets.train.epoch import Held, History, Progress, Setting, begin, kept_params, make_epoch
 from fnnets.train.evaluate import Metric, named_metrics
 from fnnets.train.interrupts import waiting
@@ -206,20 +206,6 @@ def compiled(setting: Setting, where: Layout | None = None) -> Callable[..., tup
 
     ends = None if where is None else m.everywhere(where.mesh)
     return jax.jit(on_examples, donate_argnums=0, out_shardings=ends)
-
-
-def check_watched(who: str, early_stopping: EarlyStopping | None, metrics: Any, held: Any) -> None:
-    """Refuses early stopping by what is not computed."""
-    if early_stopping is None:
-        return
-    if not isinstance(early_stopping, EarlyStopping):
-        got = type(early_stopping).__name__
-        raise TypeError(
-            f"{who}: early_stopping must be made by fn.train.early_stopping(patience), got {got}."
-        )
-    if held is None:
-        raise ValueError(f"{who}: early stopping watches the validation, got validation=None; give some.")
-    checks.choice(who, "early_stopping.watch", early_stopping.watch, ("loss", *(name for name, _ in metrics)))
 
 
 def _non_finite(setting: Setting, where: Layout | None, examples: Any, fitted: Fitted) -> NonFiniteError:

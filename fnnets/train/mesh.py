@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from fnnets import checks
+from fnnets import checks, leaves
 
 
 def checked_mesh(who: str, mesh: Any) -> Mesh:
@@ -83,16 +83,11 @@ def home(mesh: Mesh, tree: Any) -> Any:
         tree = put(tree, everywhere(mesh))
 
     def one(leaf: Any) -> Any:
-        if is_key(leaf):
+        if leaves.is_key(leaf):
             return jax.random.wrap_key_data(one(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
         return jnp.asarray(jax.device_get(leaf))
 
     return jax.tree.map(one, tree)
-
-
-def is_key(leaf: Any) -> bool:
-    """Whether an array holds typed keys, whose numbers are looked at by `jax.random.key_data` alone."""
-    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
 @functools.lru_cache(maxsize=16)
@@ -168,6 +163,5 @@ def contents(tree: Any) -> str:
     """The arrays of a tree as a short text that differs where any number does."""
     mark = 0
     for leaf in jax.tree.leaves(tree):
-        numbers = jax.random.key_data(leaf) if is_key(leaf) else leaf
-        mark = zlib.crc32(np.asarray(numbers).tobytes(), mark)
+        mark = zlib.crc32(leaves.to_host(leaf).tobytes(), mark)
     return f"arrays with the checksum {mark:08x}"

@@ -16,10 +16,9 @@ from fnnets.data import take
 from fnnets.data.examples import checked, number
 from fnnets.losses import Loss
 from fnnets.table import format_table
-from fnnets.train.early_stopping import EarlyStopping
+from fnnets.train.early_stopping import EarlyStopping, check_watched
 from fnnets.train.epoch import Held, History, Setting, Source, run
 from fnnets.train.evaluate import Metric, named_metrics, scores
-from fnnets.train.fit import check_watched
 from fnnets.train.mesh import checked_mesh
 from fnnets.train.state import start
 from fnnets.train.step import Gradient, check_parts
