@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fnnets import checks
+from fnnets.core import checks
 from fnnets.insight import GradientFlow
-from fnnets.train import History, Swept
+from fnnets.train.epoch import History
+from fnnets.train.many import Swept
 
 BLUE, ORANGE, GREY = "#2f6db3", "#e08214", "#8a8f98"
 LOWEST = 1e-30  # what is smaller is not drawn

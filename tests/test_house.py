@@ -1,6 +1,7 @@
 """The house rules: what is public is documented, derivations hold no autodiff, and modules know their place."""
 
 import ast
+import importlib
 import inspect
 import re
 import subprocess
@@ -13,11 +14,11 @@ import fnnets as fn
 
 TOP = Path(__file__).parent.parent
 SOURCES = sorted((TOP / "fnnets").rglob("*.py"))
-LAYERS = tuple(
-    f"fnnets.{package}"
-    for package in (
-        "combinators", "convolution", "layers", "losses", "normalisation", "pooling", "recursive",
-    )
+LAYERS = ("fnnets.combinators", "fnnets.layers", "fnnets.losses", "fnnets.trees")
+# From the ground up: a folder imports from itself and from those before it.
+FLOORS = (
+    "core", "layers", "combinators", "rnn", "trees", "losses", "gradients", "insight", "comparison", "updaters", "data",
+    "saving", "train", "plots", "catalogue", "command_line",
 )  # fmt: skip
 AUTODIFF = {
     "vjp",
@@ -56,7 +57,10 @@ def test_every_layer_and_loss_gives_its_formula_and_derivation(value):
     home = getattr(value, "__module__", "")
     if not inspect.isfunction(value) or not home.startswith(LAYERS):
         return
-    if home in ("fnnets.convolution.window", "fnnets.recursive.padding"):  # give sizes or arrays, no layer
+    if home in (
+        "fnnets.layers.convolution.geometry",
+        "fnnets.trees.padded_trees",
+    ):  # give sizes or arrays, no layer
         return
     text = inspect.getdoc(value)
     assert "Formula:" in text
@@ -97,17 +101,46 @@ def imports_of(path):
             yield from (name if name in MODULES else node.module for name in names)
 
 
-def test_layers_know_nothing_of_what_uses_them():
-    allowed = ("fnnets.checks", "fnnets.contract", "fnnets.layers", "fnnets.parameters")
-    for package in ("layers", "convolution", "normalisation", "pooling"):
-        own = (
-            *allowed,
-            f"fnnets.{package}",
-            *(["fnnets.convolution.window"] if package == "pooling" else []),
-        )
-        for path in (TOP / "fnnets" / package).glob("*.py"):
-            strangers = [name for name in imports_of(path) if not name.startswith(own)]
-            assert not strangers, path.name
+def floor_of(module):
+    """The folder, or the file at the top, that a module is in; None of the package itself and `__main__`."""
+    name = module.split(".")[1] if "." in module else ""
+    return FLOORS.index(name) if name not in ("", "__main__") else None
+
+
+def test_no_import_leads_upward():
+    for path in SOURCES:
+        own = floor_of(module_of(path))
+        if own is None:
+            continue
+        upward = [
+            name
+            for name in imports_of(path)
+            if name != "fnnets" and (floor := floor_of(name)) is not None and floor > own
+        ]
+        assert not upward, f"{module_of(path)} imports {', '.join(upward)}"
+
+
+def test_the_top_holds_few_rooms():
+    top = {path.name for path in (TOP / "fnnets").iterdir() if path.name != "__pycache__"}
+    assert len(top - {"py.typed", "__init__.py", "__main__.py"}) <= 18
+    assert {name.removesuffix(".py") for name in top} - {"py.typed", "__init__", "__main__"} == set(FLOORS)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_no_module_hides_behind_a_function(name):
+    importlib.import_module(name)
+    found = fn
+    for part in name.split(".")[1:]:
+        found = getattr(found, part)
+    assert inspect.ismodule(found), f"{name} is {found}"
+
+
+def test_private_modules_are_imported_by_their_own_package_alone():
+    for path in SOURCES:
+        package = module_of(path) if path.name == "__init__.py" else module_of(path).rpartition(".")[0]
+        for name in imports_of(path):
+            home, _, leaf = name.rpartition(".")
+            assert not leaf.startswith("_") or leaf == "__main__" or home == package, f"{path}: {name}"
 
 
 def test_there_are_no_circles_between_modules():

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import collections
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,11 +21,13 @@ import jax.numpy as jnp
 import jax.test_util
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from mistakes import ByHand, Planted, compare_verdict, planted
 from tqdm import tqdm
 
 from fnnets import catalogue
-from fnnets.comparison.measure import Problem, measure
+from fnnets.comparison.measurement import Problem, measure
+
+sys.path.append(str(Path(__file__).parents[2] / "tests" / "support"))
+from mistakes import ByHand, Planted, compare_verdict, planted  # what the tests plant too
 
 
 def check_grads_flags(problem: Problem, by_hand: ByHand) -> bool:

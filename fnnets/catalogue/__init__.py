@@ -11,13 +11,13 @@ from fnnets.catalogue.case import normal as normal
 from fnnets.catalogue.case import penalty_case as penalty_case
 from fnnets.catalogue.case import random_like as random_like
 from fnnets.catalogue.case import random_params as random_params
+from fnnets.catalogue.combinators import network_cases as network_cases
 from fnnets.catalogue.convolution import convolution_cases as convolution_cases
 from fnnets.catalogue.layers import layer_cases as layer_cases
 from fnnets.catalogue.losses import loss_cases as loss_cases
-from fnnets.catalogue.networks import network_cases as network_cases
 from fnnets.catalogue.normalisation import normalisation_cases as normalisation_cases
 from fnnets.catalogue.pooling import pooling_cases as pooling_cases
-from fnnets.catalogue.recurrent import recurrent_cases as recurrent_cases
+from fnnets.catalogue.rnn import recurrent_cases as recurrent_cases
 from fnnets.catalogue.sequences import sequence_cases as sequence_cases
 from fnnets.catalogue.trees import forest as forest
 from fnnets.catalogue.trees import tree_cases as tree_cases

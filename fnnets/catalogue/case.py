@@ -10,11 +10,11 @@ import numpy as np
 
 import fnnets as fn
 from fnnets.comparison import problems
-from fnnets.comparison.judge import judge
-from fnnets.comparison.measure import Problem, measure
+from fnnets.comparison.measurement import Problem, measure
 from fnnets.comparison.report import Report
-from fnnets.contract import Layer
-from fnnets.parameters import Stats
+from fnnets.comparison.verdict import judge
+from fnnets.core.layer import Layer
+from fnnets.core.parameters import Stats
 
 Draw = Callable[[np.random.Generator], Any]
 

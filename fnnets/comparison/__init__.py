@@ -1,7 +1,7 @@
 """Gradients by hand held against autodiff and central differences."""
 
-from fnnets.comparison.compare import assert_grad_matches as assert_grad_matches
-from fnnets.comparison.compare import compare as compare
-from fnnets.comparison.compare import compare_grad as compare_grad
+from fnnets.comparison._compare import assert_grad_matches as assert_grad_matches
+from fnnets.comparison._compare import compare as compare
+from fnnets.comparison._compare import compare_grad as compare_grad
 from fnnets.comparison.report import Report as Report
 from fnnets.comparison.report import Row as Row

@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnnets import checks, observe
-from fnnets.comparison import alternatives, diagnosis, steps, trees
-from fnnets.comparison.measure import Problem, slices
-from fnnets.contract import Layer
-from fnnets.insight.places import has_steps, time_first
-from fnnets.rules import plain_equations
+from fnnets.comparison import float_trees, steps
+from fnnets.comparison.diagnosis import alternatives, causes
+from fnnets.comparison.measurement import Problem, slices
+from fnnets.core import checks, recording
+from fnnets.core.layer import Layer
+from fnnets.core.time_order import has_steps, time_first
+from fnnets.gradients.custom_derivatives import plain_equations
 
 Functions = tuple[Callable[..., Any], Callable[..., Any]]
 
@@ -59,8 +60,8 @@ def of_layer(
         raise ValueError(f"{who}: loss needs a target, and leaves no room for dy.")
     if loss is None and (target is not None or loss_mask is not None):
         raise ValueError(f"{who}: target and loss_mask need a loss.")
-    point, others = trees.split(trees.in_float64({"params": params, "x": x, "carry": carry}))
-    given = trees.in_float64({"key": key, "mask": mask, "target": target, "loss_mask": loss_mask})
+    point, others = float_trees.split(float_trees.in_float64({"params": params, "x": x, "carry": carry}))
+    given = float_trees.in_float64({"key": key, "mask": mask, "target": target, "loss_mask": loss_mask})
     fixed = {"others": others, **given}
     if not jax.tree.leaves(point):
         raise ValueError(
@@ -73,7 +74,7 @@ def of_layer(
     elif dy is None:
         dy = _random_like(outputs)
     else:
-        dy = _given_dy(who, trees.in_float64(dy), outputs, carry is not None)
+        dy = _given_dy(who, float_trees.in_float64(dy), outputs, carry is not None)
     return Problem(
         repr(layer) if loss is None else f"{loss.info}({layer!r})",
         plain, by_hand, point, fixed, dy,
@@ -87,20 +88,20 @@ def functions(layer: Layer, train: bool, loss: Any = None, with_carry: bool = Fa
     """The plain equations and the derivation, as functions of (point, fixed)."""
 
     def plain(point: Any, fixed: Any) -> Any:
-        at = trees.join(point, fixed["others"])
+        at = float_trees.join(point, fixed["others"])
         mode = {"key": fixed["key"], "train": train, "mask": fixed["mask"]}
         with plain_equations():
             if with_carry:
                 y, carry, _ = layer.forward(at["params"], at["x"], at["carry"], **mode)
             else:
                 y = layer.apply(at["params"], at["x"], **mode)
-        y = observe.passed(y)
+        y = recording.passed(y)
         if loss is not None:
             return loss.apply(y, fixed["target"], fixed["loss_mask"])
         return (y, carry) if with_carry else y
 
     def by_hand(point: Any, fixed: Any, dy: Any) -> Any:
-        at = trees.join(point, fixed["others"])
+        at = float_trees.join(point, fixed["others"])
         mode = {"key": fixed["key"], "train": train, "mask": fixed["mask"]}
         with plain_equations():
             y, carry, saved = layer.forward(at["params"], at["x"], at["carry"], **mode)
@@ -110,8 +111,8 @@ def functions(layer: Layer, train: bool, loss: Any = None, with_carry: bool = Fa
             dy = loss.backward(kept, dy)
         elif with_carry:
             dy, dcarry = dy
-        if observe.records("gradients"):
-            observe.note("dy", dy)
+        if recording.records("gradients"):
+            recording.note("dy", dy)
         dparams, dx, dcarry = layer.backward(at["params"], saved, dy, dcarry)
         return outputs, {"params": dparams, "x": dx} | ({"carry": dcarry} if with_carry else {})
 
@@ -120,8 +121,8 @@ def functions(layer: Layer, train: bool, loss: Any = None, with_carry: bool = Fa
 
 def of_loss(loss: Any, y: Any, target: Any, mask: Any = None) -> Problem:
     """A loss at a point, as a `Problem`; call it inside `jax.enable_x64(True)`."""
-    point = trees.in_float64({"y": y})
-    fixed = trees.in_float64({"target": target, "mask": mask})
+    point = float_trees.in_float64({"y": y})
+    fixed = float_trees.in_float64({"target": target, "mask": mask})
     plain, by_hand = _loss_functions(loss)
     return _of_scalar(str(loss.info), plain, by_hand, point, fixed)
 
@@ -129,7 +130,7 @@ def of_loss(loss: Any, y: Any, target: Any, mask: Any = None) -> Problem:
 def of_penalty(penalty: Any, params: Any) -> Problem:
     """A penalty at a point, as a `Problem`; call it inside `jax.enable_x64(True)`."""
     plain, by_hand = _penalty_functions(penalty)
-    return _of_scalar(str(penalty.info), plain, by_hand, trees.in_float64({"params": params}), {})
+    return _of_scalar(str(penalty.info), plain, by_hand, float_trees.in_float64({"params": params}), {})
 
 
 @functools.lru_cache(maxsize=256)
@@ -165,7 +166,7 @@ def _of_scalar(
     dy = jnp.ones(())
     sizes = {
         f"{'the batch' if k == 0 and leaf.ndim > 1 else f'axis {k}'} of {path} ({n})": float(n)
-        for path, leaf in trees.by_path(point).items()
+        for path, leaf in float_trees.by_path(point).items()
         for k, n in enumerate(leaf.shape)
     }
 
@@ -174,7 +175,7 @@ def _of_scalar(
         with jax.enable_x64(True):
             return alternatives.of_equations(plain, point, fixed, dy)
 
-    context = diagnosis.Context(sizes, trees.blocks(point), alternatives=altered)
+    context = causes.Context(sizes, float_trees.blocks(point), alternatives=altered)
     return Problem(name, plain, by_hand, point, fixed, dy, traceable=traceable, context=context)
 
 
@@ -190,17 +191,17 @@ def of_function(
     for i in chosen:
         if not -len(args) <= i < len(args):
             raise ValueError(f"compare_grad({name}): argnums has {i}, but there are {len(args)} arguments.")
-        if not any(trees.is_float(leaf) for leaf in jax.tree.leaves(args[i])):
+        if not any(float_trees.is_float(leaf) for leaf in jax.tree.leaves(args[i])):
             raise TypeError(
                 f"compare_grad({name}): argument {i} has no floating-point leaf to differentiate; "
                 "convert it, or leave it out of argnums."
             )
-    converted = trees.in_float64(args)
-    point, others = trees.split({f"args[{i}]": converted[i] for i in chosen})
+    converted = float_trees.in_float64(args)
+    point, others = float_trees.split({f"args[{i}]": converted[i] for i in chosen})
     fixed = {"args": converted, "others": others}
 
     def arguments(point: Any, fixed: Any) -> list[Any]:
-        parts = trees.join(point, fixed["others"])
+        parts = float_trees.join(point, fixed["others"])
         full = list(fixed["args"])
         for i in chosen:
             full[i] = parts[f"args[{i}]"]
@@ -260,13 +261,13 @@ def _context(
     params: Any,
     x: Any,
     with_carry: bool,
-) -> diagnosis.Context:
+) -> causes.Context:
     """What a diagnosis may use; nothing of it is computed before a leaf is wrong."""
     net = functions(layer, train)[0] if loss is not None else plain
     y = jax.eval_shape(net, point, fixed)
     y = y[0] if with_carry else y
     array = hasattr(y, "shape")
-    inputs = [trees.leading(leaf) for leaf in jax.tree.leaves(x)] if array else []
+    inputs = [float_trees.leading(leaf) for leaf in jax.tree.leaves(x)] if array else []
     # Of several inputs the one that shares most: a decoder's has its steps, its encoder's has others.
     shared, rank = max(((_shared_axes(axes, y.shape[:-1]), len(axes)) for axes in inputs), default=(0, 0))
     names = _axes(layer, rank)[:shared]
@@ -290,9 +291,9 @@ def _context(
             ways = [alone(at_output(), axis, name, with_carry) for axis, name in enumerate(known)]
             return slices(net, point, fixed, ways)
 
-    return diagnosis.Context(
+    return causes.Context(
         sizes=_sizes(x, y, names),
-        blocks=trees.blocks({"params": params}),
+        blocks=float_trees.blocks({"params": params}),
         axes=names,
         dy=np.asarray(dy[0] if with_carry else dy) if array else None,
         slices=parts,
@@ -340,7 +341,7 @@ def _shared_axes(x: tuple[int, ...], y: tuple[int, ...]) -> int:
 def _sizes(x: Any, dy: Any, names: tuple[str, ...]) -> dict[str, float]:
     """The numbers that gradients are wrongly scaled by: the lengths of axes, and their products."""
     sizes: dict[str, float] = {}
-    inputs = [(trees.text(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path({"x": x})]
+    inputs = [(float_trees.text(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path({"x": x})]
     for name, leaf in [*inputs, ("y", dy)]:
         for k, n in enumerate(getattr(leaf, "shape", ())):
             axis = names[k] if k < len(names) else f"axis {k} of {name}"

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from fnnets.table import format_table
+from fnnets.core.text_table import format_table
 
 AUTODIFF = 1e-11  # bound on the error against autodiff, relative to the gradient's scale
 DIFFERENCES = 1e-7  # bound on the error against central differences, likewise

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnnets import observe
 from fnnets.comparison.report import AUTODIFF
-from fnnets.contract import Layer
-from fnnets.insight.places import Place, has_steps, indices, place_of, time_major
+from fnnets.core import recording
+from fnnets.core.layer import Layer
+from fnnets.core.time_order import has_steps, time_major
+from fnnets.insight.layer_paths import Place, indices, place_of
 from fnnets.insight.trace import stages_of
 
 FLOOR = 1e-2  # a quantity is judged on its own scale, but on at least this share of the largest beside it
@@ -78,7 +79,7 @@ def hand_trace(by_hand: Callable[..., Any], point: Any, fixed: Any, dy: Any) -> 
     """What `observe` records of the derivation's backward pass."""
 
     def run(point: Any, fixed: Any, dy: Any) -> Any:
-        with observe.from_the_top(), observe.recording(True, "gradients") as kept:
+        with recording.from_the_top(), recording.recording(True, "gradients") as kept:
             by_hand(point, fixed, dy)
         return kept
 
@@ -86,16 +87,16 @@ def hand_trace(by_hand: Callable[..., Any], point: Any, fixed: Any, dy: Any) -> 
 
 
 def true_trace(plain: Callable[..., Any], point: Any, fixed: Any, dy: Any) -> dict[str, Any]:
-    """The gradients with respect to the zeros that `observe.probe` offers to add."""
+    """The gradients with respect to the zeros that `recording.probe` offers to add."""
 
     def find(point: Any, fixed: Any) -> Any:
-        with observe.from_the_top(), observe.recording(True, "zeros") as kept:
+        with recording.from_the_top(), recording.recording(True, "zeros") as kept:
             plain(point, fixed)
         return kept
 
     def pull(zeros: Any, point: Any, fixed: Any, dy: Any) -> Any:
         def run(zeros: Any) -> Any:
-            with observe.from_the_top(), observe.probing(zeros):
+            with recording.from_the_top(), recording.probing(zeros):
                 return plain(point, fixed)
 
         return jax.vjp(run, zeros)[1](dy)[0]

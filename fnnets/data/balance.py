@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnnets import checks
-from fnnets.data import _order
+from fnnets.core import checks
+from fnnets.data import sampling
 
 
 def oversample(key: Any, labels: Any, *, classes: int | None = None, size: Any = None) -> jax.Array:
@@ -48,7 +48,7 @@ def oversample(key: Any, labels: Any, *, classes: int | None = None, size: Any =
     order_key, draw_key = jax.random.split(key)
     order, first, count = _classes(order_key, labels, classes)
     place = jnp.broadcast_to(jnp.arange(size), (classes, size))
-    again = _order.drawn(draw_key, classes * size, jnp.repeat(count, size)).reshape(classes, size)
+    again = sampling.drawn(draw_key, classes * size, jnp.repeat(count, size)).reshape(classes, size)
     return order[(first[:, None] + jnp.where(place < count[:, None], place, again)).ravel()]
 
 
@@ -89,11 +89,11 @@ def undersample(key: Any, labels: Any, *, classes: int | None = None, size: Any 
 
 def _counted(who: str, labels: Any, classes: Any, size: Any) -> tuple[jax.Array, int, np.ndarray | None]:
     """The labels, the number of classes, and how many rows each has; None where labels are traced."""
-    labels = _order.checked_labels(who, labels)
+    labels = sampling.checked_labels(who, labels)
     for name, given in (("classes", classes), ("size", size)):
         if given is not None:
             checks.positive(who, **{name: given})
-    if not _order.known(labels):
+    if not sampling.known(labels):
         if classes is None or size is None:
             raise ValueError(
                 f"{who}: under jit, classes and size must be given: they are the result's shape."
@@ -116,6 +116,6 @@ def _counted(who: str, labels: Any, classes: Any, size: Any) -> tuple[jax.Array,
 
 def _classes(key: Any, labels: Any, classes: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The rows class by class, (n,), where each class begins, (C,), and how many rows it has, (C,)."""
-    order = _order.by_class(key, labels)
+    order = sampling.by_class(key, labels)
     ends = jnp.searchsorted(labels[order], jnp.arange(classes + 1))
     return order, ends[:-1], jnp.diff(ends)

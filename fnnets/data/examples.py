@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnnets import checks
+from fnnets.core import checks
 
 
 class Examples(NamedTuple):

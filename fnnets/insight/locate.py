@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnnets import observe
-from fnnets.contract import Layer
-from fnnets.differentiate import plain_equations
+from fnnets.core import recording
+from fnnets.core.layer import Layer
+from fnnets.gradients.custom_derivatives import plain_equations
+from fnnets.insight.layer_paths import Place, indices, place_of
 from fnnets.insight.non_finite import END, Along, NonFinite, Order, Value, Where, first
-from fnnets.insight.places import Place, indices, place_of
 from fnnets.insight.trace import in_blocks, leaves, stages_of
-from fnnets.recurrent.traced import Stepped, Traced
+from fnnets.rnn.step_records import Stepped, Traced
 
 
 def locate_nan(
@@ -111,19 +111,19 @@ def locate_nan(
         values = list(_inputs(given, masks))
         params, x, dy = given["params"], given["x"], given.get("dy")
         mode = {"key": key, "train": train, "mask": mask}
-        with observe.from_the_top(), plain_equations():
-            with observe.recording(True, "values") as kept:
+        with recording.from_the_top(), plain_equations():
+            with recording.recording(True, "values") as kept:
                 y, carry, saved = net.forward(params, x, given.get("carry"), **mode)
-                observe.note("y", y)
-                observe.note("mask", mask)
+                recording.note("y", y)
+                recording.note("mask", mask)
             values += _forward(net, kept, carry)
             if loss is not None:
                 found, dy = _loss(loss, y, given["target"], loss_mask)
                 values += found
             if dy is not None:
-                with observe.recording(True, "values") as back:
+                with recording.recording(True, "values") as back:
                     dparams, dx, dcarry = net.backward(params, saved, dy)
-                    observe.note("dx", dx)
+                    recording.note("dx", dx)
                 values += _backward(net, kept, back, dparams, dcarry)
         return first(values)
 

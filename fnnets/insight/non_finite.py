@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnnets.contract import Static
+from fnnets.core.layer import Static
 
 END = 2**30  # in an order: after everything
 SORTS = ("nan", "inf", "-inf")

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnnets import observe
-from fnnets.contract import Layer
-from fnnets.insight.places import backward_order
-from fnnets.recurrent.traced import Traced
-from fnnets.rules import plain_equations
+from fnnets.core import recording
+from fnnets.core.layer import Layer
+from fnnets.gradients.custom_derivatives import plain_equations
+from fnnets.insight.layer_paths import backward_order
+from fnnets.rnn.step_records import Traced
 
 
 def trace_backward(
@@ -68,10 +68,10 @@ def trace_backward(
     References:
       Werbos, Backpropagation through time, Proc. IEEE 78 (1990).
     """
-    with observe.from_the_top(), plain_equations():
+    with recording.from_the_top(), plain_equations():
         _, _, saved = layer.forward(params, x, carry, key=key, train=train, mask=mask)
-        with observe.recording(True, "gradients") as kept:
-            observe.note("dy", dy)
+        with recording.recording(True, "gradients") as kept:
+            recording.note("dy", dy)
             layer.backward(params, saved, dy, dcarry)
     return named(layer, kept)
 

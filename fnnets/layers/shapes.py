@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
-from fnnets import checks
-from fnnets.contract import Info, Layer, Static, describe, layer, no_params
+from fnnets.core import checks
+from fnnets.core.layer import Info, Layer, Static, describe, layer, no_params
 
 
 def flatten(axes: int) -> Layer:

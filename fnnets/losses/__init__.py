@@ -1,12 +1,12 @@
 """The losses: each its equation, and beside it the gradient derived by hand."""
 
-from fnnets.losses._loss import Loss as Loss
 from fnnets.losses.binary import binary_cross_entropy as binary_cross_entropy
 from fnnets.losses.binary import sigmoid_cross_entropy as sigmoid_cross_entropy
 from fnnets.losses.classification import cross_entropy as cross_entropy
 from fnnets.losses.classification import kl_divergence as kl_divergence
 from fnnets.losses.classification import nll as nll
 from fnnets.losses.classification import softmax_cross_entropy as softmax_cross_entropy
+from fnnets.losses.loss import Loss as Loss
 from fnnets.losses.regression import half_squared_error as half_squared_error
 from fnnets.losses.regression import hinge as hinge
 from fnnets.losses.regression import huber as huber

@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 
-from fnnets import checks
-from fnnets.losses import _logarithm, _targets
-from fnnets.losses._loss import Loss, loss
+from fnnets.core import checks
+from fnnets.losses import logarithm, targets
+from fnnets.losses.loss import Loss, loss
 
 
 def binary_cross_entropy(*, weights: Any = None, label_smoothing: float = 0.0) -> Loss:
@@ -52,17 +52,17 @@ def binary_cross_entropy(*, weights: Any = None, label_smoothing: float = 0.0) -
     here make a weighted mean; PyTorch's `weight=` makes the plain mean of w·e, larger by the mean of w.
     """
     checks.fraction("binary_cross_entropy", "label_smoothing", label_smoothing)
-    info = _targets.describe_weighted(binary_cross_entropy, weights=weights, label_smoothing=label_smoothing)
+    info = targets.describe_weighted(binary_cross_entropy, weights=weights, label_smoothing=label_smoothing)
 
     def equation(q: jax.Array, t: jax.Array) -> jax.Array:
-        return -t * _logarithm.log(q) - (1 - t) * _logarithm.log(1 - q)
+        return -t * logarithm.log(q) - (1 - t) * logarithm.log(1 - q)
 
     def forward(q: jax.Array, t: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         return equation(q, t), (q, t)
 
     def backward(saved: tuple[jax.Array, jax.Array], de: jax.Array) -> jax.Array:
         q, t = saved
-        return de * ((1 - t) * _logarithm.slope_of_log(1 - q) - t * _logarithm.slope_of_log(q))
+        return de * ((1 - t) * logarithm.slope_of_log(1 - q) - t * logarithm.slope_of_log(q))
 
     return loss(
         info,
@@ -72,7 +72,7 @@ def binary_cross_entropy(*, weights: Any = None, label_smoothing: float = 0.0) -
         features="mean",
         examples="mean",
         weights=weights,
-        read_target=_targets.binary(label_smoothing),
+        read_target=targets.binary(label_smoothing),
     )
 
 
@@ -118,7 +118,7 @@ def sigmoid_cross_entropy(*, weights: Any = None, label_smoothing: float = 0.0) 
     of w.
     """
     checks.fraction("sigmoid_cross_entropy", "label_smoothing", label_smoothing)
-    info = _targets.describe_weighted(sigmoid_cross_entropy, weights=weights, label_smoothing=label_smoothing)
+    info = targets.describe_weighted(sigmoid_cross_entropy, weights=weights, label_smoothing=label_smoothing)
 
     def equation(z: jax.Array, t: jax.Array) -> jax.Array:
         return t * jax.nn.softplus(-z) + (1 - t) * jax.nn.softplus(z)
@@ -138,5 +138,5 @@ def sigmoid_cross_entropy(*, weights: Any = None, label_smoothing: float = 0.0) 
         features="mean",
         examples="mean",
         weights=weights,
-        read_target=_targets.binary(label_smoothing),
+        read_target=targets.binary(label_smoothing),
     )

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnnets import checks
-from fnnets.contract import Info, describe
-from fnnets.losses import _logarithm, _targets
-from fnnets.losses._loss import Loss, loss, of_either
+from fnnets.core import checks
+from fnnets.core.layer import Info, describe
+from fnnets.losses import logarithm, targets
+from fnnets.losses.loss import Loss, loss, of_either
 
 
 def cross_entropy(
@@ -62,19 +62,19 @@ def cross_entropy(
     Keras takes probabilities by default, makes them sum to 1 and clips them at 1e-7.
     """
     checks.fraction("cross_entropy", "label_smoothing", label_smoothing)
-    info = _targets.describe_weighted(
+    info = targets.describe_weighted(
         cross_entropy, weights=weights, label_smoothing=label_smoothing, ignore_label=ignore_label
     )
 
     def equation(q: jax.Array, t: jax.Array) -> jax.Array:
-        return -t * _logarithm.log(q)
+        return -t * logarithm.log(q)
 
     def forward(q: jax.Array, t: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         return equation(q, t), (q, t)
 
     def backward(saved: tuple[jax.Array, jax.Array], de: jax.Array) -> jax.Array:
         q, t = saved
-        return -de * t * _logarithm.slope_of_log(q)
+        return -de * t * logarithm.slope_of_log(q)
 
     return loss(
         info,
@@ -84,7 +84,7 @@ def cross_entropy(
         features="sum",
         examples="mean",
         weights=weights,
-        read_target=_targets.classes(weights, label_smoothing, ignore_label),
+        read_target=targets.classes(weights, label_smoothing, ignore_label),
     )
 
 
@@ -127,7 +127,7 @@ def nll(*, weights: Any = None, label_smoothing: float = 0.0, ignore_label: int 
     smoothing, ignores −100 by default, raises on a label outside [0, C) and gives NaN where no example counts.
     """
     checks.fraction("nll", "label_smoothing", label_smoothing)
-    info = _targets.describe_weighted(
+    info = targets.describe_weighted(
         nll, weights=weights, label_smoothing=label_smoothing, ignore_label=ignore_label
     )
 
@@ -148,7 +148,7 @@ def nll(*, weights: Any = None, label_smoothing: float = 0.0, ignore_label: int 
         features="sum",
         examples="mean",
         weights=weights,
-        read_target=_targets.classes(weights, label_smoothing, ignore_label),
+        read_target=targets.classes(weights, label_smoothing, ignore_label),
     )
 
 
@@ -171,19 +171,19 @@ def _of_labels(info: Info, ignore_label: int | None) -> Loss:
 
     def equation(z: jax.Array, label: jax.Array) -> jax.Array:
         largest, _, total = shifted(z)
-        of_label, known = _targets.look_up(z, label)
+        of_label, known = targets.look_up(z, label)
         return known * (jnp.log(total) + largest - of_label)
 
     def forward(z: jax.Array, label: jax.Array) -> tuple[jax.Array, OfLabels]:
         largest, powers, total = shifted(z)
-        of_label, known = _targets.look_up(z, label)
+        of_label, known = targets.look_up(z, label)
         log_p = known * (of_label - largest - jnp.log(total))
         return -log_p, OfLabels(label, log_p, powers, total)
 
     def backward(saved: OfLabels, de: jax.Array) -> jax.Array:
         label, log_p, powers, total = saved
         dy = powers * (jnp.where(jnp.isnan(log_p), jnp.nan, de) / total)
-        return _targets.put(dy, label, de * jnp.expm1(log_p))
+        return targets.put(dy, label, de * jnp.expm1(log_p))
 
     return loss(
         info,
@@ -192,7 +192,7 @@ def _of_labels(info: Info, ignore_label: int | None) -> Loss:
         backward,
         features="sum",
         examples="mean",
-        read_target=_targets.column(ignore_label),
+        read_target=targets.column(ignore_label),
     )
 
 
@@ -247,7 +247,7 @@ def softmax_cross_entropy(
     gives the terms of single examples; one of its two functions takes labels.
     """
     checks.fraction("softmax_cross_entropy", "label_smoothing", label_smoothing)
-    info = _targets.describe_weighted(
+    info = targets.describe_weighted(
         softmax_cross_entropy, weights=weights, label_smoothing=label_smoothing, ignore_label=ignore_label
     )
 
@@ -271,7 +271,7 @@ def softmax_cross_entropy(
         features="sum",
         examples="mean",
         weights=weights,
-        read_target=_targets.classes(weights, label_smoothing, ignore_label),
+        read_target=targets.classes(weights, label_smoothing, ignore_label),
     )
     if weights is not None or label_smoothing:
         return of_distributions

@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from fnnets.contract import describe
-from fnnets.losses._loss import Loss, loss
+from fnnets.core.layer import describe
+from fnnets.losses.loss import Loss, loss
 
 
 def half_squared_error() -> Loss:

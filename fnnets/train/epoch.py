@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnnets.contract import Layer
-from fnnets.data import Examples, batches
-from fnnets.insight.places import examples_first
-from fnnets.losses import Loss
+from fnnets.core.layer import Layer
+from fnnets.core.time_order import examples_first
+from fnnets.data import batches
+from fnnets.data.examples import Examples
+from fnnets.losses.loss import Loss
 from fnnets.train import rows as r
-from fnnets.train.early_stopping import EarlyStopping
-from fnnets.train.evaluate import Metric, scores
+from fnnets.train.evaluation import Metric, scores
 from fnnets.train.state import State, order_key
 from fnnets.train.step import plain_step
+from fnnets.train.stopping import EarlyStopping
 
 
 class Setting(NamedTuple):

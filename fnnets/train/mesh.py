@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from fnnets import checks, leaves
+from fnnets.core import checks
+from fnnets.saving import leaves
 
 
 def checked_mesh(who: str, mesh: Any) -> Mesh:

@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from fnnets import leaves
-from fnnets.data import Examples
-from fnnets.train.checkpoints import Checkpoints, kinds, rebuilt
+from fnnets.data.examples import Examples
+from fnnets.saving import leaves
+from fnnets.saving.checkpoint_folder import Checkpoints, kinds, rebuilt
+from fnnets.saving.storage import CheckpointError
 from fnnets.train.epoch import Held, History, Progress, Setting
-from fnnets.train.storage import CheckpointError
 
 SAMPLE = 256  # values of each array of the data that are compared
 GOLDEN = (5**0.5 - 1) / 2  # its multiples fall evenly into an array, whatever the array's axes are

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnnets.combinators import _children as c
-from fnnets.contract import Layer, keep_stats
-from fnnets.data import Examples
+from fnnets.core import masks
+from fnnets.core.layer import Layer, keep_stats
+from fnnets.data.examples import Examples
 
 
 def only(net: Layer, params: Any, batch: Examples, rows: Any) -> Examples:
@@ -28,7 +28,7 @@ def only(net: Layer, params: Any, batch: Examples, rows: Any) -> Examples:
     if mask is not None:
         mask = jax.tree.map(lambda own: own & spread(rows, own.shape), mask)
     elif net.update_stats is not keep_stats:
-        mask = jax.tree.map(lambda x: spread(rows, c.mask_shape(x)), batch.x)
+        mask = jax.tree.map(lambda x: spread(rows, masks.mask_shape(x)), batch.x)
     return batch._replace(mask=mask, loss_mask=loss_mask)
 
 

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from fnnets.data import Examples, take
-from fnnets.data.examples import number
+from fnnets.data.examples import Examples, number, take
 from fnnets.train import mesh as m
 from fnnets.train.epoch import Held, Progress, Setting, Source
 from fnnets.train.rows import spread

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnnets import checks, leaves
-from fnnets.contract import Layer
-from fnnets.parameters import trainable
+from fnnets.core import checks
+from fnnets.core.layer import Layer
+from fnnets.core.parameters import trainable
+from fnnets.saving import leaves
 
 # What the training's key is folded in with: 0 for the params, 4·e + 1 for the batches of epoch e, 4·i + 2 for what step
 # i draws, 3 for a bootstrap of the data.

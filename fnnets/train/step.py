@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fnnets import checks
-from fnnets.contract import Layer, keep_stats
-from fnnets.data import Examples
-from fnnets.differentiate import value_and_grad_by_hand
+from fnnets.core import checks
+from fnnets.core.layer import Layer, keep_stats
+from fnnets.data.examples import Examples
+from fnnets.gradients import value_and_grad_by_hand
 from fnnets.train.state import State, draw_key, joined, trained
 
 Gradient = Literal["hand", "autodiff"]

@@ -1,18 +1,18 @@
 """The updaters: each its rule, and each an optax GradientTransformation."""
 
-from fnnets.updaters.adadelta import AdadeltaState as AdadeltaState
-from fnnets.updaters.adadelta import adadelta as adadelta
-from fnnets.updaters.adagrad import AdagradState as AdagradState
-from fnnets.updaters.adagrad import adagrad as adagrad
-from fnnets.updaters.adam import AdamState as AdamState
-from fnnets.updaters.adam import adam as adam
-from fnnets.updaters.adamw import adamw as adamw
-from fnnets.updaters.momentum import MomentumState as MomentumState
-from fnnets.updaters.momentum import momentum as momentum
-from fnnets.updaters.nesterov import nesterov as nesterov
-from fnnets.updaters.newton import NewtonState as NewtonState
-from fnnets.updaters.newton import newton as newton
-from fnnets.updaters.rmsprop import RMSpropState as RMSpropState
-from fnnets.updaters.rmsprop import rmsprop as rmsprop
-from fnnets.updaters.sgd import SGDState as SGDState
-from fnnets.updaters.sgd import sgd as sgd
+from fnnets.updaters._adadelta import AdadeltaState as AdadeltaState
+from fnnets.updaters._adadelta import adadelta as adadelta
+from fnnets.updaters._adagrad import AdagradState as AdagradState
+from fnnets.updaters._adagrad import adagrad as adagrad
+from fnnets.updaters._adam import AdamState as AdamState
+from fnnets.updaters._adam import adam as adam
+from fnnets.updaters._adamw import adamw as adamw
+from fnnets.updaters._momentum import MomentumState as MomentumState
+from fnnets.updaters._momentum import momentum as momentum
+from fnnets.updaters._nesterov import nesterov as nesterov
+from fnnets.updaters._newton import NewtonState as NewtonState
+from fnnets.updaters._newton import newton as newton
+from fnnets.updaters._rmsprop import RMSpropState as RMSpropState
+from fnnets.updaters._rmsprop import rmsprop as rmsprop
+from fnnets.updaters._sgd import SGDState as SGDState
+from fnnets.updaters._sgd import sgd as sgd

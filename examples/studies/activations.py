@@ -1,0 +1,124 @@
+"""Every activation and its derivative, drawn: `python examples/studies/activations.py`.
+
+The curve is the layer's `apply`, the derivative its `backward`: backward maps dy = ∂E/∂y to dx = dy ⊙ f'(x),
+so with dy = 1 it gives f' itself. Each derivative by hand is held against `jax.grad` of the curve on the way.
+
+What to look for:
+
+- sigmoid, tanh and hard_sigmoid are flat on both sides: f' → 0, and whatever is multiplied by it vanishes.
+  For sigmoid f' is at most 1/4, so ten of them in a chain shrink a gradient at least a millionfold.
+- relu and its relatives have f' = 1 on the positive side. relu's is 0 on the other, where a unit can
+  die; leaky_relu, prelu and elu keep a little slope there.
+- softmax and log_softmax work on a whole vector; shown is the first output for the logits (x, 0): softmax of
+  two is a sigmoid of their difference.
+
+`--quick` draws with fewer points; `--out DIR` says where the picture goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from support.common import BLUE, GREY, ORANGE, options, picture, progress, run, table
+
+import fnnets as fn
+
+ACTIVATIONS = (
+    fn.identity(), fn.sigmoid(), fn.hard_sigmoid(), fn.tanh(), fn.softplus(),
+    fn.relu(), fn.leaky_relu(0.1), fn.prelu(), fn.elu(), fn.selu(),
+    fn.silu(), fn.gelu(), fn.gelu(approximate=True), fn.softmax(), fn.log_softmax(),
+)  # fmt: skip
+
+
+class Curve(NamedTuple):
+    """An activation at the points x."""
+
+    name: str
+    y: np.ndarray
+    slope: np.ndarray  # f'(x), by hand
+    error: float  # the largest difference from jax.grad
+
+
+def curve(activation: fn.Layer, x: np.ndarray) -> Curve:
+    """The activation's values at x, and its derivative by hand, which must be what `jax.grad` gives."""
+    whole = of_vectors(activation)
+
+    def given(x: jax.Array) -> jax.Array:
+        return jnp.stack([x, jnp.zeros_like(x)], axis=-1) if whole else x
+
+    def shown(y: jax.Array) -> jax.Array:
+        return y[..., 0] if whole else y
+
+    @jax.jit
+    def computed(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        params = activation.init(jax.random.key(0), given(x))
+        y, _, saved = activation.forward(params, given(x))
+        dy = jnp.zeros_like(y).at[..., 0].set(1) if whole else jnp.ones_like(y)
+        _, dx, _ = activation.backward(params, saved, dy)
+        by_autodiff = jax.vmap(jax.grad(lambda x: shown(activation.apply(params, given(x)))))(x)
+        return shown(y), shown(dx), by_autodiff
+
+    y, slope, by_autodiff = map(np.asarray, computed(x))
+    np.testing.assert_allclose(slope, by_autodiff, rtol=1e-12, atol=1e-12, err_msg=repr(activation))
+    return Curve(title(activation), y, slope, float(np.abs(slope - by_autodiff).max()))
+
+
+def of_vectors(activation: fn.Layer) -> bool:
+    """Whether the activation's outputs depend on more than one input."""
+    return activation.info.name in ("softmax", "log_softmax")
+
+
+def title(activation: fn.Layer) -> str:
+    """The activation as it is written, without empty parentheses."""
+    return repr(activation).removesuffix("()") + (" of (x, 0)" if of_vectors(activation) else "")
+
+
+def draw(figure: Any, x: np.ndarray, curves: Sequence[Curve]) -> None:
+    """A grid of small pictures, all to the same scale, so that slopes can be compared by eye."""
+    panels = figure.subplots(3, 5, sharex=True, sharey=True)
+    for axes, found in zip(panels.flat, curves, strict=True):
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        axes.axvline(0, color=GREY, linewidth=0.8)
+        axes.plot(x, found.y, color=BLUE, label="f(x)")
+        axes.plot(x, broken_at_jumps(found.slope), color=ORANGE, linewidth=1.5, label="f'(x), by hand")
+        axes.set_title(found.name, family="monospace", fontsize=9)
+    panels[0, 0].set(xlim=(-5, 5), ylim=(-2.2, 3.2), xticks=(-4, -2, 0, 2, 4), yticks=(-2, -1, 0, 1, 2, 3))
+    for axes in panels[-1]:
+        axes.set_xlabel("x")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=12)
+
+
+def broken_at_jumps(slope: np.ndarray) -> np.ndarray:
+    """The derivative with a gap where it jumps: at a kink there is none, and no line belongs there."""
+    jump = np.abs(np.diff(slope, append=slope[-1])) > 0.1
+    return np.where(jump, np.nan, slope)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draws every curve and prints a few of its numbers."""
+    chosen = options(__doc__, argv)
+    x = np.linspace(-5, 5, 201 if chosen.quick else 2001)
+    with jax.enable_x64(True):
+        curves = [curve(activation, x) for activation in progress(ACTIVATIONS, "curves")]
+
+    def at(values: np.ndarray, point: float) -> str:
+        return f"{np.interp(point, x, values):z.4f}"
+
+    print("f(x), and f'(x) by hand\n")
+    rows = [
+        (c.name, *(at(c.y, p) for p in (-5, 0, 5)), *(at(c.slope, p) for p in (-5, 0, 5)), f"{c.error:.0e}")
+        for c in curves
+    ]
+    print(table(("", "f(-5)", "f(0)", "f(5)", "f'(-5)", "f'(0)", "f'(5)", "off jax.grad"), rows))
+    with picture(chosen.out / "activations.png", 13, 7.5) as figure:
+        draw(figure, x, curves)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

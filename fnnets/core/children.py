@@ -1,0 +1,84 @@
+"""What every combinator does for its children: keys, masks, and sums over the paths of a gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnnets.core import checks, recording
+from fnnets.core.layer import Layer, keep_stats
+
+
+def child_key(key: Any, i: Any) -> Any:
+    """Child i's key. By `fold_in`, so that appending a layer changes no earlier draw."""
+    return None if key is None else jax.random.fold_in(key, i)
+
+
+def apply_child(
+    parent: Any, i: int, layer: Layer, params: Any, x: Any, *, key: Any, train: bool, mask: Any
+) -> Any:
+    """Child i's output, shown to whoever observes."""
+    with recording.child(parent, i, layer):
+        return recording.seen(layer, x, layer.apply(params, x, key=key, train=train, mask=mask), mask)
+
+
+def forward_child(
+    parent: Any, i: int, layer: Layer, params: Any, x: Any, carry: Any, *, key: Any, train: bool, mask: Any
+) -> Any:
+    """Child i's (y, carry, saved), y shown to whoever observes."""
+    with recording.child(parent, i, layer):
+        y, carry, saved = layer.forward(params, x, carry, key=key, train=train, mask=mask)
+        return recording.seen(layer, x, y, mask), carry, saved
+
+
+def backward_child(parent: Any, i: int, layer: Layer, params: Any, saved: Any, dy: Any, dcarry: Any) -> Any:
+    """Child i's (dparams, dx, dcarry); its dy is shown to whoever observes."""
+    with recording.child(parent, i, layer):
+        if recording.records("gradients", "values"):
+            recording.note("dy", dy)
+        dparams, dx, dcarry = layer.backward(params, saved, dy, dcarry)
+        if recording.records("values"):
+            recording.note("dx", dx)
+        return dparams, dx, dcarry
+
+
+def one_each(who: Any, carry: Any, n: int) -> list[Any]:
+    """The carries of n children, in a list to be written to; None stands for one None each."""
+    if carry is None:
+        return [None] * n
+    checks.count(who, "carry", carry, n)
+    return list(carry)
+
+
+def all_or_none(carries: list[Any]) -> Any:
+    """The children's carries as one: None where no child has any."""
+    return None if all(carry is None for carry in carries) else tuple(carries)
+
+
+def fitted_carry(who: Any, carry: Any, like: Any, given: str) -> Any:
+    """A carry in the structure and the dtypes of another: leaf by leaf, in their order.
+
+    So an encoder's carry fits a decoder that has more layers, if those have no carry.
+    """
+    leaves, wanted = jax.tree.leaves(carry), jax.tree.leaves(like)
+    shapes = [jnp.shape(leaf) for leaf in leaves], [leaf.shape for leaf in wanted]
+    if shapes[0] != shapes[1]:
+        got, expected = (", ".join(map(checks.shape_text, each)) or "none" for each in shapes)
+        raise ValueError(
+            f"{who}: {given} must hold arrays of the shapes {expected}, got {got}; the recurrent layers on both "
+            "sides need the same kind, width and batch axes."
+        )
+    leaves = [jnp.asarray(leaf, target.dtype) for leaf, target in zip(leaves, wanted, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def add(first: Any, second: Any) -> Any:
+    """The sum of two gradients of one input; None stays None."""
+    return jax.tree.map(jnp.add, first, second)
+
+
+def any_stats(children: tuple[Layer, ...]) -> bool:
+    """Whether a child has moving statistics."""
+    return any(child.update_stats is not keep_stats for child in children)

@@ -1,0 +1,210 @@
+"""The contract: a layer is a named tuple of pure functions, and its gradient by hand is two of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+
+from fnnets.core import checks
+
+Params = Any
+Saved = Any
+Carry = Any
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Static:
+    """A hashable value that rides in `saved` without being an array: a shape, a dtype.
+
+    A pytree node without leaves, so that it crosses jit, vmap and scan unchanged. Inside
+    `vmap` it holds the shape that one example sees, which is what the backward needs there.
+    """
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is known of a layer before it runs: read by errors, `summary`, reports and pictures.
+
+    Args:
+      name: the factory's name, such as `dense`.
+      settings: the factory's arguments by name.
+      children: the layers that this one calls, in the order of their params.
+      label: how the layer is written in code, such as `dense(8, use_bias=False)`.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
+    children: tuple[Layer, ...] = ()
+    label: str = ""
+
+    def __str__(self) -> str:
+        """The layer in an error: in full, but for networks, which can be long."""
+        return f"{self.name}(…)" if self.children else self.label or self.name
+
+
+class Layer(NamedTuple):
+    """A layer: pure functions of its parameters and its input, with the gradient derived by hand.
+
+    `y = apply(params, x)` is the textbook equation. `forward` computes the same `y` and keeps
+    in `saved` what the derivation needs; `backward` is that derivation: from dy, the gradient
+    of a scalar E with respect to y, it gives dparams and dx.
+
+    Attributes:
+      init: `(key, x) -> params`; x is an array or a `jax.ShapeDtypeStruct` (or a pytree of them).
+      apply: `(params, x, *, key=None, train=False, mask=None) -> y`.
+      forward: `(params, x, carry=None, *, key=None, train=False, mask=None) -> (y, carry, saved)`.
+      backward: `(params, saved, dy, dcarry=None) -> (dparams, dx, dcarry)`; dx is None where x
+        holds integers.
+      update_stats: `(params, saved) -> params` with the moving statistics of this batch taken in.
+      info: the layer's name, settings and children.
+      tangent: optional, forward mode by hand: `(params, saved, dparams, dx, dcarry=None) -> (dy, dcarry)`. Here d∗
+        is a change of ∗, and dy what changes of params, x and the first carry make of y, to first order; the same
+        linear map as `backward`, in the other direction. None where a layer does not offer it.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> net = fn.dense(3)
+      >>> params = net.init(jax.random.key(0), jnp.ones((4, 2)))
+      >>> net.apply(params, jnp.ones((4, 2))).shape
+      (4, 3)
+      >>> y, carry, saved = net.forward(params, jnp.ones((4, 2)))
+      >>> dparams, dx, dcarry = net.backward(params, saved, jnp.ones((4, 3)))
+      >>> dparams.w.shape, dx.shape
+      ((2, 3), (4, 2))
+    """
+
+    init: Callable[..., Params]
+    apply: Callable[..., Any]
+    forward: Callable[..., tuple[Any, Carry, Saved]]
+    backward: Callable[..., tuple[Params, Any, Carry]]
+    update_stats: Callable[[Params, Saved], Params]
+    info: Info
+    tangent: Callable[..., tuple[Any, Carry]] | None = None
+
+    def __repr__(self) -> str:
+        return self.info.label or self.info.name
+
+
+def no_params(key: Any, x: Any) -> tuple[()]:
+    """The `init` of a layer that learns nothing."""
+    del key, x
+    return ()
+
+
+def keep_stats(params: Params, saved: Saved) -> Params:
+    """The `update_stats` of a layer that has no moving statistics."""
+    del saved
+    return params
+
+
+def describe(factory: Callable[..., Any], *, children: tuple[Layer, ...] = (), **settings: Any) -> Info:
+    """The Info of what `factory` builds: required arguments are shown bare, others where they were changed."""
+    shown = [repr(child) for child in children]
+    for name, value in settings.items():
+        default = inspect.signature(factory).parameters[name].default
+        if default is inspect.Parameter.empty:
+            shown.append(repr(value))
+        elif not callable(value) and value != default:
+            shown.append(f"{name}={value!r}")
+    return Info(factory.__name__, settings, children, f"{factory.__name__}({', '.join(shown)})")
+
+
+def layer(
+    init: Callable[..., Params],
+    apply: Callable[..., Any],
+    forward: Callable[..., tuple[Any, Saved]],
+    backward: Callable[[Params, Saved, Any], tuple[Params, Any]],
+    *,
+    tangent: Callable[[Params, Saved, Params, Any], Any] | None = None,
+    name: str | Info = "layer",
+) -> Layer:
+    """Makes a `Layer` of four short functions, for a layer with no carry and no moving statistics.
+
+    Formula: with y = apply(params, x) and E a scalar, backward maps dy = ∂E/∂y to
+    dparams = ∂E/∂params and dx = ∂E/∂x.
+
+    Args:
+      init: `(key, x) -> params`.
+      apply: `(params, x) -> y`, the plain equation.
+      forward: `(params, x) -> (y, saved)`, the same y and what `backward` needs.
+      backward: `(params, saved, dy) -> (dparams, dx)`, trees of the shapes of params and x.
+        apply and forward may also name `key`, `train` or `mask` as keyword arguments; those
+        that they name are passed on. saved is a tree of arrays; a shape, a string or whatever is no array
+        goes in as `fn.Static(value)`.
+      tangent: optional, `(params, saved, dparams, dx) -> dy`: what changes dparams and dx make of y.
+      name: what errors and tables call the layer; an `Info` where there are settings to show.
+
+    Returns:
+      The `Layer`. A NamedTuple of params may name the equal blocks of a field's last axis in a class
+      attribute, `blocks = {"w": ("value", "gate")}`: a report then calls them by these names.
+
+    Raises:
+      TypeError: forward or backward return something else than a pair, or a carry is passed in.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> scale = fn.layer(
+      ...     init=lambda key, x: jnp.ones(x.shape[-1]),
+      ...     apply=lambda a, x: a * x,
+      ...     forward=lambda a, x: (a * x, x),
+      ...     backward=lambda a, x, dy: ((dy * x).sum(0), dy * a),
+      ...     name="scale",
+      ... )
+      >>> x = jax.random.normal(jax.random.key(1), (4, 3))
+      >>> fn.compare(scale, scale.init(jax.random.key(0), x), x).ok
+      True
+    """
+    info = name if isinstance(name, Info) else Info(name)
+    apply_mode, forward_mode = _modes(apply), _modes(forward)
+
+    def lifted_apply(
+        params: Params, x: Any, *, key: Any = None, train: bool = False, mask: Any = None
+    ) -> Any:
+        given = {"key": key, "train": train, "mask": mask}
+        return apply(params, x, **{mode: given[mode] for mode in apply_mode})
+
+    def lifted_forward(
+        params: Params, x: Any, carry: Carry = None, *, key: Any = None, train: bool = False, mask: Any = None
+    ) -> tuple[Any, Carry, Saved]:
+        checks.no_carry(info, carry)
+        given = {"key": key, "train": train, "mask": mask}
+        y, saved = checks.pair(
+            info, "forward", "(y, saved)", forward(params, x, **{mode: given[mode] for mode in forward_mode})
+        )
+        return y, None, saved
+
+    def lifted_backward(
+        params: Params, saved: Saved, dy: Any, dcarry: Carry = None
+    ) -> tuple[Params, Any, Carry]:
+        checks.no_carry(info, dcarry)
+        dparams, dx = checks.pair(info, "backward", "(dparams, dx)", backward(params, saved, dy))
+        return dparams, dx, None
+
+    def lifted_tangent(
+        params: Params, saved: Saved, dparams: Params, dx: Any, dcarry: Carry = None
+    ) -> tuple[Any, Carry]:
+        checks.no_carry(info, dcarry)
+        assert tangent is not None
+        return tangent(params, saved, dparams, dx), None
+
+    functions = (lifted_apply, lifted_forward, lifted_backward, keep_stats, info)
+    return named(Layer(init, *functions, tangent=None if tangent is None else lifted_tangent))
+
+
+def named(layer: Layer) -> Layer:
+    """Names a layer's functions after it, so that Python's own errors (a misspelt keyword) say whose they are."""
+    for function in ("apply", "forward", "backward"):
+        getattr(layer, function).__qualname__ = f"{layer.info}.{function}"
+    return layer
+
+
+def _modes(function: Callable[..., Any]) -> tuple[str, ...]:
+    parameters = inspect.signature(function).parameters
+    return tuple(mode for mode in ("key", "train", "mask") if mode in parameters)

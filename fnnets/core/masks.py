@@ -1,0 +1,81 @@
+"""Masks: which steps and places count, and what stands in the others reaches nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnnets.core import checks
+
+
+def mask_shape(x: Any) -> tuple[int, ...]:
+    """The shape of a mask for x: without the features, which integers (ids) have not."""
+    return x.shape if jnp.issubdtype(x.dtype, jnp.integer) else x.shape[:-1]
+
+
+def time_axis(who: Any, x: Any, name: str = "x") -> int:
+    """The time axis of x: its last, behind which floats have one of features."""
+    x = checks.array(who, x, name)
+    features = x.ndim - len(mask_shape(x))
+    checks.rank(who, x, 1 + features, name)
+    return -1 - features
+
+
+def zero_padding(who: Any, x: Any, mask: Any) -> Any:
+    """x with 0 wherever the mask is False, so that what stands there (NaN too) reaches no product."""
+    if mask is None:
+        return x
+    if not same_structure(x, mask):
+        raise ValueError(
+            f"{who}: mask must have the structure of x, {jax.tree.structure(x)}, got {type(mask).__name__}; "
+            "give each input its own mask, an array of bools."
+        )
+
+    def clean(x: Any, mask: Any) -> Any:
+        mask = checks.bools(who, mask)
+        checks.same_shape(who, "mask", mask.shape, mask_shape(x), "one bool for each step of x.")
+        return hide(x, mask)
+
+    return jax.tree.map(clean, x, mask)
+
+
+def hide(x: Any, mask: Any) -> Any:
+    """x where the mask (with as many axes, or fewer) is True, 0 elsewhere."""
+    return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, jnp.zeros((), x.dtype))
+
+
+def hide_gradient(dx: Any, mask: Any) -> Any:
+    """dx behind `zero_padding`: what stood in the padding was not used. None (integers) stays None."""
+    if mask is None or dx is None:
+        return dx
+    structure: Any = jax.tree.structure(mask)
+    parts = structure.flatten_up_to(dx)
+    return structure.unflatten(
+        [None if dx is None else hide(dx, m) for dx, m in zip(parts, jax.tree.leaves(mask), strict=True)]
+    )
+
+
+def fitting_mask(who: Any, x: Any, mask: Any) -> Any:
+    """The mask for the next child: itself while it fits x, None once its time axis (or its places) are reduced away."""
+    if mask is None:
+        return None
+    if not same_structure(x, mask):
+        return None  # several inputs were merged into one
+    for leaf, part in zip(jax.tree.leaves(x), jax.tree.leaves(mask), strict=True):
+        if mask_shape(leaf) == part.shape:
+            continue
+        if leaf.shape[:-1] == part.shape[: leaf.ndim - 1]:
+            return None
+        raise ValueError(
+            f"{who}: mask of shape {checks.shape_text(part.shape)} does not fit an input of shape "
+            f"{checks.shape_text(leaf.shape)}; a layer in between changed the time axis, so split the network there."
+        )
+    return mask
+
+
+def same_structure(first: Any, second: Any) -> bool:
+    """Whether two trees have the same structure."""
+    structure: Any = jax.tree.structure(first)
+    return bool(structure == jax.tree.structure(second))

@@ -1,0 +1,76 @@
+"""Characters as numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fnnets.core import checks
+
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # stands for every character that was not learned
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The characters that are known; an id is a place in `symbols`.
+
+    Attributes:
+      symbols: every character once; the first, of id 0, stands for all unknown ones.
+
+    Example:
+      >>> import fnnets as fn
+      >>> known = fn.data.vocabulary("banana")
+      >>> len(known), known.encode("band").tolist(), known.decode([2, 1, 0])
+      (4, [2, 1, 3, 0], 'ba\ufffd')
+    """
+
+    symbols: str
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def encode(self, text: str) -> np.ndarray:
+        """The ids of a text's characters, (len(text),) int32 in NumPy."""
+        known, points = _points(self.symbols[1:]), _points(text)
+        if not len(known):
+            return np.zeros(len(points), np.int32)
+        places = np.searchsorted(known, points).clip(max=len(known) - 1)
+        return np.where(known[places] == points, places + 1, 0).astype(np.int32)
+
+    def decode(self, ids: Any) -> str:
+        """The text of ids (…), in their order; U+FFFD stands for what was unknown."""
+        return "".join(self.symbols[i] for i in np.asarray(ids).ravel())
+
+
+def vocabulary(text: str, *, least: int = 1, largest: int | None = None) -> Vocabulary:
+    """The characters of a text, to be learned from the training part alone.
+
+    Args:
+      text: what is learned from.
+      least: a character that comes less often is unknown.
+      largest: how many characters are known at most, the commonest of them; by default all.
+
+    Returns:
+      A `Vocabulary`: the unknown character, then the known ones in the order of their code points.
+
+    Raises:
+      ValueError: least or largest is below 1.
+
+    Example:
+      >>> import fnnets as fn
+      >>> fn.data.vocabulary("banana", least=2).symbols[1:]
+      'an'
+    """
+    checks.positive("vocabulary", least=least, **({} if largest is None else {"largest": largest}))
+    seen, counts = np.unique(_points(text), return_counts=True)
+    counts[seen == ord(UNKNOWN)] = 0
+    common = np.argsort(-counts, kind="stable")[:largest]
+    known = np.sort(seen[common[counts[common] >= least]])
+    return Vocabulary(UNKNOWN + "".join(map(chr, known)))
+
+
+def _points(text: str) -> np.ndarray:
+    """The code points of a text."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)

@@ -1,0 +1,125 @@
+"""Networks differentiated by their backward: inside jax's own transformations, or with no autodiff at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from fnnets.core import checks
+from fnnets.core.layer import Carry, Layer, Params, Saved, named
+from fnnets.core.parameters import with_fixed_stats
+from fnnets.gradients.custom_derivatives import are_plain, plain_forward
+from fnnets.gradients.custom_derivatives import rules as rules_of
+
+
+def by_hand(layer: Layer) -> Layer:
+    """The same layer, whose `apply` and `forward` are differentiated by its own `backward`.
+
+    Formula: y = apply(params, x) as before. With J = ∂y/∂(params, x), reverse mode (`jax.vjp`) computes Jᵀ·dy by
+    backward(params, saved, dy), and forward mode (`jax.jvp`) J·ẋ of the plain equations.
+
+    Args:
+      layer: any layer or network; a network is differentiated as a whole.
+
+    Returns:
+      A `Layer` for every transformation of jax, in any order: `grad`, `vjp`, `jvp`, `linearize`, `jacfwd`, `jacrev`,
+      `hessian`, `vmap`, `jit`, `scan`, `checkpoint`, `shard_map`, `eval_shape`. `saved` and the statistics carry
+      no gradient. Reverse mode runs the backward once, and compiles to what a `jax.custom_vjp` would. Second
+      derivatives differentiate `forward` and `backward` by autodiff; at a kink, such as relu's at 0, and where
+      maxima tie they are autodiff's of the plain equations. Under `vmap` the gradient of params that all examples
+      share is summed inside the backward. What `linearize` gives evaluates the plain equations at each call.
+
+    Raises:
+      ValueError: `backward` gives a gradient whose structure or shapes are not those of params, x and the carry.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> net = fn.by_hand(fn.serial(fn.dense(3), fn.tanh()))
+      >>> x = jnp.ones((4, 2))
+      >>> params = net.init(jax.random.key(0), x)
+      >>> grads = jax.grad(lambda params: net.apply(params, x).sum())(params)
+      >>> grads[0].w.shape
+      (2, 3)
+      >>> y, dy = jax.jvp(lambda x: net.apply(params, x), (x,), (jnp.ones_like(x),))
+      >>> dy.shape
+      (4, 3)
+
+    Differences: a function with a `jax.custom_vjp` refuses `jax.jvp`, `jacfwd` and `hessian`.
+    """
+    info = layer.info
+    rules = rules_of(layer, False), rules_of(layer, True)
+
+    def apply(params: Params, x: Any, *, key: Any = None, train: bool = False, mask: Any = None) -> Any:
+        checks.static_bool(info, train)
+        if are_plain():
+            return layer.apply(params, x, key=key, train=train, mask=mask)
+        return rules[train].apply(with_fixed_stats(params), x, key, mask)
+
+    def forward(
+        params: Params, x: Any, carry: Carry = None, *, key: Any = None, train: bool = False, mask: Any = None
+    ) -> tuple[Any, Carry, Saved]:
+        checks.static_bool(info, train)
+        if are_plain():
+            return layer.forward(params, x, carry, key=key, train=train, mask=mask)
+        y, carry, saved = rules[train].forward(with_fixed_stats(params), x, carry, key, mask)
+        return y, carry, jax.lax.stop_gradient(saved)
+
+    return named(layer._replace(apply=apply, forward=forward))
+
+
+class Aux(NamedTuple):
+    """What `value_and_grad_by_hand` gives beside the value."""
+
+    y: Any  # the network's output
+    carry: Carry  # what a sequence hands on; None without recurrent layers
+    saved: Saved  # for `update_stats`
+
+
+def value_and_grad_by_hand(layer: Layer, loss: Any) -> Callable[..., tuple[tuple[jax.Array, Aux], Params]]:
+    """The value of a loss and its gradient, with no autodiff at all.
+
+    Formula: E = loss(apply(params, x), target).
+
+    Derivation: the chain rule, in three calls: y and saved from `layer.forward`; dy = ∂E/∂y from
+    `loss.backward`; dparams = ∂E/∂params from `layer.backward(params, saved, dy)`.
+
+    Args:
+      layer: any layer or network.
+      loss: a `Loss`, such as `fn.losses.mse()`.
+
+    Returns:
+      A function `(params, x, target, *, carry=None, key=None, train=False, mask=None, loss_mask=None)
+      -> ((value, Aux(y, carry, saved)), dparams)`: the shape of `jax.value_and_grad(…, has_aux=True)`.
+      mask goes to the network, loss_mask (the shape of y without its last axis) to the loss.
+
+    Raises:
+      ValueError: shapes of y and target differ; what the layers raise.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> net, x = fn.dense(1), jnp.ones((4, 2))
+      >>> params = net.init(jax.random.key(0), x)
+      >>> (value, aux), grads = fn.value_and_grad_by_hand(net, fn.losses.mse())(params, x, jnp.zeros((4, 1)))
+      >>> grads.w.shape, aux.y.shape
+      ((2, 1), (4, 1))
+    """
+
+    def value_and_grad(
+        params: Params,
+        x: Any,
+        target: Any,
+        *,
+        carry: Carry = None,
+        key: Any = None,
+        train: bool = False,
+        mask: Any = None,
+        loss_mask: Any = None,
+    ) -> tuple[tuple[jax.Array, Aux], Params]:
+        y, carry, saved = plain_forward(layer, params, x, carry, key, train, mask)
+        value, kept = loss.forward(y, target, loss_mask)
+        dparams, _, _ = layer.backward(params, saved, loss.backward(kept))
+        return (value, Aux(y, carry, saved)), dparams
+
+    return value_and_grad

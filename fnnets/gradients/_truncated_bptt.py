@@ -1,0 +1,239 @@
+"""Truncated backpropagation through time: long streams in windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnnets.core import checks, masks
+from fnnets.core import children as c
+from fnnets.core.layer import Layer
+from fnnets.core.parameters import zero_carry
+from fnnets.gradients._by_hand import Aux, value_and_grad_by_hand
+
+Gradient = tuple[tuple[jax.Array, Aux], Any]
+
+
+class Window(NamedTuple):
+    """One window of a stream, or all of them, with their number as first axis of every array."""
+
+    x: jax.Array  # (…, steps, D) floats or (…, steps) integers
+    target: jax.Array  # (…, steps, …)
+    mask: jax.Array | None  # (…, steps), the network's
+    loss_mask: jax.Array | None  # (…, steps), the loss's
+    reset: jax.Array | None  # (…), the rows in which a new sequence begins with the window
+
+
+class TruncatedBPTT(NamedTuple):
+    """What `truncated_bptt` gives: a stream cut into windows, the gradient of one, and that of all.
+
+    Attributes:
+      windows: `(x, target, *, mask=None, loss_mask=None, reset=None) -> Window`, every array with the
+        number of windows as first axis. Where T is no multiple of the steps, the last window is
+        padded, under both masks.
+      value_and_grad: `(params, window, carry=None, *, key=None, train=False) -> ((value, Aux(y, carry,
+        saved)), dparams)` of one window. aux.carry is where the next one starts.
+      whole: `(params, x, target, carry=None, *, key=None, train=False, mask=None, loss_mask=None,
+        reset=None) -> ((value, Aux(y, carry, saved)), dparams)` of the stream at fixed params.
+    """
+
+    windows: Callable[..., Window]
+    value_and_grad: Callable[..., Gradient]
+    whole: Callable[..., Gradient]
+
+
+def truncated_bptt(net: Layer, loss: Any, steps: int) -> TruncatedBPTT:
+    """Truncated backpropagation through time: the state goes on from window to window, the gradient does not.
+
+    Formula: window w covers the steps wS … wS + S − 1. (y_w, s_{w+1}) = net(x_w) from the carry s_w, and in a row
+    where a new sequence begins, s_w = 0. E_w = loss(y_w, target_w).
+
+    Derivation: within a window nothing is left out. s_w is taken as a constant: backward starts from dcarry = 0, and
+    the gradient that it gives for s_w is dropped,
+
+        dparams_w, dx_w, _ = net.backward(saved_w, dy_w, dcarry = None)
+
+    so that an error at t reaches back to the start of its window: between 1 and S steps, not min(t, S). With S ≥ T
+    it is the whole gradient (BPTT).
+
+    Args:
+      net: a network with a carry, and an output for each step.
+      loss: a `Loss`, such as `fn.losses.mse()`.
+      steps: S, the length of a window.
+
+    Returns:
+      A `TruncatedBPTT(windows, value_and_grad, whole)`.
+
+      `windows` and `value_and_grad` are for training: params change from window to window. All windows have one
+      shape, so that a step compiles once; it runs in a Python loop or in a `lax.scan` over the windows. Begin with
+      `fn.zero_carry`: with None the first call would compile apart.
+
+      `whole` gives the value of the loss over the whole stream, and the truncated gradient of this value: dy is
+      that of all steps together, and only the way back is cut. It is what a comparison with the
+      full gradient needs. A loss that is a sum over steps is the sum of its windows'. One that is a mean is not
+      the mean of the windows' means, but Σ_w N_w E_w / Σ_w N_w, N_w being the number (or the weight) of the steps
+      that count in window w; the gradients likewise. Training takes each window's own mean.
+
+      x is (…, T, D) floats or (…, T) integers; the masks are (…, T); reset is (…, n) bools, n = ⌈T/S⌉: True where
+      a row begins a new sequence with that window. A sequence that begins within a window is not seen: pad the
+      one before it up to a multiple of S, under the masks.
+
+    Raises:
+      TypeError: masks or reset hold no bools.
+      ValueError: steps is below 1; target, masks or reset have other leading axes than x; the rows of the
+        carry are not those of reset.
+
+    Example:
+      Training, window by window:
+
+      >>> import fnnets as fn, jax, jax.numpy as jnp, optax
+      >>> x = jax.random.normal(jax.random.key(1), (4, 50, 2))
+      >>> target = jnp.cumsum(x, 1)
+      >>> net, loss = fn.serial(fn.elman(8), fn.dense(2)), fn.losses.mse()
+      >>> params = net.init(jax.random.key(0), x)
+      >>> bptt = fn.truncated_bptt(net, loss, 20)
+      >>> def step(state, window):
+      ...     params, carry = state
+      ...     (value, aux), grads = bptt.value_and_grad(params, window, carry)
+      ...     return (jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), aux.carry), value
+      >>> start = params, fn.zero_carry(net, params, x)
+      >>> state, values = jax.lax.scan(step, start, bptt.windows(x, target))
+      >>> values.shape
+      (3,)
+
+      What truncation leaves out, as a share of the full gradient; nothing where one window is the whole stream:
+
+      >>> _, full = fn.value_and_grad_by_hand(net, loss)(params, x, target)
+      >>> def left_out(steps):
+      ...     _, grads = fn.truncated_bptt(net, loss, steps).whole(params, x, target)
+      ...     return optax.tree.norm(optax.tree.sub(grads, full)) / optax.tree.norm(full)
+      >>> bool(left_out(5) > 1e-3), bool(left_out(50) < 1e-6)
+      (True, True)
+
+    References:
+      Williams & Peng, An efficient gradient-based algorithm for on-line training of recurrent network
+      trajectories, Neural Computation 2 (1990), BPTT(h; h′) with h = h′ = S; Mikolov, Statistical language models
+      based on neural networks (2012), section 3.3.
+
+    Differences: PyTorch and Keras leave the windows to the user (`detach` of the state; `stateful=True`, which
+    resets all rows at once).
+    """
+    checks.positive("truncated_bptt", steps=steps)
+    one = value_and_grad_by_hand(net, loss)
+
+    def windows(x: Any, target: Any, *, mask: Any = None, loss_mask: Any = None, reset: Any = None) -> Window:
+        x, target, mask, loss_mask, reset = _checked(Window(x, target, mask, loss_mask, reset), steps)
+        axis = _time_axis(x)
+        if x.shape[axis] % steps:  # False is what fills up the last window
+            everywhere = jnp.ones(masks.mask_shape(x), bool)
+            mask, loss_mask = (everywhere if part is None else part for part in (mask, loss_mask))
+
+        def cut(part: Any) -> Any:
+            return None if part is None else _cut(part, axis, steps)
+
+        starts = None if reset is None else jnp.moveaxis(reset, -1, 0)
+        return Window(cut(x), cut(target), cut(mask), cut(loss_mask), starts)
+
+    def value_and_grad(
+        params: Any, window: Window, carry: Any = None, *, key: Any = None, train: bool = False
+    ) -> Gradient:
+        carry = _restarted(carry, window.reset)
+        masks = {"mask": window.mask, "loss_mask": window.loss_mask}
+        return one(params, window.x, window.target, carry=carry, key=key, train=train, **masks)
+
+    def whole(
+        params: Any,
+        x: Any,
+        target: Any,
+        carry: Any = None,
+        *,
+        key: Any = None,
+        train: bool = False,
+        mask: Any = None,
+        loss_mask: Any = None,
+        reset: Any = None,
+    ) -> Gradient:
+        def ahead(carry: Any, scanned: Any) -> Any:
+            i, window = scanned
+            carry, mode = _restarted(carry, window.reset), {"key": c.child_key(key, i), "train": train}
+            y, carry, saved = net.forward(params, window.x, carry, mask=window.mask, **mode)
+            shape = (*masks.mask_shape(window.x), *y.shape[-1:])
+            checks.same_shape(
+                "truncated_bptt", "the network's output", y.shape, shape, "one row for each step."
+            )
+            return carry, (y, saved)
+
+        def back(total: Any, scanned: Any) -> Any:
+            dparams, _, _ = net.backward(params, *scanned, None)
+            return jax.tree.map(jnp.add, total, dparams), None
+
+        parts = windows(x, target, mask=mask, reset=reset)
+        start = zero_carry(net, params, parts.x[0]) if carry is None else carry
+        carry, (y, saved) = jax.lax.scan(ahead, start, (jnp.arange(len(parts.x)), parts))
+        axis = _time_axis(x)
+        y = _joined(y, axis, x.shape[axis])
+        value, kept = loss.forward(y, target, loss_mask)
+        dy = _cut(loss.backward(kept), axis, steps)
+        dparams, _ = jax.lax.scan(back, jax.tree.map(jnp.zeros_like, params), (saved, dy))
+        return (value, Aux(y, carry, saved)), dparams
+
+    return TruncatedBPTT(windows, value_and_grad, whole)
+
+
+def _time_axis(x: Any) -> int:
+    """The time axis of x, and of target, masks and y, counted from the front."""
+    return len(masks.mask_shape(x)) - 1
+
+
+def _checked(stream: Window, steps: int) -> Window:
+    """The stream's parts as arrays whose leading axes fit together."""
+    who = f"truncated_bptt with steps={steps}"
+    x = checks.array(who, stream.x)
+    masks.time_axis(who, x)
+    shape = masks.mask_shape(x)
+    target = checks.array(who, stream.target, "target")
+    checks.same_shape(
+        who, "target's leading axes", target.shape[: len(shape)], shape, "one target for each step."
+    )
+    bools = []
+    n = -(-shape[-1] // steps)
+    for name, part, expected, remedy in (
+        ("mask", stream.mask, shape, "one bool for each step of x."),
+        ("loss_mask", stream.loss_mask, shape, "one bool for each step of x."),
+        ("reset", stream.reset, (*shape[:-1], n), f"one bool for each of the {n} windows."),
+    ):
+        if part is not None:
+            part = checks.bools(who, part, name)
+            checks.same_shape(who, name, part.shape, expected, remedy)
+        bools.append(part)
+    return Window(x, target, *bools)
+
+
+def _cut(array: Any, axis: int, steps: int) -> Any:
+    """The time axis in windows, whose number comes first; zeros (False) fill up the last one."""
+    padding = [(0, -array.shape[axis] % steps if k == axis else 0) for k in range(array.ndim)]
+    array = jnp.pad(array, padding)
+    shape = (*array.shape[:axis], -1, steps, *array.shape[axis + 1 :])
+    return jnp.moveaxis(array.reshape(shape), axis, 0)
+
+
+def _joined(windows: Any, axis: int, length: int) -> Any:
+    """What `_cut` parted, without what it filled up."""
+    array = jnp.moveaxis(windows, 0, axis)
+    array = array.reshape(*array.shape[:axis], -1, *array.shape[axis + 2 :])
+    return jax.lax.slice_in_dim(array, 0, length, axis=axis)
+
+
+def _restarted(carry: Any, reset: Any) -> Any:
+    """The carry, zeros in the rows where a new sequence begins."""
+
+    def restart(leaf: Any) -> Any:
+        rows = jnp.shape(leaf)[-1 - reset.ndim : -1]
+        remedy = "every array of the carry must be (…, H), with the batch axes of reset before H."
+        checks.same_shape("truncated_bptt", "the carry's batch axes", rows, reset.shape, remedy)
+        return jnp.where(reset[..., None], jnp.zeros((), leaf.dtype), leaf)
+
+    return carry if reset is None else jax.tree.map(restart, carry)

@@ -1,0 +1,224 @@
+"""Products of a vector with the curvature of a loss, without ever holding the matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnnets.core.layer import Layer, Params
+from fnnets.gradients.custom_derivatives import plain_equations
+from fnnets.gradients.per_example import examples
+
+Product = Callable[[Params], Params]
+
+
+def hvp(loss_fn: Callable[[Params], jax.Array], params: Params) -> Product:
+    """The product of the Hessian of a loss with a vector.
+
+    Formula: v ↦ H·v, H = ∂²E/∂params².
+
+    Derivation: H·v is the derivative of the gradient in the direction v,
+
+        H·v = d/dε ∇E(params + ε·v) at ε = 0,
+
+    one forward sweep over the reverse one: about the cost of two gradients, whatever the number of
+    parameters. Where forward mode is closed (a `jax.custom_vjp` within a backward), H·v = Hᵀ·v = ∇(∇E·v),
+    a reverse sweep over the reverse one, is used instead.
+
+    Args:
+      loss_fn: `params -> scalar`, twice differentiable.
+      params: where H is taken: any tree of floating-point arrays.
+
+    Returns:
+      A linear function of a tree like params (same shapes and dtypes), which returns another. What depends on
+      params alone is computed once, here.
+
+    Raises:
+      TypeError: loss_fn gives no scalar.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> product = fn.curvature.hvp(lambda params: params[0] ** 2 * params[1], jnp.array([1.0, 3.0]))
+      >>> product(jnp.array([1.0, 0.0]))  # H = [[6, 2], [2, 0]]
+      Array([6., 2.], dtype=float32)
+
+    References:
+      Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 6 (1994), eq. 4.
+    """
+    return _derivative(jax.grad(loss_fn), params, symmetric=True)
+
+
+def ggn(
+    net: Layer,
+    loss: Any,
+    params: Params,
+    x: Any,
+    target: Any,
+    *,
+    key: Any = None,
+    train: bool = False,
+    mask: Any = None,
+    loss_mask: Any = None,
+) -> Product:
+    """The product of the generalised Gauss-Newton matrix of a network and its loss with a vector.
+
+    Formula: v ↦ G·v, G = Jᵀ·H_y·J, J = ∂y/∂params, H_y = ∂²E/∂y², y = apply(params, x).
+
+    Derivation: by the chain rule H = Jᵀ·H_y·J + Σ_i ∂E/∂y_i · ∂²y_i/∂params². G leaves out the sum, which
+    vanishes where the residual does. Where the loss is convex in y, H_y ⪰ 0 and so
+    vᵀ·G·v = (J·v)ᵀ·H_y·(J·v) ≥ 0: G has no negative curvature, wherever params are. Right to left,
+
+        J·v    one forward sweep through the network
+        H_y·u  the Hessian-vector product of the loss alone
+        Jᵀ·w   one reverse sweep through the network
+
+    Of a network made by `by_hand` J·v is that of the plain equations, and Jᵀ·w is by hand. Layers with a
+    `jax.custom_vjp` have no forward mode; there J·v is the transpose of the reverse sweep, by a reverse sweep over it.
+
+    Args:
+      net: any layer or network.
+      loss: a `Loss`, such as `fn.losses.mse()`; convex in y.
+      params: where G is taken.
+      x: the network's input.
+      target: the loss's target.
+      key: a random key, for dropout; the same key gives the same G as the same key's gradient.
+      train: whether dropout and batch statistics are those of training.
+      mask: goes to the network.
+      loss_mask: goes to the loss.
+
+    Returns:
+      A linear function of a tree like params (same shapes and dtypes), which returns another. What depends on
+      params alone is computed once, here.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> net, x = fn.dense(1, use_bias=False), jnp.array([[1.0, 2.0]])
+      >>> params = fn.Dense(w=jnp.zeros((2, 1)), b=None)
+      >>> product = fn.curvature.ggn(net, fn.losses.half_squared_error(), params, x, jnp.ones((1, 1)))
+      >>> product(fn.Dense(w=jnp.array([[1.0], [0.0]]), b=None)).w[:, 0]  # G = xᵀ·x
+      Array([1., 2.], dtype=float32)
+
+    References:
+      Schraudolph, Fast curvature matrix-vector products for second-order gradient descent, Neural Computation
+      14 (2002), section 3; Martens, Deep learning via Hessian-free optimization, ICML (2010), section 4.2.
+    """
+
+    def output(params: Params) -> Any:
+        return net.apply(params, x, key=key, train=train, mask=mask)
+
+    y, pull = jax.vjp(output, params)
+    with plain_equations():
+        push = _derivative(output, params)
+    hessian = hvp(lambda y: loss.apply(y, target, loss_mask), y)
+
+    def product(v: Params) -> Params:
+        return pull(hessian(push(v)))[0]
+
+    return product
+
+
+def empirical_fisher(
+    net: Layer,
+    loss: Any,
+    params: Params,
+    x: Any,
+    target: Any,
+    *,
+    key: Any = None,
+    train: bool = False,
+    mask: Any = None,
+    loss_mask: Any = None,
+) -> Product:
+    """The product of the empirical Fisher matrix of a network and its loss with a vector.
+
+    Formula: v ↦ F·v, F = 1/n·Σ_i g_i·g_iᵀ, g_i = ∂E_i/∂params, E_i the loss of example i alone.
+
+    Derivation: let K have the rows g_i: K = ∂(E_1, …, E_n)/∂params, F = 1/n·Kᵀ·K. Right to left,
+
+        K·v         one forward sweep: the derivative of each example's loss in the direction v
+        1/n·Kᵀ·u    one reverse sweep, of the sum of the losses weighted by u/n
+
+    so that no example's gradient is ever held. vᵀ·F·v = 1/n·|K·v|² ≥ 0.
+
+    Args:
+      net: any layer or network.
+      loss: a `Loss`, such as `fn.losses.softmax_cross_entropy()`.
+      params: where F is taken.
+      x: the network's input, examples on the first axis, of every array.
+      target: the loss's target, examples on the first axis.
+      key: a random key, for dropout; split among the examples as in `fn.per_example_gradients`.
+      train: whether dropout and batch statistics are those of training; statistics are each example's own.
+      mask: goes to the network.
+      loss_mask: goes to the loss.
+
+    Returns:
+      A linear function of a tree like params (same shapes and dtypes), which returns another. What depends on
+      params alone is computed once, here.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> net, x = fn.dense(1, use_bias=False), jnp.array([[1.0, 0.0], [1.0, 2.0]])
+      >>> params, loss = fn.Dense(w=jnp.zeros((2, 1)), b=None), fn.losses.half_squared_error()
+      >>> product = fn.curvature.empirical_fisher(net, loss, params, x, jnp.ones((2, 1)))
+      >>> product(fn.Dense(w=jnp.array([[1.0], [0.0]]), b=None)).w[:, 0]  # g_i = −x_i
+      Array([1., 1.], dtype=float32)
+
+    References:
+      Martens, New insights and perspectives on the natural gradient method, JMLR 21 (2020), section 11; Kunstner,
+      Balles & Hennig, Limitations of the empirical Fisher approximation, NeurIPS (2019), eq. 3.
+
+    Differences: the Fisher matrix itself averages over targets drawn from the network's own distribution, and is G
+    (`ggn`) for losses of exponential families. F takes the targets of the data, and is neither G nor the Hessian.
+    """
+
+    def values(params: Params) -> jax.Array:
+        def one(example: Any) -> jax.Array:
+            y = net.apply(params, example.x, key=example.key, train=train, mask=example.mask)
+            return loss.apply(y, example.target, example.loss_mask)
+
+        return jax.vmap(one)(examples(x, target, None, key, mask, loss_mask))
+
+    each, pull = jax.vjp(values, params)
+    with plain_equations():
+        push = _derivative(values, params)
+
+    def product(v: Params) -> Params:
+        return pull(push(v) / each.size)[0]
+
+    return product
+
+
+def empirical_fisher_diagonal(grads: Params) -> Params:
+    """The diagonal of the empirical Fisher matrix.
+
+    Formula: diag(F) = 1/n·Σ_i g_i², element by element.
+
+    Args:
+      grads: per-example gradients, such as `fn.per_example_gradients` gives.
+
+    Returns:
+      A tree like params, of the mean square of each gradient.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> fn.curvature.empirical_fisher_diagonal(jnp.array([[1.0, 0.0], [1.0, 2.0]]))
+      Array([1., 2.], dtype=float32)
+    """
+    return jax.tree.map(lambda g: jnp.mean(g**2, 0), grads)
+
+
+def _derivative(
+    function: Callable[[Params], Any], params: Params, *, symmetric: bool = False
+) -> Callable[[Any], Any]:
+    """V ↦ J·v: by forward mode, or where a `custom_vjp` has none by reverse mode."""
+    y, forward = jax.linearize(function, params)
+    if "custom_lin" not in str(jax.make_jaxpr(forward)(params)):  # what stands for a custom_vjp there
+        return forward
+    _, pull = jax.vjp(function, params)
+    if symmetric:
+        return lambda v: pull(v)[0]
+    transposed = jax.vjp(pull, jax.tree.map(jnp.zeros_like, y))[1]
+    return lambda v: transposed((v,))[0]

@@ -1,0 +1,225 @@
+"""A linear map whose transpose is given: what autodiff takes for the derivative of a function derived by hand.
+
+jax differentiates in two steps. Forward mode maps tangents to tangents, ẏ = J·ẋ; reverse mode is that map
+transposed, dx = Jᵀ·dy. A `jax.custom_vjp` gives the second alone, and closes forward mode. Here a primitive
+stands for J inside the tangents' program, and holds both directions as functions of the residuals r (all that
+the derivative depends on):
+
+    linear(r, t)       J(r)·t
+    transpose(r, dy)   J(r)ᵀ·dy, derived by hand
+
+Every transformation of jax is a rule of this primitive:
+
+    evaluation, lowering    linear
+    transposition           transpose: what reverse mode runs, and all that it runs
+    forward mode            the product rule: d(J(r)·t) = J(r)·dt + (∂J/∂r·dr)·t
+    vmap                    both directions under vmap
+
+J is linear in t, so that reverse mode never computes it: no more than its transpose is left in the program.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+from fnnets.core.devices import varying_like
+
+try:  # where jax documents that its parts may move
+    from jax.extend.core import Primitive, mapped_aval, unmapped_aval
+    from jax.interpreters import ad, batching, mlir
+
+    for _module, _name in (
+        (ad, "Zero"), (ad, "instantiate_zeros"), (ad, "is_undefined_primal"), (ad, "primitive_jvps"),
+        (ad, "primitive_transposes"), (batching, "fancy_primitive_batchers"), (mlir, "core_call_lowering"),
+        (mlir, "lower_fun"), (mlir, "register_lowering"),
+    ):  # fmt: skip
+        getattr(_module, _name)
+    MISSING = ""
+except (ImportError, AttributeError) as _error:
+    MISSING = str(_error)
+
+Arrays = Sequence[Any]
+
+
+class Pair(Protocol):
+    """A linear map and its transpose, on lists of arrays; equal pairs have equal hashes, for jax's caches."""
+
+    def linear(self, residuals: Arrays, tangents: Arrays) -> Arrays:
+        """J(r)·t."""
+
+    def transpose(self, residuals: Arrays, cotangents: Arrays, types: Arrays) -> Arrays:
+        """J(r)ᵀ·dy, one for each tangent, of the types of these."""
+
+
+class _Settings(NamedTuple):
+    """What the primitive knows before it runs."""
+
+    pair: Pair
+    number: int  # of residuals, which stand before the tangents
+    outs: tuple[Any, ...]  # the types of what the map gives
+    precision: Any  # of matrix products, here: the rules run later, where it may be another
+    jaxpr: Any  # the map as traced, where collectives need the named axes of now; None elsewhere
+
+
+def bind(pair: Pair, residuals: Arrays, tangents: Arrays, outs: Arrays) -> Arrays:
+    """J(r)·t, to be transposed by hand.
+
+    Args:
+      pair: both directions.
+      residuals: r, arrays of any dtype.
+      tangents: t, floating-point arrays.
+      outs: arrays of the types of J(r)·t.
+    """
+    types = [jax.typeof(out) for out in outs]
+    given = varying_like([*residuals, *tangents], list(outs))
+    return _bind(pair, len(residuals), given, tuple(type_.to_tangent_aval() for type_ in types))
+
+
+def _bind(pair: Pair, number: int, given: Arrays, outs: tuple[Any, ...]) -> Arrays:
+    jaxpr, precision = None, getattr(jax.config, "jax_default_matmul_precision", None)
+    if jax.sharding.get_abstract_mesh().manual_axes:  # lowering happens outside, where its axes have no names
+        jaxpr = jax.make_jaxpr(lambda *given: pair.linear(given[:number], given[number:]))(*given)
+    return _primitive.bind(*given, settings=_Settings(pair, number, outs, precision, jaxpr))
+
+
+def _as_bound(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """The rule, with the precision of matrix products that was set where the map was bound."""
+
+    @functools.wraps(rule)
+    def run(*given: Any, settings: _Settings) -> Any:
+        with jax.default_matmul_precision(settings.precision):
+            return rule(*given, settings=settings)
+
+    return run
+
+
+@_as_bound
+def _evaluate(*given: Any, settings: _Settings) -> Arrays:
+    return list(settings.pair.linear(given[: settings.number], given[settings.number :]))
+
+
+@_as_bound
+def _lower(ctx: Any, *given: Any, settings: _Settings) -> Any:
+    if settings.jaxpr is None:
+        return mlir.lower_fun(_evaluate)(ctx, *given, settings=settings)
+    return mlir.core_call_lowering(ctx, *given, name="linear_map", call_jaxpr=settings.jaxpr)
+
+
+@_as_bound
+def _transpose(cotangents: Arrays, *given: Any, settings: _Settings) -> Arrays:
+    residuals, tangents = given[: settings.number], given[settings.number :]
+    types = [tangent.aval if ad.is_undefined_primal(tangent) else jax.typeof(tangent) for tangent in tangents]
+    cotangents = [ad.instantiate_zeros(each) for each in cotangents]
+    found = settings.pair.transpose(residuals, cotangents, types)
+    wanted = [
+        varying_like(value, cotangents) if ad.is_undefined_primal(tangent) else None
+        for value, tangent in zip(found, tangents, strict=True)
+    ]
+    return [None] * settings.number + wanted
+
+
+@_as_bound
+def _jvp(primals: Arrays, directions: Arrays, *, settings: _Settings) -> tuple[Arrays, Arrays]:
+    pair, number, outs, *_ = settings
+    terms = []
+    if any(_moves(each) for each in directions[number:]):  # J(r)·dt
+        dt = [ad.instantiate_zeros(each) for each in directions[number:]]
+        terms.append(_bind(pair, number, [*primals[:number], *dt], outs))
+    moving = [i for i, each in enumerate(directions[:number]) if _moves(each)]
+    if moving:  # (∂J/∂r·dr)·t
+
+        def of_residuals(*changed: Any) -> Arrays:
+            residuals = list(primals[:number])
+            for i, value in zip(moving, changed, strict=True):
+                residuals[i] = value
+            return pair.linear(residuals, primals[number:])
+
+        terms.append(jax.jvp(of_residuals, [primals[i] for i in moving], [directions[i] for i in moving])[1])
+    return _bind(pair, number, primals, outs), [sum(each[1:], each[0]) for each in zip(*terms, strict=True)]
+
+
+def _moves(direction: Any) -> bool:
+    return type(direction) is not ad.Zero and direction.dtype != jax.dtypes.float0
+
+
+@_as_bound
+def _batch(axis: Any, given: Arrays, axes: Sequence[int | None], *, settings: _Settings) -> Any:
+    pair, number, outs, *_ = settings
+    if all(each is None for each in axes):
+        return _bind(pair, number, given, outs), [None] * len(outs)
+    mapped = _Mapped(pair, tuple(axes[:number]), tuple(axes[number:]), axis.size, axis.name, axis.spmd_name)
+    types = tuple(unmapped_aval(axis.size, 0, out, axis.explicit_mesh_axis) for out in outs)
+    return _bind(mapped, number, given, types), [0] * len(outs)
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    """A pair under `vmap`: what the map gives has the new axis first."""
+
+    pair: Pair
+    residual_axes: tuple[int | None, ...]
+    tangent_axes: tuple[int | None, ...]
+    size: int
+    name: Any
+    spmd_name: Any
+
+    def linear(self, residuals: Arrays, tangents: Arrays) -> Arrays:
+        return self._vmap(self.pair.linear, list(self.tangent_axes), 0)(list(residuals), list(tangents))
+
+    def transpose(self, residuals: Arrays, cotangents: Arrays, types: Arrays) -> Arrays:
+        residuals, cotangents, axes = list(residuals), list(cotangents), list(self.tangent_axes)
+        own = [
+            each if axis is None else mapped_aval(self.size, axis, each)
+            for each, axis in zip(types, axes, strict=True)
+        ]
+        if None in axes:
+            try:
+                return self._summed(own, residuals, cotangents, list(types))
+            except Exception:  # jax transposes not all that a derivation is made of, and says so in many ways
+                pass
+        ends = [0 if axis is None else axis for axis in axes]
+        each = self._vmap(self._pull(own), 0, ends)(residuals, cotangents)
+        return [value.sum(0) if axis is None else value for value, axis in zip(each, axes, strict=True)]
+
+    def _pull(self, own: Arrays) -> Callable[..., Arrays]:
+        return lambda residuals, cotangents: list(self.pair.transpose(residuals, cotangents, own))
+
+    def _summed(self, own: Arrays, residuals: list, cotangents: list, types: list) -> Arrays:
+        """The transpose where all examples share a tangent t: its cotangent is Σ_i J_iᵀ·dy_i.
+
+        Each J_iᵀ·dy_i is as large as t. So the sum is not of these: the program of J_iᵀ, derived by hand, is
+        transposed to one for J_i·t, put under vmap with the one t, and transposed back. It computes the same
+        products, and where two examples' were to be added, jax now has one product over both.
+        """
+        ends = [mapped_aval(self.size, 0, jax.typeof(each)) for each in cotangents]
+
+        def push(residuals: Arrays, tangents: Arrays) -> Arrays:
+            pull = functools.partial(self._pull(own), residuals)
+            return jax.linear_transpose(pull, ends)(tangents)[0]
+
+        together = functools.partial(self._vmap(push, list(self.tangent_axes), 0), residuals)
+        return jax.linear_transpose(together, types)(cotangents)[0]
+
+    def _vmap(self, function: Callable[..., Arrays], in_axes: Any, out_axes: Any) -> Callable[..., Arrays]:
+        names = {} if self.name is None else {"axis_name": self.name}
+        return jax.vmap(
+            lambda residuals, others: list(function(residuals, others)),
+            (list(self.residual_axes), in_axes), out_axes,
+            axis_size=self.size, spmd_axis_name=self.spmd_name, **names,
+        )  # fmt: skip
+
+
+if not MISSING:
+    _primitive = Primitive("linear_map")
+    _primitive.multiple_results = True
+    _primitive.def_impl(_evaluate)
+    _primitive.def_abstract_eval(lambda *given, settings: settings.outs)
+    mlir.register_lowering(_primitive, _lower)
+    ad.primitive_transposes[_primitive] = _transpose
+    ad.primitive_jvps[_primitive] = _jvp
+    batching.fancy_primitive_batchers[_primitive] = _batch

@@ -1,0 +1,153 @@
+"""The gradient of each example by itself, and what the spread of these gradients tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fnnets.core.layer import Carry, Layer, Params
+from fnnets.core.time_order import examples_first
+from fnnets.gradients._by_hand import value_and_grad_by_hand
+
+
+class Example(NamedTuple):
+    """What one example's loss is computed of; of a batch, each array with the examples on its first axis."""
+
+    x: Any
+    target: Any
+    carry: Carry = None
+    key: Any = None
+    mask: Any = None
+    loss_mask: Any = None
+
+
+def examples(
+    x: Any, target: Any, carry: Carry = None, key: Any = None, mask: Any = None, loss_mask: Any = None
+) -> Example:
+    """A batch as batches of one, along a new first axis, each with a key of its own."""
+    alone = jax.tree.map(lambda leaf: leaf[:, None], (x, target, mask, loss_mask))
+    x, target, mask, loss_mask = alone
+    carry = jax.tree.map(
+        lambda leaf: jnp.moveaxis(leaf, -2, 0)[..., None, :], carry
+    )  # a stack's has depth first
+    count = jax.tree.leaves(target)[0].shape[0]
+    return Example(x, target, carry, None if key is None else jax.random.split(key, count), mask, loss_mask)
+
+
+def per_example_gradients(net: Layer, loss: Any) -> Callable[..., Params]:
+    """The gradient of each example's own loss, by hand and all at once.
+
+    Formula: g_i = ∂E_i/∂params, E_i = loss(apply(params, x_i), t_i), for i = 1 … n.
+
+    Derivation: the backward of a batch ends in sums over its examples, such as dw = Σ_i x_iᵀ·dz_i. Under
+    `jax.vmap` each example is a batch of one, whose sum has one term: g_i. Where the loss is the mean over the
+    examples, E = 1/n·Σ E_i, so 1/n·Σ g_i is the gradient of the batch.
+
+    Args:
+      net: any layer or network.
+      loss: a `Loss`, such as `fn.losses.mse()`.
+
+    Returns:
+      A function `(params, x, target, *, carry=None, key=None, train=False, mask=None, loss_mask=None) -> grads`;
+      grads has the structure of params, with the examples on a new first axis: n times the memory of params. Every
+      argument but params, carry and key has the examples on its first axis; carry is (…, n, H), as the network
+      hands it on. In training each example has a key of its own, split from key, and batch statistics are those of
+      the one example.
+
+    Raises:
+      ValueError: the network has time first; what the network and the loss raise.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> net, x = fn.dense(1, use_bias=False), jnp.array([[1.0, 0.0], [0.0, 2.0]])
+      >>> params = fn.Dense(w=jnp.zeros((2, 1)), b=None)
+      >>> grads = fn.per_example_gradients(net, fn.losses.half_squared_error())(params, x, jnp.ones((2, 1)))
+      >>> grads.w[:, :, 0].tolist()  # −x_i, as y − t = −1
+      [[-1.0, -0.0], [-0.0, -2.0]]
+
+    References:
+      Goodfellow, Efficient per-example gradient computations (2015), section 3, for dense networks.
+
+    Differences: opacus and BackPACK derive these rules layer by layer; here they are the backward under vmap.
+    """
+    examples_first("per_example_gradients", net)
+    value_and_grad = value_and_grad_by_hand(net, loss)
+
+    def gradients(
+        params: Params,
+        x: Any,
+        target: Any,
+        *,
+        carry: Carry = None,
+        key: Any = None,
+        train: bool = False,
+        mask: Any = None,
+        loss_mask: Any = None,
+    ) -> Params:
+        def one(example: Example) -> Params:
+            x, target, carry, key, mask, loss_mask = example
+            return value_and_grad(
+                params, x, target, carry=carry, key=key, train=train, mask=mask, loss_mask=loss_mask
+            )[1]
+
+        return jax.vmap(one)(examples(x, target, carry, key, mask, loss_mask))
+
+    return gradients
+
+
+class GradientNoise(NamedTuple):
+    """What `gradient_noise_scale` gives, each a scalar."""
+
+    scale: jax.Array  # tr(Σ)/|G|², in examples; infinite where no gradient stands out of the noise
+    trace: jax.Array  # tr(Σ), the variance of one example's gradient
+    square: jax.Array  # |G|², the square of the true gradient's norm; an estimate, which may be below 0
+
+
+def gradient_noise_scale(grads: Params) -> GradientNoise:
+    """The batch size at which the noise of a gradient is as large as the gradient.
+
+    Formula: B = tr(Σ)/|G|², G the expectation of an example's gradient g_i, Σ its covariance.
+
+    Derivation: the mean ḡ of n independent gradients has the expectation G and the covariance Σ/n, so that
+    E|ḡ|² = |G|² + tr(Σ)/n: at n = B noise and signal are equal. Without bias,
+
+        tr(Σ) ≈ Σ_i |g_i − ḡ|²/(n − 1),  |G|² ≈ |ḡ|² − tr(Σ)/n
+
+    which are the paper's estimates from batches of 1 and of n: |G|² = (n·|ḡ|² − ⟨|g|²⟩)/(n − 1) and
+    tr(Σ) = (⟨|g|²⟩ − |ḡ|²)/(1 − 1/n), ⟨|g|²⟩ = 1/n·Σ_i |g_i|². Their ratio is not without bias: average trace and
+    square over steps before dividing.
+
+    Args:
+      grads: per-example gradients, such as `fn.per_example_gradients` gives: a tree whose leaves have the
+        examples on the first axis.
+
+    Returns:
+      A `GradientNoise(scale, trace, square)` of scalars in at least float32.
+
+    Raises:
+      ValueError: grads has fewer than two examples.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> noise = fn.gradient_noise_scale(jnp.array([[1.0, 1.0], [3.0, 1.0]]))
+      >>> float(noise.trace), float(noise.square), float(noise.scale)  # ḡ = (2, 1)
+      (2.0, 4.0, 0.5)
+
+    References:
+      McCandlish et al., An empirical model of large-batch training (2018), eq. 2.9 and appendix A.1, eqs. A.1, A.2.
+    """
+    count = min(leaf.shape[0] for leaf in jax.tree.leaves(grads))
+    if count < 2:
+        raise ValueError(
+            f"gradient_noise_scale: grads must hold at least 2 examples, got {count}; give a larger batch."
+        )
+    precise = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), grads)
+    mean = jax.tree.map(lambda leaf: leaf.mean(0), precise)
+    trace = optax.tree.norm(optax.tree.sub(precise, mean), squared=True) / (count - 1)
+    square = optax.tree.norm(mean, squared=True) - trace / count
+    scale = jnp.where(square > 0, trace / jnp.where(square > 0, square, 1), jnp.inf)
+    return GradientNoise(scale, trace, square)

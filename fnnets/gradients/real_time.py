@@ -1,0 +1,299 @@
+"""Real-time recurrent learning: the gradient of a recurrent network forward in time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from fnnets.core import checks, masks
+from fnnets.core.layer import Layer
+from fnnets.core.parameters import zero_carry
+from fnnets.core.time_order import examples_first
+from fnnets.gradients._by_hand import Aux
+from fnnets.gradients.custom_derivatives import plain_equations
+from fnnets.losses.loss import Kept, ratio
+from fnnets.rnn.cell import Cell
+from fnnets.rnn.recurrence import recurrent
+
+
+class RTRLState(NamedTuple):
+    """What one step of `fn.rtrl` hands on to the next; its size does not depend on the number of steps."""
+
+    carry: Any  # as the network hands it on
+    influence: Any  # ds_t/dparams: for every leaf on which the carry depends (…, S, *leaf.shape), else None
+    value: jax.Array  # (), Σ_t N_t E_t
+    dparams: Any  # its gradient
+    weight: jax.Array  # (), Σ_t N_t; 1 where the loss is a sum
+
+
+class RTRL(NamedTuple):
+    """What `fn.rtrl` gives: a step of a stream, and the whole of one.
+
+    Attributes:
+      start: `(params, x, carry=None) -> state`; x is one step's input, or its shape.
+      step: `(params, state, x, target, *, mask=None, loss_mask=None) -> (state, ((value, y), dparams))`: one
+        step's input, its loss, and the gradient of this loss alone, through all steps before.
+      so_far: `(state) -> (value, dparams)`: the loss over all steps since the start, and its gradient.
+      whole: `(params, x, target, carry=None, *, mask=None, loss_mask=None) -> ((value, Aux(y, carry, None)), dparams)`
+        of a sequence, in one scan.
+    """
+
+    start: Callable[..., RTRLState]
+    step: Callable[..., tuple[RTRLState, Any]]
+    so_far: Callable[[RTRLState], tuple[jax.Array, Any]]
+    whole: Callable[..., tuple[tuple[jax.Array, Aux], Any]]
+
+
+def rtrl(net: Layer | Cell, loss: Any) -> RTRL:
+    """Real-time recurrent learning: the whole gradient, forward in time, without a look back.
+
+    Formula: s_t, y_t = net(x_t, s_{t−1}); E = Σ_t N_t E_t / Σ_t N_t, E_t = loss(y_t, target_t), where N_t is what the loss
+    divides step t by; E = Σ_t E_t where the loss is a sum. That is loss(y, target) of all steps at once.
+
+    Derivation: let M_t = ds_t/dparams count all ways from the params to s_t. They lead through step t itself,
+    or through s_{t−1}:
+
+        M_t = D_t·M_{t−1} + I_t,  M_0 = 0,  D_t = ∂s_t/∂s_{t−1},  I_t = ∂s_t/∂params with s_{t−1} held
+
+    and so do the ways to E_t. With the step's own backward, which holds s_{t−1},
+
+        dparams, ds_{t−1} = net.backward(dy_t)
+        dE_t/dparams      = dparams + ds_{t−1}·M_{t−1}
+
+    Row k of D_t and of I_t are what the same backward gives for dy = 0 and ds_t = e_k, the k-th unit vector. Backpropagation
+    through time (BPTT) multiplies the same matrices from the left, ((ds_t·D_t)·D_{t−1})⋯, and so has to wait for the end;
+    from the right nothing waits.
+
+    S numbers in a carry and P in the params that it depends on make S·P numbers in M, for each example, and S²·P products
+    in each step. BPTT has P products in each step, but keeps all T of them. Params behind the last carry, as those
+    of a dense layer that reads it, are not among the P.
+
+    Args:
+      net: a network with a carry, and an output for each step; or a `Cell`.
+      loss: one of `fn.losses`.
+
+    Returns:
+      An `RTRL(start, step, so_far, whole)`. x is (…, T, D) floats or (…, T) integers, in `start` and `step` without
+      T, the target likewise; masks are (…, T), and (…). y is (…, T, C).
+
+      value and dparams are those of BPTT as long as the params stay. In online learning they change from step
+      to step, M_t lags behind, and the gradient is right up to the rate of learning; that is how it was meant.
+
+      The network is at inference: no dropout, no statistics of the batch.
+
+    Raises:
+      TypeError: the network has no carry; the loss is none of `fn.losses`.
+      ValueError: the network has time first, or its output no row for each step; shapes do not fit.
+
+    Example:
+      One scan, and the gradient of BPTT:
+
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> net, loss = fn.serial(fn.elman(3), fn.dense(2)), fn.losses.mse()
+      >>> x, target = jax.random.normal(jax.random.key(1), (4, 7, 2)), jnp.ones((4, 7, 2))
+      >>> params = net.init(jax.random.key(0), x)
+      >>> rtrl = fn.rtrl(net, loss)
+      >>> (value, aux), dparams = jax.jit(rtrl.whole)(params, x, target)
+      >>> (same, _), grads = jax.jit(fn.value_and_grad_by_hand(net, loss))(params, x, target)
+      >>> bool(abs(value - same) < 1e-6), bool(abs(dparams[0].u - grads[0].u).max() < 1e-6)
+      (True, True)
+
+      A stream, learned from as it comes:
+
+      >>> @jax.jit
+      ... def learn(params, state, x, target):
+      ...     state, ((value, y), dparams) = rtrl.step(params, state, x, target)
+      ...     return jax.tree.map(lambda p, d: p - 0.1 * d, params, dparams), state, value
+      >>> state = jax.jit(rtrl.start)(params, x[:, 0])
+      >>> for t in range(7):
+      ...     params, state, value = learn(params, state, x[:, t], target[:, t])
+      >>> state.influence[0].u.shape, state.influence[1].w is None
+      ((4, 3, 3, 3), True)
+
+    References:
+      Williams & Zipser, A learning algorithm for continually running fully recurrent neural networks, Neural
+      Computation 1 (1989); Menick et al., Practical real time recurrent learning with a sparse approximation (ICLR 2021),
+      eq. 2, whose J, I and D are M, I and D here.
+
+    Differences: Williams & Zipser write one unit's equation, p^k_ij for M, and teach a fully connected network whose
+    output is part of its state; here net is any, and its readout is not part of M.
+    """
+    net = recurrent(net) if isinstance(net, Cell) else net
+    checks.layers("rtrl", (net,), Layer)
+    examples_first("rtrl", net)
+
+    def start(params: Any, x: Any, carry: Any = None) -> RTRLState:
+        batch, row = masks.mask_shape(x), _row(x)
+        one = zero_carry(net, params, row)
+        if not jax.tree.leaves(one):
+            raise TypeError(f"rtrl: {net.info} must have a carry; give a network with a recurrent layer.")
+        size = sum(leaf.size for leaf in jax.tree.leaves(one))
+        reaches = _reach(net, params, row, one)
+        influence = jax.tree.map(
+            lambda leaf, reaches: jnp.zeros((*batch, size, *leaf.shape), leaf.dtype) if reaches else None,
+            params,
+            reaches,
+        )
+        rows = math.prod(batch)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), one)
+        first = _turned_back(zeros, batch)
+        if carry is not None:
+            first = jax.tree.map(lambda leaf, zero: jnp.asarray(leaf, zero.dtype), carry, first)
+        y, _, _ = jax.eval_shape(net.forward, params, row)
+        nothing = jnp.zeros((), jnp.promote_types(y.dtype, jnp.float32))
+        return RTRLState(first, influence, nothing, jax.tree.map(jnp.zeros_like, params), nothing)
+
+    def step(
+        params: Any, state: RTRLState, x: Any, target: Any, *, mask: Any = None, loss_mask: Any = None
+    ) -> tuple[RTRLState, Any]:
+        batch = masks.mask_shape(x)
+        rows = math.prod(batch)
+        x = x.reshape(rows, *x.shape[len(batch) :])
+        mask = None if mask is None else checks.bools("rtrl", mask).reshape(rows)
+
+        def forward(x: Any, carry: Any, mask: Any) -> Any:
+            return net.forward(params, x[None], carry, mask=None if mask is None else mask[None])
+
+        y, carry, saved = jax.vmap(forward)(x, _turned(state.carry, batch), mask)
+        shape = (rows, 1, *y.shape[2:])
+        checks.same_shape("rtrl", "the network's output", y.shape, shape, "one row for each step.")
+        y = y.reshape(*batch, *shape[2:])
+        value, kept = _of(loss, y, target, loss_mask)
+        dy = loss.backward(kept).reshape(shape)
+        ways = _ways(net, params, jax.tree.map(lambda leaf: leaf[0], carry))
+        dparams, dbefore, immediate, dynamics = jax.vmap(ways)(saved, dy)
+
+        def through(own: jax.Array, influence: Any) -> jax.Array:
+            """dE_t/dparams: within this step, and through the carry before it."""
+            if influence is None:
+                return own.sum(0)
+            return own.sum(0) + jnp.einsum(
+                "bs,bs...->...", dbefore, influence.reshape(rows, *influence.shape[len(batch) :])
+            )
+
+        def onward(immediate: jax.Array, influence: Any) -> Any:
+            """M_t = D_t·M_{t−1} + I_t."""
+            if influence is None:
+                return None
+            m = dynamics @ influence.reshape(rows, dynamics.shape[-1], -1)
+            return (m + immediate.reshape(m.shape)).reshape(influence.shape)
+
+        dparams = jax.tree.map(through, dparams, state.influence)
+        influence = jax.tree.map(onward, immediate, state.influence)
+        n = kept.divisor if kept.mean.value else jnp.ones_like(state.weight)
+        state = RTRLState(
+            _turned_back(carry, batch),
+            influence,
+            state.value + n * value,
+            jax.tree.map(lambda total, d: total + n.astype(d.dtype) * d, state.dparams, dparams),
+            state.weight + n if kept.mean.value else n,
+        )
+        return state, ((value, y), dparams)
+
+    def so_far(state: RTRLState) -> tuple[jax.Array, Any]:
+        n = state.weight
+        return ratio(state.value, n), jax.tree.map(lambda d: ratio(d, n.astype(d.dtype)), state.dparams)
+
+    def whole(
+        params: Any, x: Any, target: Any, carry: Any = None, *, mask: Any = None, loss_mask: Any = None
+    ) -> tuple[tuple[jax.Array, Aux], Any]:
+        x, target = checks.array("rtrl", x), checks.array("rtrl", target, "target")
+        masks.time_axis("rtrl", x)
+        axis = len(masks.mask_shape(x)) - 1
+
+        def at(array: Any, t: Any) -> Any:
+            """Step t, cut out where it lies: turned as a whole, x would be there twice."""
+            return None if array is None else jax.lax.dynamic_index_in_dim(array, t, axis, keepdims=False)
+
+        def ahead(now: Any, _: None) -> Any:
+            state, y, t = now
+            masks = {"mask": at(mask, t), "loss_mask": at(loss_mask, t)}
+            state, ((_, row), _) = step(params, state, at(x, t), at(target, t), **masks)
+            return (state, jax.lax.dynamic_update_index_in_dim(y, row, t, axis), t + 1), None
+
+        shape = jax.eval_shape(lambda params, x: net.forward(params, x)[0], params, x)
+        y = jnp.zeros(shape.shape, shape.dtype)
+        state = start(params, jax.eval_shape(lambda: at(x, 0)), carry)
+        (state, y, _), _ = jax.lax.scan(ahead, (state, y, jnp.int32(0)), length=x.shape[axis])
+        value, dparams = so_far(state)
+        return (value, Aux(y, state.carry, None)), dparams
+
+    return RTRL(start, step, so_far, whole)
+
+
+def _of(loss: Any, y: Any, target: Any, mask: Any) -> tuple[jax.Array, Kept]:
+    """The loss of a step, and what it keeps, which says how the steps' losses are put together."""
+    value, kept = loss.forward(y, target, mask)
+    if not isinstance(kept, Kept):
+        raise TypeError(
+            f"rtrl: the loss must be one of fn.losses, got {loss!r}: of another it is not known how the losses "
+            "of the steps make that of the whole."
+        )
+    return value, kept
+
+
+def _row(x: Any) -> jax.ShapeDtypeStruct:
+    """The shape of one example's step as a sequence of one."""
+    return jax.ShapeDtypeStruct((1, *x.shape[len(masks.mask_shape(x)) :]), x.dtype)
+
+
+def _turned(carry: Any, batch: tuple[int, ...]) -> Any:
+    """A carry with the examples, which lie in front of its last axis, as the first one."""
+
+    def turn(leaf: jax.Array) -> jax.Array:
+        leaf = jnp.moveaxis(leaf, _examples(leaf, batch), range(len(batch)))
+        return leaf.reshape(math.prod(batch), *leaf.shape[len(batch) :])
+
+    return jax.tree.map(turn, carry)
+
+
+def _turned_back(carry: Any, batch: tuple[int, ...]) -> Any:
+    """What `_turned` turned, as it was."""
+
+    def turn(leaf: jax.Array) -> jax.Array:
+        leaf = leaf.reshape(*batch, *leaf.shape[1:])
+        return jnp.moveaxis(leaf, range(len(batch)), _examples(leaf, batch))
+
+    return jax.tree.map(turn, carry)
+
+
+def _examples(leaf: jax.Array, batch: tuple[int, ...]) -> range:
+    """The batch axes of a carry's array."""
+    return range(leaf.ndim - 1 - len(batch), leaf.ndim - 1)
+
+
+def _ways(net: Layer, params: Any, carry: Any) -> Callable[[Any, jax.Array], Any]:
+    """All derivatives of one example's step, from what it saved: `(saved, dy) -> (dparams, ds_{t−1}, I, D)`."""
+    flat, unravel = ravel_pytree(carry)
+
+    def backward(saved: Any, dy: jax.Array, dcarry: jax.Array) -> tuple[Any, jax.Array]:
+        dparams, _, dcarry = net.backward(params, saved, dy, unravel(dcarry))
+        return dparams, ravel_pytree(dcarry)[0]
+
+    def ways(saved: Any, dy: jax.Array) -> Any:
+        units = jnp.eye(flat.size, dtype=flat.dtype)
+        rows = jax.vmap(lambda unit: backward(saved, jnp.zeros_like(dy), unit))(units)
+        return *backward(saved, dy, jnp.zeros_like(flat)), *rows
+
+    return ways
+
+
+def _reach(net: Layer, params: Any, row: Any, carry: Any) -> Any:
+    """Which leaves of the params the next carry depends on, as a tree of bools."""
+    step = jax.make_jaxpr(lambda params: net.forward(params, jnp.zeros(row.shape, row.dtype), carry)[1])
+    with plain_equations():  # which show what is inside a network made by `by_hand`
+        program = step(params).jaxpr
+
+    def variables(atoms: Any) -> set[Any]:
+        return {atom for atom in atoms if not hasattr(atom, "val")}  # which a literal has
+
+    used = variables(program.outvars)
+    for line in reversed(program.eqns):
+        if used & set(line.outvars):
+            used |= variables(line.invars)
+    return jax.tree.unflatten(jax.tree.structure(params), [var in used for var in program.invars])

@@ -1,0 +1,179 @@
+"""Activations that squash: sigmoid, tanh, hard_sigmoid, softmax and log_softmax."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from fnnets.core.layer import Layer, describe
+from fnnets.layers.activations.pointwise import pointwise
+
+
+def sigmoid() -> Layer:
+    """The logistic function.
+
+    Formula: y = σ(x) = 1/(1 + e⁻ˣ).
+
+    Derivation: dy/dx = e⁻ˣ/(1 + e⁻ˣ)² = y(1 − y), so
+
+        dx = dy ⊙ y ⊙ (1 − y)
+
+    At most 1/4: a chain of sigmoids makes gradients vanish.
+
+    Returns:
+      A `Layer` without params, x (…) floats of any shape, y the same.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> fn.sigmoid().apply((), jnp.zeros(2)).tolist()
+      [0.5, 0.5]
+    """
+
+    def forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y = jax.nn.sigmoid(x)
+        return y, y
+
+    def backward(y: jax.Array, dy: jax.Array) -> jax.Array:
+        return dy * (y * (1 - y))
+
+    return pointwise(describe(sigmoid), jax.nn.sigmoid, forward, backward)
+
+
+def tanh() -> Layer:
+    """The hyperbolic tangent.
+
+    Formula: y = (eˣ − e⁻ˣ)/(eˣ + e⁻ˣ).
+
+    Derivation: by the quotient rule dy/dx = 1 − y², so
+
+        dx = dy ⊙ (1 − y²)
+
+    Each y_i sees its own x_i alone, so a change of x makes dy = dx ⊙ (1 − y²): the same map in both directions.
+
+    Returns:
+      A `Layer` without params, x (…) floats of any shape, y the same.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> fn.tanh().apply((), jnp.zeros(2)).tolist()
+      [0.0, 0.0]
+    """
+
+    def forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y = jnp.tanh(x)
+        return y, y
+
+    def backward(y: jax.Array, dy: jax.Array) -> jax.Array:
+        return dy * (1 - y * y)
+
+    return pointwise(describe(tanh), jnp.tanh, forward, backward, tangent=backward)
+
+
+def hard_sigmoid() -> Layer:
+    """A sigmoid of three straight lines.
+
+    Formula: y = 0 for x ≤ −3, x/6 + 1/2 between, 1 for x ≥ 3.
+
+    Derivation: dx = dy/6 for −3 < x < 3, else 0; at the two kinks 0.
+
+    Returns:
+      A `Layer` without params, x (…) floats of any shape, y the same.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> fn.hard_sigmoid().apply((), jnp.array([-4.0, 0.0, 4.0])).tolist()
+      [0.0, 0.5, 1.0]
+
+    References:
+      Howard et al., Searching for MobileNetV3 (2019), section 5.2.
+
+    Differences: this is jax's, PyTorch's and Keras 3's form; Keras 2 used x/5 + 1/2 between ±2.5. At a
+    kink jax's own gives half the slope.
+    """
+
+    def between(x: jax.Array) -> jax.Array:
+        return (x > -3) & (x < 3)
+
+    def f(x: jax.Array) -> jax.Array:
+        return jnp.where(between(x), x / 6 + 0.5, (x > 0).astype(x.dtype))
+
+    def forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return f(x), between(x)
+
+    def backward(linear: jax.Array, dy: jax.Array) -> jax.Array:
+        return jnp.where(linear, dy / 6, jnp.zeros((), dy.dtype))
+
+    return pointwise(describe(hard_sigmoid), f, forward, backward)
+
+
+def softmax() -> Layer:
+    """Probabilities over the last axis.
+
+    Formula: y_i = e^{x_i − m} / Σ_j e^{x_j − m}, m = max_j x_j (m changes nothing but the overflow).
+
+    Derivation: ∂y_j/∂x_i = y_j(δ_ij − y_i), so dx_i = Σ_j dy_j y_j (δ_ij − y_i):
+
+        dx = y ⊙ (dy − Σ_j y_j dy_j)
+
+    Returns:
+      A `Layer` without params, x (…, C) floats, y the same shape, each row a distribution.
+
+    Raises:
+      ValueError: x has no axis.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> fn.softmax().apply((), jnp.zeros((1, 4))).tolist()
+      [[0.25, 0.25, 0.25, 0.25]]
+
+    References:
+      Bridle, Probabilistic interpretation of feedforward classification network outputs (1990).
+    """
+
+    def f(x: jax.Array) -> jax.Array:
+        e = jnp.exp(x - jax.lax.stop_gradient(x.max(-1, keepdims=True, initial=-jnp.inf)))
+        return e / e.sum(-1, keepdims=True)
+
+    def forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y = f(x)
+        return y, y
+
+    def backward(y: jax.Array, dy: jax.Array) -> jax.Array:
+        return y * (dy - (y * dy).sum(-1, keepdims=True))
+
+    return pointwise(describe(softmax), f, forward, backward, least_rank=1)
+
+
+def log_softmax() -> Layer:
+    """Logarithms of probabilities over the last axis.
+
+    Formula: y = x − log Σ_j e^{x_j}, computed with the maximum taken out.
+
+    Derivation: ∂y_j/∂x_i = δ_ij − softmax(x)_i and softmax(x) = e^y, so
+
+        dx = dy − e^y ⊙ Σ_j dy_j
+
+    Returns:
+      A `Layer` without params, x (…, C) floats, y the same shape.
+
+    Raises:
+      ValueError: x has no axis.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> fn.log_softmax().apply((), jnp.array([[0.0, -1e4]])).tolist()
+      [[0.0, -10000.0]]
+    """
+
+    def f(x: jax.Array) -> jax.Array:
+        z = x - jax.lax.stop_gradient(x.max(-1, keepdims=True, initial=-jnp.inf))
+        return z - jnp.log(jnp.exp(z).sum(-1, keepdims=True))
+
+    def forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y = f(x)
+        return y, y
+
+    def backward(y: jax.Array, dy: jax.Array) -> jax.Array:
+        return dy - jnp.exp(y) * dy.sum(-1, keepdims=True)
+
+    return pointwise(describe(log_softmax), f, forward, backward, least_rank=1)

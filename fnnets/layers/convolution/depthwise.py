@@ -1,0 +1,87 @@
+"""The products of `products.py` where every input channel is a group of its own.
+
+There is then no sum over channels: each place of the kernel adds one elementwise product. So written it is
+several times faster than the compilers' grouped convolution on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnnets.layers.convolution.geometry import Axis
+
+# Here x is (n, spatial…, I), w (*kernel, 1, I·m) and y (n, spatial…, I·m): each channel i has m features, which are
+# the channels o = i·m … i·m + m − 1 of y. The sums are taken in float32 at least, as within a convolution.
+
+
+def correlate(x: jax.Array, w: jax.Array, axes: Sequence[Axis]) -> jax.Array:
+    """y[t, o] = Σ_k x[t·stride + k·dilation − low, ⌊o/m⌋] · w[k, o]."""
+    wide = _wide(x)
+    x_o = _repeated(x, w.shape[-1])
+    y = sum(part.astype(wide) * w[k][0].astype(wide) for k, part in seen(x_o, axes))
+    return jnp.asarray(y, x.dtype)
+
+
+def spread(y: jax.Array, w: jax.Array, axes: Sequence[Axis], channels: int) -> jax.Array:
+    """x[j, i] = Σ_{t,k: t·stride + k·dilation − low = j} Σ_{o: ⌊o/m⌋ = i} w[k, o] · y[t, o]."""
+    wide, m = _wide(y), y.shape[-1] // channels
+    y_m = jnp.moveaxis(y.reshape(*y.shape[:-1], channels, m), -1, 0).astype(wide)
+    w_m = jnp.moveaxis(w.reshape(*w.shape[:-2], channels, m), -1, 0).astype(wide)
+    if m > 1:
+        y_m = jax.lax.optimization_barrier(
+            y_m
+        )  # every place of the kernel reads it: turned once, not for each
+    x = sum(_placed(y_m[j] * w_m[(j, *k)], k, axes) for j in range(m) for k in places(axes))
+    return jnp.asarray(x, y.dtype)
+
+
+def kernel_sum(x: jax.Array, y: jax.Array, axes: Sequence[Axis]) -> jax.Array:
+    """w[k, o] = Σ_{n,t} x[n, t·stride + k·dilation − low, ⌊o/m⌋] · y[n, t, o]."""
+    wide, rows = _wide(x), tuple(range(x.ndim - 1))
+    x_o = _repeated(x, y.shape[-1])
+    w = jnp.stack([(part.astype(wide) * y.astype(wide)).sum(rows) for _, part in seen(x_o, axes)])
+    return w.reshape(*[axis.kernel for axis in axes], 1, -1).astype(x.dtype)
+
+
+def places(axes: Sequence[Axis]) -> Iterator[tuple[int, ...]]:
+    """The places of the kernel."""
+    return np.ndindex(*[axis.kernel for axis in axes])
+
+
+def seen(x: jax.Array, axes: Sequence[Axis]) -> Iterator[tuple[tuple[int, ...], jax.Array]]:
+    """For each place k what it sees from all positions: x[t·stride + k·dilation − low], of (n, spatial…, I)."""
+    zero, none = jnp.zeros((), x.dtype), (0, 0, 0)
+    padded = jax.lax.pad(x, zero, [none, *[(axis.low, max(axis.high, 0), 0) for axis in axes], none])
+    n, *_, channels = x.shape
+    for k in places(axes):
+        starts = [one * axis.dilation for one, axis in zip(k, axes, strict=True)]
+        ends = [
+            start + (axis.outputs - 1) * axis.stride + 1 for start, axis in zip(starts, axes, strict=True)
+        ]
+        strides = (1, *[axis.stride for axis in axes], 1)
+        yield k, jax.lax.slice(padded, (0, *starts, 0), (n, *ends, channels), strides)
+
+
+def _repeated(x: jax.Array, features: int) -> jax.Array:
+    """Each channel as often as it has features."""
+    times = features // x.shape[-1]
+    # Every place of the kernel reads it: made once, not for each.
+    return x if times == 1 else jax.lax.optimization_barrier(jnp.repeat(x, times, -1))
+
+
+def _placed(part: jax.Array, k: tuple[int, ...], axes: Sequence[Axis]) -> jax.Array:
+    """Zeros of the size of x with part[t] at t·stride + k·dilation − low; what falls outside is cut off."""
+    none = (0, 0, 0)
+    around = []
+    for one, axis in zip(k, axes, strict=True):
+        before = one * axis.dilation - axis.low
+        around.append((before, axis.inputs - before - (axis.outputs - 1) * axis.stride - 1, axis.stride - 1))
+    return jax.lax.pad(part, jnp.zeros((), part.dtype), [none, *around, none])
+
+
+def _wide(x: jax.Array) -> jnp.dtype:
+    return jnp.promote_types(x.dtype, jnp.float32)

@@ -1,0 +1,10 @@
+"""Layers that give their input a mean of 0 and a variance of 1, then a scale and a bias of their own."""
+
+from fnnets.layers.normalisation._batch_norm import BatchNorm as BatchNorm
+from fnnets.layers.normalisation._batch_norm import batch_norm as batch_norm
+from fnnets.layers.normalisation._group_norm import GroupNorm as GroupNorm
+from fnnets.layers.normalisation._group_norm import group_norm as group_norm
+from fnnets.layers.normalisation._layer_norm import LayerNorm as LayerNorm
+from fnnets.layers.normalisation._layer_norm import layer_norm as layer_norm
+from fnnets.layers.normalisation._rms_norm import RMSNorm as RMSNorm
+from fnnets.layers.normalisation._rms_norm import rms_norm as rms_norm

@@ -1,0 +1,75 @@
+"""What stands around x̂ in every normalisation: the checks of x and of its mask, the scale and the bias."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnnets.core import checks
+from fnnets.layers.normalisation.moments import Moments
+
+
+class NormSaved(NamedTuple):
+    """What a normalisation keeps for its backward: x − μ, from which x̂ is one product away."""
+
+    centred: jax.Array  # in the dtype of x
+    valid: jax.Array | None  # the mask, (…, 1)
+    moments: Moments
+
+
+def precise(x: jax.Array) -> jax.Array:
+    """x in at least float32."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def hidden(x: jax.Array, valid: Any) -> jax.Array:
+    """x where it counts, 0 elsewhere."""
+    return x if valid is None else jnp.where(valid, x, jnp.zeros((), x.dtype))
+
+
+def start(info: Any, x: Any, use_scale: bool, use_bias: bool) -> tuple[Any, Any]:
+    """The scale and the bias at the start, 1 and 0; None where they are not used."""
+    x = checks.floats(info, x)
+    checks.rank(info, x, 1)
+    size = x.shape[-1]
+    return jnp.ones(size) if use_scale else None, jnp.zeros(size) if use_bias else None
+
+
+def fitting(info: Any, params: Any, kind: type, x: Any, mask: Any) -> tuple[jax.Array, Any]:
+    """x, and the mask as (…, 1), checked."""
+    checks.node(info, params, kind)
+    x = checks.floats(info, x)
+    checks.rank(info, x, 1)
+    for leaf in jax.tree.leaves(params)[:1]:
+        checks.width(info, x, leaf.shape[-1])
+    if mask is None:
+        return x, None
+    mask = checks.bools(info, mask)
+    checks.same_shape(info, "mask", mask.shape, x.shape[:-1], "one bool for each place of x.")
+    return x, mask[..., None]
+
+
+def clean(x: jax.Array, valid: Any) -> jax.Array:
+    """x as statistics are taken of it: in at least float32, and 0 where it does not count."""
+    return precise(hidden(x, valid))
+
+
+def scaled(params: Any, normal: jax.Array, valid: Any, like: jax.Array) -> jax.Array:
+    """y = scale ⊙ x̂ + b, and 0 where nothing counts, in the dtype of the params (of `like` where there are none)."""
+    y = normal if params.scale is None else normal * params.scale
+    y = y if params.b is None else y + params.b
+    return hidden(y, valid).astype(dtype(params, like))
+
+
+def dtype(params: Any, like: jax.Array) -> Any:
+    """The dtype of y."""
+    return next((leaf.dtype for leaf in jax.tree.leaves(params)), like.dtype)
+
+
+def scale_gradient(params: Any, dy: jax.Array, normal: jax.Array) -> tuple[Any, Any]:
+    """(dscale, db) = (Σ dy ⊙ x̂, Σ dy), sums over all axes but the features."""
+    axes = tuple(range(dy.ndim - 1))
+    dscale = None if params.scale is None else (dy * normal).sum(axes).astype(params.scale.dtype)
+    return dscale, None if params.b is None else dy.sum(axes).astype(params.b.dtype)

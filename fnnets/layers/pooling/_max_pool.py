@@ -1,0 +1,125 @@
+"""Max pooling: the largest value of each window."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnnets.core.layer import Layer, Static, describe, layer, no_params
+from fnnets.layers.convolution.geometry import Axis, Padding
+from fnnets.layers.pooling import pooling_windows as w
+
+
+class MaxPoolSaved(NamedTuple):
+    """What `max_pool` keeps for its backward."""
+
+    place: jax.Array  # the number of the place, in its window, that each y came from
+    valid: jax.Array | None  # the mask, (…, places…, 1)
+    x: Static  # its sizes and its dtype
+
+
+def max_pool(
+    window: int | tuple[int, ...],
+    *,
+    strides: int | tuple[int, ...] | None = None,
+    padding: Padding = "valid",
+    rounding: str = "floor",
+) -> Layer:
+    """Max pooling over 1, 2 or 3 axes, channels last: the largest value of each window.
+
+    Formula: for each axis, with positions t, places k < window and l of padding before x, channel by channel
+
+        y[t] = max_k x[t·stride + k − l]
+
+    over the places inside x (and where the mask is True); y = 0 for a window that sees none.
+
+    Derivation: y[t] is one entry of x, that at place k_t = argmax_k, and k_t does not change when x changes
+    a little. An entry of x may be the largest of several windows that overlap:
+
+        dx[j] = Σ_{t: t·stride + k_t − l = j} dy[t]
+
+    Of equal values the first (row by row) counts as the largest, and takes the whole gradient.
+
+    Args:
+      window: its size: an int for one axis, or a tuple of one, two or three.
+      strides: the way from one window to the next, an int for all axes, or a tuple; None for windows that lie
+        side by side.
+      padding: "valid", "same", an int, or a tuple with an int or a pair (before, behind) for each axis;
+        see `fn.out_size`.
+      rounding: what becomes of a size that the stride does not divide: "floor", "ceil" or "torch"
+        (PyTorch's `ceil_mode`); see `fn.out_size`.
+
+    Returns:
+      A `Layer` without params, x (…, places…, C) floats, y (…, positions…, C) of the sizes that `fn.out_size`
+      gives. Where a mask (…, places…) is False, x counts as padding. NaN in a window makes its y NaN.
+
+    Raises:
+      TypeError: x is not floating point, or the mask holds no bools.
+      ValueError: a setting is out of range, x has too few axes, the window is larger than the padded input, or
+        the mask does not fit.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> x = jnp.array([1.0, 5.0, 2.0, 3.0, 4.0])[:, None]
+      >>> fn.max_pool(2).apply((), x)[:, 0].tolist()
+      [5.0, 3.0]
+      >>> fn.max_pool(2, rounding="ceil").apply((), x)[:, 0].tolist()
+      [5.0, 3.0, 4.0]
+
+    References:
+      Scherer, Müller & Behnke, Evaluation of pooling operations in convolutional architectures for object
+      recognition (2010), eq. 3.
+
+    Differences: the windows lie side by side unless strides are given, as in PyTorch and Keras; flax's strides
+    are 1. In all of them padding is −∞, and the first of equal values takes the gradient. A window that sees padding
+    alone is −∞ elsewhere.
+    """
+    lying = w.pool_window("max_pool", window, strides, padding, rounding)
+    info = describe(max_pool, window=window, strides=strides, padding=padding, rounding=rounding)
+    dims = len(lying.kernel)
+    small = jnp.uint8 if math.prod(lying.kernel) <= 256 else jnp.int32
+
+    def entered(x: Any, mask: Any) -> tuple[jax.Array, jax.Array | None, tuple[Axis, ...], Any]:
+        """x with −∞ where it does not count, the mask, the axes, and which windows see anything."""
+        x, valid = w.fitting(info, x, mask, dims)
+        axes = lying.over(info, w.sizes(x, dims))
+        counts = jnp.ones((*w.sizes(x, dims), 1), bool) if valid is None else valid
+        nothing = valid is not None or any(w.empty(axis) for axis in axes)
+        some = w.reduced(counts, axes, False, jax.lax.bitwise_or) if nothing else None
+        return x if valid is None else jnp.where(valid, x, -jnp.inf), valid, axes, some
+
+    def apply(params: Any, x: Any, *, mask: Any = None) -> jax.Array:
+        del params
+        x, _, axes, some = entered(x, mask)
+        y = w.reduced(x, axes, -jnp.inf, jax.lax.max)
+        return y if some is None else jnp.where(some, y, 0)
+
+    def forward(params: Any, x: Any, *, mask: Any = None) -> tuple[jax.Array, MaxPoolSaved]:
+        del params
+        x, valid, axes, some = entered(x, mask)
+        around = w.padded(x, axes, -jnp.inf)
+        first, *others = w.places(axes)
+        y = w.seen(around, axes, first)
+        place = jnp.zeros(y.shape, small)
+        for number, where in enumerate(others, 1):
+            part = w.seen(around, axes, where)
+            larger = ~(part <= y) & ~jnp.isnan(y)  # NaN is larger than all
+            y, place = jnp.where(larger, part, y), jnp.where(larger, small(number), place)
+        y = y if some is None else jnp.where(some, y, 0)
+        return y, MaxPoolSaved(place, valid, Static((w.sizes(x, dims), x.dtype)))
+
+    def backward(params: Any, saved: MaxPoolSaved, dy: jax.Array) -> tuple[tuple[()], jax.Array]:
+        del params
+        sizes, dtype = saved.x.value
+        axes = lying.over(info, sizes)
+
+        def share(number: Any, dy: jax.Array, place: jax.Array) -> jax.Array:
+            return jnp.where(place == number, dy, 0)
+
+        dx = w.spread(axes, dy.ndim - dims - 1, share, dy, saved.place)
+        return (), (dx if saved.valid is None else jnp.where(saved.valid, dx, 0)).astype(dtype)
+
+    return layer(no_params, apply, forward, backward, name=info)

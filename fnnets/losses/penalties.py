@@ -1,0 +1,172 @@
+"""Penalties on large weights: what is added to a loss so that a network stays simple."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnnets.core import checks
+from fnnets.core.layer import Info, Params, Saved, describe
+from fnnets.core.parameters import kernels
+
+
+class Penalty(NamedTuple):
+    """A penalty: pure functions of params, with the gradient derived by hand.
+
+    Attributes:
+      apply: `(params) -> value`, the textbook equation; value () in at least float32.
+      forward: `(params) -> (value, saved)`, the same value and what `backward` needs.
+      backward: `(saved, dvalue=1.0) -> dparams`, the derivation: a tree like params, with zeros
+        where the penalty does not act.
+      info: the penalty's name and settings.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> penalty, params = fn.l2(0.5), fn.Dense(w=jnp.array([[2.0]]), b=jnp.array([3.0]))
+      >>> value, saved = penalty.forward(params)
+      >>> float(value), penalty.backward(saved).w.tolist(), penalty.backward(saved).b.tolist()
+      (1.0, [[1.0]], [0.0])
+    """
+
+    apply: Callable[[Params], jax.Array]
+    forward: Callable[[Params], tuple[jax.Array, Saved]]
+    backward: Callable[..., Params]
+    info: Info
+
+    def __repr__(self) -> str:
+        return self.info.label or self.info.name
+
+
+def l1(rate: Any, *, n: int = 1, on: Any = kernels) -> Penalty:
+    """The L1 penalty (lasso): it drives weights to 0.
+
+    Formula: E = λ/n·Σ|w| over all weights that it acts on, λ = rate.
+
+    Derivation: with sgn 0 = 0, a subgradient that leaves a weight of 0 where it is,
+
+        dw = dvalue·λ/n·sgn w
+
+    A step of gradient descent moves every weight by the same ηλ/n towards 0. Seen as a constraint it is
+    Σ|w| ≤ C, a diamond, whose corners make weights 0. A step of finite length passes over 0 and back again:
+    weights come near 0 and are exactly 0 only by a proximal step, as in `examples/studies/regularisation.py`.
+
+    Args:
+      rate: λ, at least 0; a traced number too.
+      n: the number of training examples, where E is added to a sum of theirs divided by n.
+      on: what it acts on, a function from params to a tree of bools, or the tree; a bool in place of a
+        subtree counts for all of it. Kernels and recurrent kernels by default; `fn.trainable` adds biases
+        and scales. Leaves that are not floating point are left out always.
+        A kernel is told by its name, `w` or `u`: where params are called otherwise, say what `on` is.
+
+    Returns:
+      A `Penalty` of any params; value () in at least float32, dparams in the shapes and dtypes of params.
+
+    Raises:
+      ValueError: n is not a whole number of at least 1, or `on` has not the structure of params.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> params = fn.Dense(w=jnp.array([[-2.0, 0.0]]), b=jnp.array([5.0, 5.0]))
+      >>> float(fn.l1(0.5).apply(params))
+      1.0
+
+    References:
+      Tibshirani, Regression shrinkage and selection via the lasso, J. R. Statist. Soc. B 58 (1996).
+
+    Differences: Keras' `regularizers.L1(λ)` with n = 1, set for each layer. PyTorch and optax have
+    decay of the L2 kind only.
+    """
+    info = describe(l1, rate=rate, n=n)
+    # |w| as w·sgn w: jnp.abs has a slope of 1 at 0.
+    return _penalty(info, rate, n, on, lambda w: (w * jnp.sign(w)).sum(), jnp.sign)
+
+
+def l2(rate: Any, *, n: int = 1, on: Any = kernels) -> Penalty:
+    """The L2 penalty (weight decay): it keeps weights small.
+
+    Formula: E = λ/(2n)·Σw² over all weights that it acts on, λ = rate.
+
+    Derivation: the half cancels the 2 of the square,
+
+        dw = dvalue·λ/n·w
+
+    so a step of gradient descent shrinks a weight by the factor 1 − ηλ/n. Seen as a constraint it is
+    Σw² ≤ C, a disc.
+
+    Args:
+      rate: λ, at least 0; a traced number too.
+      n: the number of training examples, where E is added to a sum of theirs divided by n.
+      on: what it acts on, a function from params to a tree of bools, or the tree; a bool in place of a
+        subtree counts for all of it. Kernels and recurrent kernels by default; `fn.trainable` adds biases
+        and scales. Leaves that are not floating point are left out always.
+        A kernel is told by its name, `w` or `u`: where params are called otherwise, say what `on` is.
+
+    Returns:
+      A `Penalty` of any params; value () in at least float32, dparams in the shapes and dtypes of params.
+
+    Raises:
+      ValueError: n is not a whole number of at least 1, or `on` has not the structure of params.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> params = fn.Dense(w=jnp.array([[-2.0, 0.0]]), b=jnp.array([5.0, 5.0]))
+      >>> float(fn.l2(0.5).apply(params))
+      1.0
+
+    References:
+      Krogh & Hertz, A simple weight decay can improve generalization (1991), eqs. 1-2.
+
+    Differences: Keras' `regularizers.L2(λ)` has no half. The gradient with n = 1 is what PyTorch's
+    `SGD(weight_decay=λ)` and `optax.add_decayed_weights(λ)` add to that of the loss, biases included
+    unless told otherwise; `adamw` instead decays after its own scaling, which is not this penalty.
+    """
+    info = describe(l2, rate=rate, n=n)
+    return _penalty(info, rate, n, on, lambda w: 0.5 * (w * w).sum(), lambda w: w)
+
+
+def _penalty(
+    info: Info,
+    rate: Any,
+    n: int,
+    on: Any,
+    size: Callable[[jax.Array], jax.Array],
+    slope: Callable[[jax.Array], jax.Array],
+) -> Penalty:
+    """The penalty λ/n·Σ size(w), whose gradient is λ/n·slope(w)."""
+    checks.positive(info.name, n=n)
+
+    def wide(w: Any) -> jax.Array:
+        return jnp.asarray(w).astype(jnp.promote_types(w.dtype, jnp.float32))
+
+    def strength(w: jax.Array) -> jax.Array:
+        return jnp.asarray(rate, w.dtype) / n
+
+    def acts(params: Params) -> Any:
+        marks = jax.tree.broadcast(on(params) if callable(on) else on, params)
+        return jax.tree.map(
+            lambda mark, w: bool(mark) and jnp.issubdtype(w.dtype, jnp.floating), marks, params
+        )
+
+    def apply(params: Params) -> jax.Array:
+        marks, leaves = jax.tree.leaves(acts(params)), map(wide, jax.tree.leaves(params))
+        terms = [strength(w) * size(w) for mark, w in zip(marks, leaves, strict=True) if mark]
+        return jnp.asarray(sum(terms, 0.0))
+
+    def forward(params: Params) -> tuple[jax.Array, Params]:
+        return apply(params), params
+
+    def backward(params: Params, dvalue: Any = 1.0) -> Params:
+        def gradient(mark: bool, w: Any) -> jax.Array:
+            if not mark:
+                return jnp.zeros_like(w)
+            dsize = jnp.asarray(dvalue, wide(w).dtype) * strength(wide(w))
+            return (dsize * slope(wide(w))).astype(w.dtype)
+
+        return jax.tree.map(gradient, acts(params), params)
+
+    for function in (apply, forward, backward):
+        function.__qualname__ = f"{info}.{function.__name__}"
+    return Penalty(apply, forward, backward, info)

@@ -1,0 +1,86 @@
+"""What a network writes when it reads its own output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnnets.core import checks
+from fnnets.core import children as c
+from fnnets.core.layer import Layer
+from fnnets.core.parameters import zero_carry
+
+
+def generate(
+    net: Layer,
+    params: Any,
+    carry: Any,
+    first: Any,
+    length: int,
+    key: Any = None,
+    temperature: Any = 1.0,
+) -> tuple[jax.Array, Any]:
+    """Ids drawn one after another, each of them the input of the next step.
+
+    Formula: z_t = net(i_{t−1}), i_0 = first, and i_t = argmax_v (z_tv + τ·g_tv) with g_tv standard Gumbel noise. So
+    i_t has the distribution softmax(z_t/τ): the Gumbel-max form of `jax.random.categorical(key, z_t/τ)`.
+    At τ = 0 it is the largest logit itself, without division, and τ may be traced.
+
+    Args:
+      net: a network from ids (…, 1) to logits (…, 1, V); what it must remember is in its carry.
+      params: its parameters.
+      carry: what was before; None starts from zeros. Arrays of the shapes of net's carry, in its order, are
+        enough: an encoder's carry fits a decoder.
+      first: (…) integers, the ids that are read first; they are not in the result.
+      length: how many ids are drawn.
+      key: step t draws with fold_in(key, t), so that a longer text begins as a shorter one does. Not needed
+        where temperature is 0.
+      temperature: τ; small ones prefer what is likely. A number, or an array ().
+
+    Returns:
+      (ids, carry): ids (…, length) integers, and the last carry. To go on give that carry,
+      first = ids[…, −1], and another key. One `lax.scan`: under jit, net and length are static.
+
+    Raises:
+      TypeError: first holds no integers.
+      ValueError: the temperature is negative, or not 0 and without a key; the carry does not fit; the logits
+        have another shape.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> net = fn.serial(fn.embedding(5, 4), fn.lstm(8), fn.dense(5))
+      >>> params = net.init(jax.random.key(0), jnp.ones((1, 1), int))
+      >>> ids, carry = fn.generate(net, params, None, jnp.array([1, 2]), 6, jax.random.key(1))
+      >>> ids.shape
+      (2, 6)
+
+    References:
+      Graves, Generating sequences with recurrent neural networks (2013), section 2; Gumbel, Statistical theory
+      of extreme values (1954), for the noise.
+    """
+    checks.positive("generate", length=length)
+    first = checks.integers("generate", first, "first")
+    greedy = isinstance(temperature, int | float) and temperature == 0
+    if isinstance(temperature, int | float) and temperature < 0:
+        raise ValueError(f"generate: temperature must be at least 0, got {temperature}.")
+    if key is None and not greedy:
+        raise ValueError("generate: drawing needs a key, got key=None; pass one, or temperature=0.")
+    zeros = zero_carry(net, params, first[..., None])
+    carry = zeros if carry is None else c.fitted_carry("generate", carry, zeros, "carry")
+
+    def step(state: Any, t: Any) -> Any:
+        ids, carry = state
+        y, carry, _ = net.forward(params, ids[..., None], carry)
+        shape = (*ids.shape, 1, *y.shape[-1:])
+        checks.same_shape("generate", "the network's output", y.shape, shape, "logits of one step.")
+        logits = y[..., 0, :].astype(jnp.promote_types(y.dtype, jnp.float32))
+        if not greedy:
+            noise = jax.random.gumbel(jax.random.fold_in(key, t), logits.shape, logits.dtype)
+            logits += temperature * noise
+        ids = logits.argmax(-1).astype(ids.dtype)
+        return (ids, carry), ids
+
+    (_, carry), ids = jax.lax.scan(step, (first, carry), jnp.arange(length))
+    return jnp.moveaxis(ids, 0, -1), carry

@@ -1,0 +1,96 @@
+"""Less memory: only the state at the start of each segment is kept, the rest is computed again.
+
+Segments are cut out of x, y, dy and dx where they lie, with time at any axis: turned as a whole, the four would
+take more memory than all that is saved here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnnets.core import recording
+from fnnets.core.devices import varying_like
+from fnnets.rnn.run import Run, Steps, output
+
+
+def forward(
+    run: Run, params: Any, carry: Any, steps: Steps, noise: Any, length: int, axis: int
+) -> tuple[Any, Any, Any]:
+    """(y, the last carry, the carry before each segment); time lies at `axis` of x and y."""
+    count, filled = _filled(steps, length, axis)
+
+    def segment(state: Any, i: Any) -> Any:
+        carry, y = state
+        last, after, _ = run.forward(params, carry, _cut(filled, i, length, axis), noise)
+        return (last, _put(y, output(after), i, axis)), carry
+
+    h = output(carry)
+    y = varying_like(jnp.zeros((*filled.x.shape[:-1], h.shape[-1]), h.dtype), h)
+    (last, y), before = jax.lax.scan(segment, (carry, y), jnp.arange(count))
+    return _without(y, steps, axis), last, before
+
+
+def backward(
+    run: Run, params: Any, before: Any, steps: Steps, noise: Any, dy: Any, dcarry: Any, length: int, axis: int
+) -> tuple[Any, Any, Any]:
+    """(dparams, dx, the gradient of the first carry): segment by segment, from the last to the first."""
+    count, filled = _filled(steps, length, axis)
+    dy = _padded(dy, length, axis)
+
+    def segment(state: Any, at: Any) -> Any:
+        (dcarry, total, dx), (carry, i) = state, at
+        own = _cut(filled, i, length, axis)
+        _, after, saved = run.forward(params, carry, own, noise)
+        with recording.recording() as seen:
+            dparams, piece, dcarry = run.backward(
+                params, carry, after, saved, own, noise, _piece(dy, i, length, axis), dcarry
+            )
+        return (dcarry, jax.tree.map(jnp.add, total, dparams), _put(dx, piece, i, axis)), seen
+
+    zeros = jax.tree.map(jnp.zeros_like, (params, filled.x))
+    start = (dcarry, *varying_like(zeros, dcarry))
+    (first, dparams, dx), seen = jax.lax.scan(segment, start, (before, jnp.arange(count)), reverse=True)
+    recording.keep(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: steps.t.size], seen))
+    return dparams, _without(dx, steps, axis), first
+
+
+def _filled(steps: Steps, length: int, axis: int) -> tuple[int, Steps]:
+    """The number of segments, and the steps with the last one filled up by masked ones, which hold the state."""
+    count, mask = -(-steps.t.size // length), steps.mask
+    if steps.t.size % length and mask is None:
+        mask = jnp.ones(steps.x.shape[:-1], bool)
+    return count, Steps(
+        _padded(steps.x, length, axis),
+        _padded(steps.t, length, 0),
+        None if mask is None else _padded(mask, length, axis),
+        jax.tree.map(lambda leaf: _padded(leaf, length, axis), steps.probe),
+    )
+
+
+def _padded(leaf: jax.Array, length: int, axis: int) -> jax.Array:
+    missing = -leaf.shape[axis] % length
+    return jnp.pad(leaf, [(0, missing if k == axis else 0) for k in range(leaf.ndim)]) if missing else leaf
+
+
+def _without(leaf: jax.Array, steps: Steps, axis: int) -> jax.Array:
+    return jax.lax.slice_in_dim(leaf, 0, steps.t.size, axis=axis)
+
+
+def _cut(steps: Steps, i: Any, length: int, axis: int) -> Steps:
+    """Segment i, time first."""
+    x, t, mask, probe = steps
+    mask = None if mask is None else _piece(mask, i, length, axis)
+    probe = jax.tree.map(lambda leaf: _piece(leaf, i, length, axis), probe)
+    return Steps(_piece(x, i, length, axis), _piece(t, i, length, 0), mask, probe)
+
+
+def _piece(leaf: jax.Array, i: Any, length: int, axis: int) -> jax.Array:
+    return jnp.moveaxis(jax.lax.dynamic_slice_in_dim(leaf, i * length, length, axis), axis, 0)
+
+
+def _put(whole: jax.Array, piece: jax.Array, i: Any, axis: int) -> jax.Array:
+    """The whole with segment i, which has time first, in its place."""
+    return jax.lax.dynamic_update_slice_in_dim(whole, jnp.moveaxis(piece, 0, axis), i * piece.shape[0], axis)

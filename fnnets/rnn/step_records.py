@@ -1,0 +1,76 @@
+"""What a recurrent layer shows to those who look inside: its steps back, and its gates."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnnets.core.layer import Layer, Static
+
+# The activations that saturate at both ends, and these ends.
+RANGES = {"sigmoid": (0.0, 1.0), "hard_sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
+
+
+class Probe(NamedTuple):
+    """Zeros added to the plain equations, so that their gradients are those of what they are added to."""
+
+    before: Any = None  # to the carry that a step starts from
+    z: Any = None  # to what was projected
+    after: Any = None  # to the carry that a step gives
+
+
+class Traced(NamedTuple):
+    """The steps back, in the order in which one computes; time where the layer has it."""
+
+    after: Any  # the carry's gradient as it arrives: dy, and what came from the step after
+    dz: Any  # as the cell gives it
+    before: Any  # the carry's gradient as it leaves for the step before
+    blocks: Static  # of the params: see `blocks_of`
+
+
+class Stepped(NamedTuple):
+    """The steps forward, in the order in which one computes; time where the layer has it."""
+
+    z: Any  # what was projected, of all steps at once
+    gates: dict[str, Any]  # as the cell gives them
+    after: Any  # the carry
+    blocks: Static  # of the params: see `blocks_of`
+    axis: Static  # where time is
+
+
+class Gates(NamedTuple):
+    """The gates of all steps."""
+
+    values: Any  # {name: (…, T, H)}, from 0 to 1
+    mask: Any  # (…, T); None without one
+
+
+def blocks_of(params: Any) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    """(length, names) for every length that the params document as equal blocks of a field's last axis."""
+    found: dict[int, tuple[str, ...]] = {}
+    for field, names in getattr(type(params), "blocks", {}).items():
+        width = (getattr(getattr(params, field), "shape", None) or (1,))[-1]
+        if width % len(names) == 0:
+            found.setdefault(width, tuple(names))
+    return tuple(found.items())
+
+
+def added(tree: Any, zeros: Any) -> Any:
+    """The tree plus the zeros, where there are any."""
+    return tree if zeros is None else jax.tree.map(jnp.add, tree, zeros)
+
+
+def moved(tree: Any, axis: int, *, back: bool = False) -> Any:
+    """Every leaf with time, its first axis, at `axis`; or brought back from there."""
+    here, there = (axis, 0) if back else (0, axis)
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, here, there) if leaf.ndim > axis else leaf, tree)
+
+
+def squashed(activation: Layer, name: str, y: jax.Array) -> dict[str, jax.Array]:
+    """An activation's values as `Cell.gates` gives them; nothing where it does not saturate at both ends."""
+    if activation.info.name not in RANGES:
+        return {}
+    low, high = RANGES[activation.info.name]
+    return {name: (y - low) / (high - low)}

@@ -1,0 +1,183 @@
+"""Ensembles: several models of one network, and what they predict together."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from fnnets.core import checks
+from fnnets.core.layer import Layer
+from fnnets.data import bootstrap as resampled
+from fnnets.data.examples import Examples, checked, number, take
+from fnnets.losses.loss import Loss
+from fnnets.train.epoch import Held, History, Setting, Source, run
+from fnnets.train.evaluation import Metric, named_metrics
+from fnnets.train.many.together import together
+from fnnets.train.mesh import checked_mesh
+from fnnets.train.state import SAMPLE, State, starts
+from fnnets.train.step import Gradient, check_parts
+from fnnets.train.stopping import EarlyStopping, check_watched
+
+
+class Ensemble(NamedTuple):
+    """K trained models.
+
+    Attributes:
+      params: (K, …), the params of each: `jax.vmap(net.apply, (0, None))(params, x)` are their outputs.
+      history: as of `fn.train.fit`, with K as first axis.
+    """
+
+    params: Any
+    history: History
+
+
+class Prediction(NamedTuple):
+    """What several models predict together.
+
+    Attributes:
+      mean: (…), the mean of their outputs.
+      spread: (…), the sample deviation: how far they disagree.
+
+    Example:
+      >>> import fnnets as fn, jax.numpy as jnp
+      >>> params = fn.Dense(w=jnp.array([[[1.0]], [[3.0]]]), b=jnp.zeros((2, 1)))
+      >>> found = fn.train.predict(fn.dense(1), params, jnp.ones((1, 1)))
+      >>> found.mean.tolist(), found.spread.round(3).tolist()
+      ([[2.0]], [[1.4140000343322754]])
+    """
+
+    mean: jax.Array
+    spread: jax.Array
+
+
+def ensemble(
+    net: Layer,
+    loss: Loss,
+    updater: Any,
+    examples: Any,
+    *,
+    models: int,
+    epochs: int,
+    key: Any,
+    bootstrap: bool = False,
+    batch_size: int = 32,
+    remainder: Any = "pad",
+    replace: bool = False,
+    gradient: Gradient = "hand",
+    penalty: Any = None,
+    clip: Any = None,
+    validation: Any = None,
+    metrics: Mapping[str, Metric] | None = None,
+    early_stopping: EarlyStopping | None = None,
+    mesh: Any = None,
+) -> Ensemble:
+    """Trains a network several times from different params, all at the same time by vmap, in one program.
+
+    Formula: model i is `fit(…, key=fold_in(key, i))`. With `bootstrap`, each learns from n rows drawn with replacement
+    by its own key (bagging).
+
+    Args:
+      net: any network.
+      loss: a `Loss`.
+      updater: an `optax.GradientTransformation`.
+      examples: `fn.data.Examples`, or a tuple (x, target).
+      models: K, how many.
+      epochs: how many epochs at most.
+      key: a random key.
+      bootstrap: whether each model learns from a sample of its own.
+      batch_size, remainder, replace, gradient, penalty, clip, validation, metrics, early_stopping: as in `fn.train.fit`;
+        a model that has stopped early waits for the others.
+      mesh: a `jax.sharding.Mesh` with one axis, among whose devices the models are shared; each device has all examples.
+        In several processes each gives all examples and gets all models.
+
+    Returns:
+      An `Ensemble(params, history)`; `fn.train.predict` gives the mean and the spread of what its models predict.
+
+    Raises:
+      TypeError, ValueError: as `fn.train.fit`. A model whose loss is not finite raises nothing: its losses are NaN from
+        that epoch on, and its params those of the last step before.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> x = jnp.linspace(-1, 1, 20)[:, None]
+      >>> net = fn.serial(fn.dense(8), fn.tanh(), fn.dense(1))
+      >>> settings = {"models": 5, "epochs": 100, "key": jax.random.key(0), "batch_size": 10}
+      >>> found = fn.train.ensemble(net, fn.losses.mse(), fn.updaters.adam(0.03), (x, x**2), **settings)
+      >>> near, far = fn.train.predict(net, found.params, jnp.array([[0.5], [3.0]])).spread.ravel()
+      >>> bool(near < 0.1 < far)
+      True
+
+    References:
+      Breiman, Bagging predictors, Machine Learning 24 (1996); Lakshminarayanan, Pritzel & Blundell, Simple and
+      scalable predictive uncertainty estimation using deep ensembles (2017).
+    """
+    checks.positive("ensemble", models=models, epochs=epochs)
+    checks.key("ensemble", key)
+    check_parts("ensemble", net, loss, updater, penalty, clip)
+    mesh = None if mesh is None else checked_mesh("ensemble", mesh)
+    examples, held = checked("ensemble", examples), None
+    if validation is not None:
+        held = Held(checked("ensemble", validation, "validation"))
+    given = named_metrics("ensemble", metrics)
+    check_watched("ensemble", early_stopping, given, held)
+    setting = Setting(
+        net, loss, updater, batch_size, remainder, replace, gradient, penalty, clip, given, early_stopping
+    )
+    states = starts(net, updater, examples.x, key, models)
+    params, history = _program(setting, epochs, bootstrap, mesh)(states, examples, held)
+    return Ensemble(params, jax.device_get(history))
+
+
+@functools.lru_cache(maxsize=16)
+def _program(setting: Setting, epochs: int, bootstrap: bool, mesh: Mesh | None) -> Callable[..., Any]:
+    """All models' trainings, compiled."""
+
+    def one(state: State, examples: Examples, held: Held | None) -> tuple[Any, History]:
+        n = number(examples)
+        sample = resampled(jax.random.fold_in(state.key, SAMPLE), n).train if bootstrap else jnp.arange(n)
+        source = Source(lambda index: take(examples, sample[index]), n)
+        params, _, history = run(setting, epochs, state, source, held)
+        return params, history
+
+    return together("ensemble", one, (0, None, None), mesh)
+
+
+def predict(net: Layer, params: Any, x: Any, *, transform: Any = None, mask: Any = None) -> Prediction:
+    """The mean and the spread of what several models predict, at inference.
+
+    Formula: with y_i = net(params_i, x), mean = Σ y_i/K and spread² = Σ (y_i − mean)²/(K − 1).
+
+    Args:
+      net: the network.
+      params: (K, …), as of `fn.train.ensemble`; K is at least 2.
+      x: the input.
+      transform: what is done with each model's output before; `jax.nn.softmax` gives mean probabilities of logits.
+      mask: the network's mask.
+
+    Returns:
+      A `Prediction(mean, spread)`, each in the shape of one model's output.
+
+    Raises:
+      ValueError: there is only one model.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> net, x = fn.dense(3), jnp.ones((4, 2))
+      >>> params = jax.vmap(net.init, (0, None))(jax.random.split(jax.random.key(0), 5), x)
+      >>> fn.train.predict(net, params, x, transform=jax.nn.softmax).mean.sum(-1).round(5).tolist()
+      [1.0, 1.0, 1.0, 1.0]
+    """
+    models = {leaf.shape[:1] for leaf in jax.tree.leaves(params)}
+    if len(models) != 1 or models <= {(), (1,)}:
+        raise ValueError(
+            "predict: params must be those of at least two models, stacked on a first axis, as fn.train.ensemble "
+            "gives them; net.apply predicts with one."
+        )
+    y = jax.vmap(lambda own: net.apply(own, x, mask=mask))(params)
+    y = y if transform is None else transform(y)
+    return Prediction(y.mean(0), y.std(0, ddof=1))

@@ -1,0 +1,244 @@
+"""Sweeps over hyperparameters: numbers by vmap in one program, structures one after another."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnnets.core import checks
+from fnnets.core.layer import Layer
+from fnnets.core.text_table import format_table
+from fnnets.data.examples import checked, number, take
+from fnnets.losses.loss import Loss
+from fnnets.train.epoch import Held, History, Setting, Source, run
+from fnnets.train.evaluation import Metric, named_metrics, scores
+from fnnets.train.many.together import together
+from fnnets.train.mesh import checked_mesh
+from fnnets.train.state import start
+from fnnets.train.step import Gradient, check_parts
+from fnnets.train.stopping import EarlyStopping, check_watched
+
+
+class Recipe(NamedTuple):
+    """What is trained at one point of a sweep.
+
+    Attributes:
+      net: a network.
+      loss: a `Loss`.
+      updater: an `optax.GradientTransformation`.
+      penalty: a `Penalty`, or None.
+      clip: the largest norm of the gradient, or None.
+
+    Example:
+      >>> import fnnets as fn
+      >>> fn.train.Recipe(fn.dense(2), fn.losses.mse(), fn.updaters.sgd(0.1)).penalty is None
+      True
+    """
+
+    net: Layer
+    loss: Loss
+    updater: Any
+    penalty: Any = None
+    clip: Any = None
+
+
+class Swept(NamedTuple):
+    """What a sweep found.
+
+    Attributes:
+      axes: the values of each hyperparameter by name, in the order of the arrays' axes; "seed" is the last.
+      scores: for "loss" and each metric, an array with an axis for each hyperparameter: of the validation, with the
+        params that training kept. NaN where it diverged. In NumPy.
+      history: as of `fn.train.fit`, with these axes before its own.
+
+    Example:
+      >>> import fnnets as fn, numpy as np
+      >>> scores = {"loss": np.array([[0.5, 0.7], [0.2, np.nan]])}
+      >>> found = fn.train.Swept({"rate": (0.1, 1.0), "seed": (0, 1)}, scores, None)
+      >>> found.best()
+      {'rate': 0.1}
+      >>> print(found.table())
+      rate  loss  deviation
+      ----  ----  ---------
+      0.1   0.6   0.1414
+      1     nan   nan
+    """
+
+    axes: dict[str, tuple[Any, ...]]
+    scores: dict[str, np.ndarray]
+    history: History
+
+    def best(self, metric: str = "loss", *, larger_is_better: bool = False) -> dict[str, Any]:
+        """The hyperparameters with the best mean over the seeds."""
+        return self._point(self._order(metric, larger_is_better)[0])
+
+    def table(self, metric: str = "loss", *, larger_is_better: bool = False, rows: int | None = None) -> str:
+        """The points from the best to the worst: mean and sample deviation over the seeds."""
+        names = [name for name in self.axes if name != "seed"]
+        lines = []
+        for index in self._order(metric, larger_is_better)[:rows]:
+            seeds = self.scores[metric][index]
+            deviation = f"{seeds.std(ddof=1):.4g}" if len(seeds) > 1 else "–"
+            point = self._point(index)
+            lines.append((*(_text(point[name]) for name in names), f"{seeds.mean():.4g}", deviation))
+        return "\n".join(format_table([(*names, metric, "deviation"), *lines]))
+
+    def _order(self, metric: str, larger_is_better: bool) -> list[tuple[int, ...]]:
+        means = self.scores[metric].mean(-1)
+        order = np.argsort((-1 if larger_is_better else 1) * means, axis=None)  # NaN last
+        return [tuple(map(int, np.unravel_index(i, means.shape))) for i in order]
+
+    def _point(self, index: tuple[int, ...]) -> dict[str, Any]:
+        return {name: values[i] for (name, values), i in zip(self.axes.items(), index, strict=False)}
+
+
+def sweep(
+    make: Callable[..., Recipe],
+    examples: Any,
+    validation: Any,
+    *,
+    epochs: int,
+    key: Any,
+    numbers: Mapping[str, Sequence[float]] | None = None,
+    structures: Mapping[str, Any] | None = None,
+    seeds: int = 1,
+    batch_size: int = 32,
+    remainder: Any = "pad",
+    replace: bool = False,
+    gradient: Gradient = "hand",
+    metrics: Mapping[str, Metric] | None = None,
+    early_stopping: EarlyStopping | None = None,
+    mesh: Any = None,
+) -> Swept:
+    """Trains at every point of a grid of hyperparameters.
+
+    Numbers (learning rates, penalties) and seeds are trained at the same time by vmap, in one program; structures
+    (layers, units, initialisers), which change shapes or code, one after another, with a program each.
+
+    Formula: the grid is the product of all values. Seed s trains from the key fold_in(key, s) at every point, so that
+    points differ by their hyperparameters alone.
+
+    Args:
+      make: `(**point) -> Recipe`, what is trained at a point. Numbers arrive as arrays (), under trace.
+      examples: what is learned from: `fn.data.Examples`, or a tuple (x, target).
+      validation: what points are compared with; the test's examples are for the one that is chosen.
+      epochs: how many epochs at most.
+      key: a random key.
+      numbers: values by name, of what `make` may treat as a number.
+      structures: values by name, in a sequence, or in a dict by the labels that a table shows.
+      seeds: how many trainings from different keys at each point.
+      batch_size, remainder, replace, gradient, metrics, early_stopping: as in `fn.train.fit`.
+      mesh: a `jax.sharding.Mesh` with one axis, among whose devices points and seeds are shared, as the models of
+        `fn.train.ensemble`.
+
+    Returns:
+      A `Swept(axes, scores, history)`; its axes are structures, numbers, "seed". `fn.plots.heat_map` draws it.
+
+    Raises:
+      TypeError: examples are no such tuple, or `make` gives no Recipe.
+      ValueError: there is nothing to sweep, a name is used twice, or has no value; as `fn.train.fit`.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> x = jnp.linspace(-1, 1, 24)[:, None]
+      >>> def make(rate, units):
+      ...     net = fn.serial(fn.dense(units), fn.tanh(), fn.dense(1))
+      ...     return fn.train.Recipe(net, fn.losses.mse(), fn.updaters.adam(rate))
+      >>> found = fn.train.sweep(
+      ...     make,
+      ...     (x[::2], x[::2] ** 2),
+      ...     (x[1::2], x[1::2] ** 2),
+      ...     epochs=60,
+      ...     key=jax.random.key(0),
+      ...     numbers={"rate": (1e-4, 0.03)},
+      ...     structures={"units": (1, 8)},
+      ...     batch_size=6,
+      ... )
+      >>> found.scores["loss"].shape, found.best()
+      ((2, 2, 1), {'units': 8, 'rate': 0.03})
+    """
+    checks.positive("sweep", epochs=epochs, seeds=seeds)
+    checks.key("sweep", key)
+    mesh = None if mesh is None else checked_mesh("sweep", mesh)
+    given_numbers, given_structures = _axes(numbers or {}, structures or {})
+    examples = checked("sweep", examples)
+    held, given = Held(checked("sweep", validation, "validation")), named_metrics("sweep", metrics)
+    check_watched("sweep", early_stopping, given, held)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(seeds))
+    grid = jnp.meshgrid(*(jnp.asarray(v, float) for v in given_numbers.values()), indexing="ij")
+    points = {name: values.ravel() for name, values in zip(given_numbers, grid, strict=True)}
+    points = points or {"": jnp.zeros(1)}
+
+    def trained(structure: dict[str, Any]) -> tuple[dict[str, jax.Array], History]:
+        def one(point: dict[str, Any], key: Any, examples: Any, held: Held) -> Any:
+            recipe = make(**{name: value for name, value in point.items() if name}, **structure)
+            if not isinstance(recipe, Recipe):
+                raise TypeError(f"sweep: make must give a fn.train.Recipe, got {type(recipe).__name__}.")
+            check_parts("sweep", *recipe)
+            setting = Setting(
+                recipe.net, recipe.loss, recipe.updater, batch_size, remainder, replace, gradient,
+                recipe.penalty, recipe.clip, given, early_stopping,
+            )  # fmt: skip
+            source = Source(lambda index: take(examples, index), number(examples))
+            state = start(recipe.net, recipe.updater, examples.x, key)
+            params, progress, history = run(setting, epochs, state, source, held)
+            found = scores(recipe.net, recipe.loss, given, params, held.examples, None)
+            failed = ~progress.alive if progress.best is None else ~jnp.isfinite(progress.best.value)
+            return {name: jnp.where(failed, jnp.nan, value) for name, value in found.items()}, history
+
+        if mesh is None:
+            over_seeds = jax.vmap(one, (None, 0, None, None))
+            program = jax.jit(jax.vmap(over_seeds, (0, None, None, None)))
+            return jax.device_get(program(points, keys, examples, held))
+        point, seed = jnp.divmod(jnp.arange(seeds * len(next(iter(points.values())))), seeds)
+        program = together("sweep", one, (0, 0, None, None), mesh)
+        found = jax.device_get(program(take(points, point), keys[seed], examples, held))
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, seeds, *leaf.shape[1:]), found)
+
+    labels = [
+        dict(zip(given_structures, names, strict=True))
+        for names in itertools.product(*given_structures.values())
+    ]
+    found = [
+        trained({name: given_structures[name][label] for name, label in chosen.items()}) for chosen in labels
+    ]
+    axes = {name: tuple(values) for name, values in given_structures.items()}
+    axes |= {name: tuple(map(float, values)) for name, values in given_numbers.items()}
+    axes["seed"] = tuple(range(seeds))
+    shape = tuple(map(len, axes.values()))
+
+    def gathered(*leaves: Any) -> np.ndarray:
+        stacked = np.stack(leaves)  # (structures, points, seeds, …)
+        return stacked.reshape(*shape, *stacked.shape[3:])
+
+    return Swept(axes, *jax.tree.map(gathered, *found))
+
+
+def _axes(numbers: Any, structures: Any) -> tuple[dict[str, Any], dict[str, dict[Any, Any]]]:
+    """Both as dicts of values, structures by their labels; refuses what is no grid."""
+    if not {*numbers, *structures}:
+        raise ValueError("sweep: there is nothing to sweep; give numbers or structures.")
+    if both := {*numbers} & {*structures} or {"seed"} & {*numbers, *structures}:
+        raise ValueError(f"sweep: the name {both.pop()!r} is used twice; a hyperparameter is on one axis.")
+    for name, values in {**numbers, **structures}.items():
+        if isinstance(values, str) or not hasattr(values, "__len__"):
+            raise TypeError(
+                f"sweep: {name} must have a sequence of values, got {values!r}; give ({values!r},)."
+            )
+    labelled = {
+        name: dict(values) if isinstance(values, Mapping) else {value: value for value in values}
+        for name, values in structures.items()
+    }
+    for name, values in {**numbers, **labelled}.items():
+        if not len(values):
+            raise ValueError(f"sweep: {name} must have at least one value, got none.")
+    return dict(numbers), labelled
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,237 @@
+"""A cell run over the nodes of trees: the scan, the scan back, padding and children, once for all cells."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnnets.core import checks
+from fnnets.core.arrays import turned, turned_back
+from fnnets.core.devices import varying_like
+from fnnets.core.layer import Info, Layer, Static, layer
+from fnnets.trees.tree_cell import Arrays, TreeCell
+
+
+class Nodes(NamedTuple):
+    """The nodes of B trees in topological order, the order first."""
+
+    x: jax.Array  # (N, B, D), 0 in the padding
+    rows: jax.Array  # (N, K, B), where the children are; row N, of zeros, where there is none
+    keep: jax.Array | None  # (N, B), False in the padding
+    broken: jax.Array  # (N, B), True where a child does not come before its parent
+
+
+class TreeSaved(NamedTuple):
+    """What a tree layer keeps for its backward."""
+
+    nodes: Nodes
+    h: jax.Array  # (N, B, H)
+    messages: Arrays  # (N + 1, B, ·) each
+    cell: Any  # what the cell saved of each node
+    like: Static  # the batch axes and the dtype of the features
+
+
+def of_cell(cell: TreeCell) -> Layer:
+    """The layer that runs a cell over the nodes.
+
+    Formula: s_j = node(x_j, s_{c_j1}, …, s_{c_jK}) for j = 0, …, N − 1, y_j = h_j, the first part of s_j; s_j = 0 in
+    the padding and for a child that is not there.
+
+    Derivation: with ds_j = ∂E/∂s_j, counting all that is above node j, the chain rule from the last node to the first:
+
+        ds_j   ← ds_j + dy_j                    the two ways in which s_j is used
+        ds_{c_jk} += ∂s_j/∂s_{c_jk}ᵀ·ds_j       the cell's backward, added where the child is
+
+    All parents of a node come after it, so its ds is complete when its turn comes. Weights' gradients are sums over
+    all nodes, one matrix product each after the loop.
+    """
+    info = cell.info
+
+    def init(key: Any, x: Any) -> Any:
+        features, children = parts(cell, x)
+        return cell.init(key, features, children.shape[-1])
+
+    def project(params: Any, nodes: Nodes) -> jax.Array:
+        z = cell.project(params, nodes.x)
+        return jnp.where(nodes.broken[..., None], jnp.asarray(jnp.nan, z.dtype), z)
+
+    def apply(params: Any, x: Any, *, mask: Any = None) -> jax.Array:
+        def step(states: Arrays, at: Any) -> tuple[Arrays, jax.Array]:
+            j, z, index, keep = at
+            state = hidden(keep, cell.node(params, z, gathered(states, index)))
+            return written(states, j, state), state[0]
+
+        nodes = enter(cell, x, mask)
+        z = project(params, nodes)
+        order = jnp.arange(len(z))
+        _, h = jax.lax.scan(
+            step, varying_like(empty(z, cell.state), z, nodes), (order, z, nodes.rows, nodes.keep)
+        )
+        return leave(h, jnp.shape(x[0])[:-2])
+
+    def forward(params: Any, x: Any, *, mask: Any = None) -> tuple[jax.Array, TreeSaved]:
+        def step(messages: Arrays, at: Any) -> Any:
+            j, z, index, keep = at
+            h, message, saved = cell.forward(params, z, gathered(messages, index))
+            shown = hidden(keep, (h, *message))
+            return written(messages, j, shown[1:]), (shown[0], saved)
+
+        nodes = enter(cell, x, mask)
+        z = project(params, nodes)
+        order = jnp.arange(len(z))
+        start = varying_like(empty(z, cell.message), z, nodes)
+        messages, (h, saved) = jax.lax.scan(step, start, (order, z, nodes.rows, nodes.keep))
+        batch, dtype = jnp.shape(x[0])[:-2], jnp.result_type(x[0])
+        return leave(h, batch), TreeSaved(nodes, h, messages, saved, Static((batch, dtype)))
+
+    def backward(params: Any, saved: TreeSaved, dy: jax.Array) -> tuple[Any, Any]:
+        def step(dmessages: jax.Array, at: Any) -> tuple[jax.Array, jax.Array]:
+            j, dh, index, keep, kept = at
+            dmessage = parted(dmessages[j], cell.message)
+            children = gathered(saved.messages, index)
+            dz, dchildren = cell.backward(turned_back(kernels), children, kept, dh, dmessage)
+            shown = hidden(keep, (dz, *dchildren))
+            return added(dmessages, index, shown[1:]), shown[0]
+
+        nodes, h, kernels = saved.nodes, saved.h, turned(params)
+        batch, dtype = saved.like.value
+        order, dh = jnp.arange(len(h)), first(dy.astype(h.dtype), dy.ndim - 2)
+        scanned = (order, dh, nodes.rows, nodes.keep, saved.cell)
+        (zeros,) = empty(h, (sum(cell.message),))  # side by side: what is added in each step is added once
+        zeros = varying_like(zeros, scanned)
+        dmessages, dz = jax.lax.scan(step, zeros, scanned, reverse=True)
+
+        def children(a: jax.Array) -> jax.Array:
+            return gathered((jnp.concatenate([a, jnp.zeros_like(a[:1])]),), nodes.rows)[0]
+
+        dparams, dx = cell.collect(params, nodes.x, h, children, dz, parted(dmessages[:-1], cell.message))
+        return dparams, (leave(dx.astype(dtype), batch), None)
+
+    return layer(init, apply, forward, backward, name=info)
+
+
+def parts(cell: TreeCell, x: Any) -> tuple[Any, Any]:
+    """The features and the children of an input."""
+    info = cell.info
+    if not isinstance(x, tuple) or len(x) != 2:
+        got = f"a tuple of {len(x)}" if isinstance(x, tuple) else type(x).__name__
+        raise TypeError(
+            f"{info}: x must be a pair (features, children), got {got}; fn.pad_trees makes it of trees."
+        )
+    features, children = checks.array(info, x[0], "features"), checks.integers(info, x[1], "children")
+    if jnp.issubdtype(features.dtype, jnp.integer):
+        raise TypeError(
+            f"{info}: features must be floating point, got {features.dtype}; look ids up with "
+            "fn.nodes(fn.embedding(…)) before this layer."
+        )
+    features = checks.floats(info, features, "features")
+    checks.rank(info, features, 2, "features")
+    checks.rank(info, children, 2, "children")
+    checks.same_shape(
+        info, "children without its last axis", children.shape[:-1], features.shape[:-1],
+        "a row of children for each node.",
+    )  # fmt: skip
+    if cell.places is not None and children.shape[-1] != cell.places:
+        raise ValueError(
+            f"{info}: children must have {cell.places} places on the last axis, got shape "
+            f"{checks.shape_text(children.shape)}; give fn.pad_trees arity={cell.places}, or use child_sum."
+        )
+    return features, children
+
+
+def enter(cell: TreeCell, x: Any, mask: Any) -> Nodes:
+    """An input without its padding, the nodes' order first and the batch axes made into one."""
+    features, children = parts(cell, x)
+    keep, there = masks(cell.info, mask, x)
+    children = children.astype(jnp.int32)
+    n = features.shape[-2]
+    here = (children >= 0) if there is None else (children >= 0) & there
+    late = here & (children >= jnp.arange(n)[:, None])
+    broken = late.any(-1)
+    if keep is not None:
+        features = jnp.where(keep[..., None], features, jnp.zeros((), features.dtype))
+    axis = features.ndim - 2
+    index = jnp.swapaxes(first(jnp.where(here & ~late, children, n), axis), 1, 2)
+    return Nodes(
+        first(features, axis),
+        index,
+        None if keep is None else first(keep[..., None], axis)[..., 0],
+        first(broken[..., None], axis)[..., 0],
+    )
+
+
+def masks(info: Info, mask: Any, x: Any) -> tuple[Any, Any]:
+    """The masks of the nodes and of the children; None where nothing is hidden."""
+    if mask is None:
+        return None, None
+    if not isinstance(mask, tuple) or len(mask) != 2:
+        raise TypeError(
+            f"{info}: mask must be a pair, for the nodes and for the children, got {type(mask).__name__}; "
+            "give (nodes, children >= 0), or what fn.pad_trees gave."
+        )
+    keep, there = (checks.bools(info, part) for part in mask)
+    checks.same_shape(info, "the nodes' mask", keep.shape, jnp.shape(x[1])[:-1], "one bool for each node.")
+    checks.same_shape(info, "the children's mask", there.shape, jnp.shape(x[1]), "one bool for each child.")
+    return keep, there
+
+
+def first(a: jax.Array, axis: int) -> jax.Array:
+    """An array (…, N, n) as (N, B, n)."""
+    a = jnp.moveaxis(a, axis, 0)
+    return a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])
+
+
+def leave(a: jax.Array, batch: tuple[int, ...]) -> jax.Array:
+    """An array (N, B, n) as (*batch, N, n)."""
+    n, _, width = a.shape
+    return jnp.moveaxis(a.reshape(n, *batch, width), 0, -2)
+
+
+def empty(like: jax.Array, widths: tuple[int, ...]) -> Arrays:
+    """A row of zeros for each node (N, B, ·), and one for the child that is not there."""
+    n, batch, _ = like.shape
+    return tuple(jnp.zeros((n + 1, batch, width), like.dtype) for width in widths)
+
+
+def gathered(rows: Arrays, index: jax.Array) -> Arrays:
+    """The children's rows: index (…, K, B) of rows (N + 1, B, ·) gives (…, K, B, ·)."""
+    trees = jnp.arange(index.shape[-1])
+    return tuple(part.at[index, trees].get(mode="promise_in_bounds") for part in rows)
+
+
+def added(rows: jax.Array, index: jax.Array, children: Arrays) -> jax.Array:
+    """The rows with something added where the children are: the gradient of `gathered`."""
+    trees = jnp.arange(index.shape[-1])
+    return rows.at[index, trees].add(jnp.concatenate(children, -1), mode="promise_in_bounds")
+
+
+def parted(rows: jax.Array, widths: tuple[int, ...]) -> Arrays:
+    """Arrays (…, width) that lie side by side."""
+    return tuple(jnp.split(rows, list(itertools.accumulate(widths))[:-1], -1))
+
+
+def written(rows: Arrays, j: jax.Array, own: Arrays) -> Arrays:
+    """The rows with node j's own."""
+    return tuple(row.at[j].set(part) for row, part in zip(rows, own, strict=True))
+
+
+def hidden(keep: jax.Array | None, arrays: Arrays) -> Arrays:
+    """The arrays (…, B, ·) with 0 where the node is padding."""
+    if keep is None:
+        return arrays
+    return tuple(jnp.where(keep[:, None], a, jnp.zeros((), a.dtype)) for a in arrays)
+
+
+def side_by_side(children: jax.Array) -> jax.Array:
+    """The children's rows (…, K, B, H) next to each other: (…, B, K·H)."""
+    rows = jnp.moveaxis(children, -3, -2)
+    return rows.reshape(*rows.shape[:-2], rows.shape[-2] * rows.shape[-1])
+
+
+def one_below_the_other(rows: jax.Array, places: int) -> jax.Array:
+    """What `side_by_side` joined: (B, K·H) as (K, B, H)."""
+    return jnp.moveaxis(rows.reshape(*rows.shape[:-1], places, -1), -2, -3)

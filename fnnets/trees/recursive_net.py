@@ -1,0 +1,135 @@
+"""The plain recursive network: one dense layer on the children's states, at every node of a tree."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnnets.core import checks
+from fnnets.core.arrays import outer, total
+from fnnets.core.layer import Layer, describe
+from fnnets.core.parameters import Initializer
+from fnnets.layers.activations.squashing import tanh
+from fnnets.trees.recursion import of_cell, one_below_the_other, side_by_side
+from fnnets.trees.tree_cell import Arrays, Children, TreeCell
+
+
+class Recursive(NamedTuple):
+    """The parameters of `recursive`."""
+
+    w: jax.Array  # (D, H)
+    u: jax.Array  # (K·H, H), the rows of the first child, of the second, …
+    b: jax.Array | None  # (H,); None without bias
+
+
+def recursive(
+    features: int,
+    activation: Layer = tanh(),
+    *,
+    use_bias: bool = True,
+    kernel_init: Initializer = jax.nn.initializers.lecun_normal(),
+    recurrent_init: Initializer = jax.nn.initializers.lecun_normal(),
+) -> Layer:
+    """A recursive (tree) network: each node's state is a dense layer on the states of its children.
+
+    Formula: for node j with children l and r, in topological order (children before parents),
+
+        h_j = f([h_l, h_r]·u + x_j·w + b),  y_j = h_j
+
+    and h = 0 for a child that is not there. A leaf has no children: h_j = f(x_j·w + b), the projection of its
+    input. An inner node has x_j = 0 as a rule: h_j = f([h_l, h_r]·u + b); where it has a label, x_j is the label's.
+    With K places for children there are K blocks in [h_1, …, h_K], and K blocks of rows in u.
+
+    Derivation: given dh of h_j (dy_j, and what the parent sends back),
+
+        dz = f'(z)⊙dh                 f's own backward
+        [dh_l, dh_r] = dz·uᵀ          added to what these children have
+
+    from the last node to the first, and after the loop, over all nodes: dw = Σ_j x_jᵀdz_j,
+    du = Σ_j [h_l, h_r]ᵀdz_j, db = Σ_j dz_j, dx_j = dz_j·wᵀ. Children are integers and have no gradient: dx is a
+    pair (dfeatures, None).
+
+    Args:
+      features: H, the number of units.
+      activation: f, a layer without params, such as `fn.tanh()`.
+      use_bias: whether b is there.
+      kernel_init: `(key, shape, dtype) -> w`.
+      recurrent_init: `(key, (K·H, H), dtype) -> u`.
+
+    Returns:
+      A `Layer`; x is a pair: features (…, N, D), floats, and children (…, N, K), integers. `children[…, j, k]` is the
+      number of node j's k-th child, smaller than j, or negative where there is none; `fn.pad_trees` makes them of
+      nested tuples. A child that does not come before its parent gives NaN there and in every node above. The mask is
+      a pair too, of bools: which nodes there are (…, N), and which children (…, N, K); elsewhere the state is 0. y is
+      (…, N, features) in the dtype of the params, `Recursive(w, u, b)`. `fn.last()` takes the root's: in
+      `serial` the masks, a pair, end here, and the root is the last of all nodes, as `fn.pad_trees` pads in front.
+
+    Raises:
+      TypeError: x is no pair of floats and integers, the mask no pair of bools; params are another layer's.
+      ValueError: shapes do not fit; activation has params.
+
+    Example:
+      >>> import fnnets as fn, jax
+      >>> trees = fn.pad_trees([((1, 2), 3), (2, 4)])
+      >>> net = fn.serial(fn.nodes(fn.embedding(5, 6)), fn.recursive(8), fn.last(), fn.dense(2))
+      >>> params = net.init(jax.random.key(0), trees.x)
+      >>> net.apply(params, trees.x, mask=trees.mask).shape
+      (2, 2)
+
+    References:
+      Socher, Lin, Ng & Manning, Parsing natural scenes and natural language with recursive neural networks (ICML
+      2011), eq. 1 (leaves) and section 4.1 (inner nodes); Goller & Küchler, Learning task-dependent distributed
+      representations by backpropagation through structure (1996).
+
+    Differences: there, leaves have a bias of their own, and children are in two places; here b is shared, and the
+    number of places is that of the children's last axis.
+    """
+    checks.positive("recursive", features=features)
+    info = describe(recursive, features=features, activation=activation, use_bias=use_bias)
+    checks.activation(info, "activation", activation, Layer)
+
+    def init(key: Any, x: Any, places: int) -> Recursive:
+        dtype = jnp.result_type(float)
+        w_key, u_key = jax.random.split(key)
+        w = kernel_init(w_key, (x.shape[-1], features), dtype)
+        u = recurrent_init(u_key, (places * features, features), dtype)
+        return Recursive(w, u, jnp.zeros(features, dtype) if use_bias else None)
+
+    def project(params: Recursive, x: jax.Array) -> jax.Array:
+        checks.node(info, params, Recursive)
+        checks.width(info, x, params.w.shape[0], "features")
+        z = x.astype(params.w.dtype) @ params.w
+        return z if params.b is None else z + params.b
+
+    def below(params: Recursive, h: jax.Array) -> jax.Array:
+        """The children's part of z."""
+        joined = side_by_side(h)
+        checks.width(info, joined, params.u.shape[0], "the children's states, side by side,")
+        return joined @ params.u
+
+    def node(params: Recursive, z: jax.Array, children: Arrays) -> Arrays:
+        return (activation.apply((), z + below(params, children[0])),)
+
+    def forward(params: Recursive, z: jax.Array, children: Arrays) -> tuple[jax.Array, Arrays, Any]:
+        h, _, saved = activation.forward((), z + below(params, children[0]))
+        return h, (h,), saved
+
+    def backward(
+        params: Recursive, children: Arrays, saved: Any, dh: jax.Array, dmessage: Arrays
+    ) -> tuple[jax.Array, Arrays]:
+        _, dz, _ = activation.backward((), saved, dh + dmessage[0])
+        return dz, (one_below_the_other(dz @ params.u.T, len(children[0])),)
+
+    def collect(
+        params: Recursive, x: jax.Array, h: jax.Array, children: Children, dz: jax.Array, dmessages: Arrays
+    ) -> tuple[Recursive, jax.Array]:
+        del dmessages
+        db = None if params.b is None else total(dz)
+        du = outer(side_by_side(children(h)), dz)
+        return Recursive(outer(x.astype(dz.dtype), dz), du, db), dz @ params.w.T
+
+    return of_cell(
+        TreeCell(init, None, (features,), (features,), project, node, forward, backward, collect, info)
+    )

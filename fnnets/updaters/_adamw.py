@@ -1,0 +1,90 @@
+"""AdamW: Adam, and a decay that its root does not divide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+
+from fnnets.updaters import transformation
+from fnnets.updaters._adam import AdamState, adam_ratio, check_adam, start_adam
+
+
+def adamw(
+    learning_rate: transformation.Rate,
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    *,
+    eps: Any = 1e-8,
+    eps_place: str = "outside",
+    weight_decay: Any = 1e-4,
+    mask: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Adam with decoupled weight decay.
+
+    Formula: Δ = −η·(m̂/(√v̂ + ε) + λ·θ), m̂ and v̂ as in `adam`, θ the parameters.
+
+    An L2 penalty put into the gradient would be divided by √v̂ with it; here every parameter that decays
+    shrinks by the same (1 − η·λ).
+
+    Args:
+      learning_rate: η, a number or an optax schedule; it scales the decay as well.
+      b1: β₁ in [0, 1), what the mean of g keeps.
+      b2: β₂ in [0, 1), what the mean of g² keeps.
+      eps: ε, which keeps the root from 0.
+      eps_place: "outside", "uncorrected" or "inside", where ε stands, as in `adam`.
+      weight_decay: λ.
+      mask: which leaves decay: a tree of bools, a prefix of params' own, or a function from params to one,
+        such as `fn.kernels`; all of them by default.
+
+    Returns:
+      An `optax.GradientTransformationExtraArgs` with state `AdamState(count, m, v)`; its update needs params.
+
+    Raises:
+      ValueError: a negative learning rate, ε or λ, β outside [0, 1), an unknown eps_place; params are not given.
+
+    Example:
+      >>> import fnnets as fn, jax, jax.numpy as jnp, optax
+      >>> updater = fn.updaters.adamw(0.1, weight_decay=0.5, mask=fn.kernels)
+      >>> params = fn.Dense(w=jnp.array([[2.0]]), b=jnp.array([2.0]))
+      >>> grads = jax.tree.map(jnp.zeros_like, params)  # only the decay is left
+      >>> updates, state = updater.update(grads, updater.init(params), params)
+      >>> optax.apply_updates(params, updates)
+      Dense(w=Array([[1.9]], dtype=float32), b=Array([2.], dtype=float32))
+
+    References:
+      Loshchilov & Hutter, Decoupled weight decay regularization, ICLR (2019), algorithm 2.
+
+    Differences: the rule is the same everywhere, the defaults are not.
+      optax.adamw: eps=1e-8, weight_decay=1e-4 (the defaults here).
+      torch.optim.AdamW: eps=1e-8, weight_decay=1e-2.
+      keras.optimizers.AdamW: eps=1e-7, eps_place="uncorrected", weight_decay=4e-3.
+      In the paper only the schedule, not the base rate, scales the decay: its λ is η·λ here.
+    """
+    check_adam("adamw", learning_rate, b1, b2, eps, eps_place)
+    transformation.not_negative("adamw", weight_decay=weight_decay)
+
+    def rule(g: Any, state: AdamState, params: Any) -> tuple[Any, AdamState]:
+        if params is None:
+            raise ValueError(
+                "adamw: params are needed for the decay, got None; call update(grads, state, params)."
+            )
+        ratio, state = adam_ratio(g, state, b1, b2, eps, eps_place)
+        ratio = jax.tree.map(
+            lambda ratio, p, decays: ratio + weight_decay * p.astype(ratio.dtype) if decays else ratio,
+            ratio,
+            params,
+            _every_leaf(mask, params),
+        )
+        return transformation.scaled(-transformation.rate_at(learning_rate, state.count), ratio), state
+
+    return transformation.updater(start_adam, rule)
+
+
+def _every_leaf(mask: Any, params: Any) -> Any:
+    """The mask with one bool for each leaf of params."""
+    if mask is None:
+        return jax.tree.map(lambda _: True, params)
+    prefix = mask(params) if callable(mask) else mask
+    return jax.tree.map(lambda decays, part: jax.tree.map(lambda _: decays, part), prefix, params)

@@ -1,0 +1,46 @@
+"""The rows of the catalogue as the tests take them: with marks, params and inputs."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnnets import catalogue
+from fnnets.comparison import float_trees
+
+CASES = catalogue.cases()
+LAYERS = [case for case in CASES if case.layer is not None]
+# What the newest jax is held to: every row but those that scan, of which a few, as they take long to compile.
+WITHOUT_SCANS = [
+    *catalogue.layer_cases(), *catalogue.convolution_cases(), *catalogue.normalisation_cases(),
+    *catalogue.pooling_cases(), *catalogue.network_cases(), *catalogue.loss_cases(),
+]  # fmt: skip
+SCANS = {"lstm", "gru, before, old", "lstm, no bias, sqrt memory", "bidirectional, concat", "recursive"}
+QUICK = {case.name for case in WITHOUT_SCANS} | SCANS
+FEWER = [case for case in LAYERS if case.name in QUICK]  # for what one machinery does for all of its rows
+SOME = {case.name for case in FEWER[::4]}  # of these, every day
+
+
+def rows(cases, quick=(), everyday=None):
+    """A test for each row; those of one row run in one process, which keeps what it compiled."""
+
+    def marks(case):
+        kinds = [pytest.mark.quick] if case.name in quick else []
+        kinds += [pytest.mark.full] if everyday and case.name not in everyday else []
+        return [pytest.mark.xdist_group(case.name), *kinds]
+
+    marked = [pytest.param(case, id=case.name, marks=marks(case)) for case in cases]
+    return pytest.mark.parametrize("case", marked)
+
+
+def at(case, seed=0, dtype=np.float32):
+    """Params, input and keyword arguments of a row."""
+    rng = np.random.default_rng(seed)
+    x = case.x(rng)
+    params = catalogue.random_params(case.layer, rng, x)
+    cast = functools.partial(
+        jax.tree.map, lambda leaf: jnp.asarray(leaf, dtype if float_trees.is_float(leaf) else None)
+    )
+    return cast(params), cast(x), case.mode | {"key": jax.random.key(seed) if case.mode["train"] else None}
