@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 import fnnets as fn
-from fnnets.train import compiled
+from fnnets.train._fit import compiled
 from fnnets.train.epoch import Setting, begin
 from fnnets.train.mesh import as_it_is, checked_mesh, everywhere, laid_out, put, shared
 from fnnets.train.shared import share
