@@ -96,7 +96,7 @@ def encoder_decoder(encoder: Layer, decoder: Layer) -> Layer:
                 f"{info}: the encoder must hand on a carry, and {encoder.info} has none; give it recurrent layers "
                 "of one direction."
             )
-        with recording.child(info, 1, decoder), recording.recording(False):
+        with recording.child(info, 1, decoder):
             like = zero_carry(decoder, params[1], inputs)
         return c.fitted_carry(info, carry, like, "the encoder's carry")
 

@@ -65,7 +65,7 @@ def stack(layer: Layer, depth: int) -> Layer:
             )
         x = masks.zero_padding(info, checks.floats(info, x), mask)
         first = jax.tree.map(lambda leaf: leaf[0], params)
-        with recording.child(info, 0, layer), recording.recording(False):
+        with recording.child(info, 0, layer):
             y = jax.eval_shape(
                 lambda own, x: layer.apply(own, x, key=c.child_key(key, 0), train=train, mask=mask), first, x
             )
@@ -77,42 +77,36 @@ def stack(layer: Layer, depth: int) -> Layer:
     def apply(params: Any, x: Any, *, key: Any = None, train: bool = False, mask: Any = None) -> Any:
         def step(x: Any, scanned: Any) -> Any:
             i, own = scanned
-            with recording.copy(i) as kept:
-                y = c.apply_child(info, 0, layer, own, x, key=c.child_key(key, i), train=train, mask=mask)
-            return y, kept
+            return c.apply_child(
+                info, 0, layer, own, x, key=c.child_key(key, i), train=train, mask=mask
+            ), None
 
         x = entrance(params, x, key, train, mask)
-        y, kept = jax.lax.scan(step, x, (jnp.arange(depth), params))
-        recording.keep(kept)
-        return y
+        return jax.lax.scan(step, x, (jnp.arange(depth), params))[0]
 
     def forward(
         params: Any, x: Any, carry: Any = None, *, key: Any = None, train: bool = False, mask: Any = None
     ) -> tuple[Any, Any, StackSaved]:
         def step(x: Any, scanned: Any) -> Any:
             i, own, carry = scanned
-            with recording.copy(i) as seen:
-                y, carry, kept = c.forward_child(
-                    info, 0, layer, own, x, carry, key=c.child_key(key, i), train=train, mask=mask
-                )
-            return y, (carry, kept, seen)
+            y, carry, kept = c.forward_child(
+                info, 0, layer, own, x, carry, key=c.child_key(key, i), train=train, mask=mask
+            )
+            return y, (carry, kept)
 
         dtype = Static(jnp.result_type(x))
         x = entrance(params, x, key, train, mask)
-        y, (carry, kept, seen) = jax.lax.scan(step, x, (jnp.arange(depth), params, carry))
-        recording.keep(seen)
+        y, (carry, kept) = jax.lax.scan(step, x, (jnp.arange(depth), params, carry))
         return y, carry, StackSaved(kept, dtype, mask)
 
     def backward(params: Any, saved: StackSaved, dy: Any, dcarry: Any = None) -> tuple[Any, Any, Any]:
         def step(dy: Any, scanned: Any) -> Any:
             own, kept, dcarry = scanned
-            with recording.recording() as seen:
-                dparams, dx, dcarry = c.backward_child(info, 0, layer, own, kept, dy, dcarry)
-            return dx, (dparams, dcarry, seen)
+            dparams, dx, dcarry = c.backward_child(info, 0, layer, own, kept, dy, dcarry)
+            return dx, (dparams, dcarry)
 
         scanned = (params, saved.children, dcarry)
-        dx, (dparams, dcarry, seen) = jax.lax.scan(step, dy, scanned, length=depth, reverse=True)
-        recording.keep(seen)
+        dx, (dparams, dcarry) = jax.lax.scan(step, dy, scanned, length=depth, reverse=True)
         return dparams, masks.hide_gradient(dx.astype(saved.dtype.value), saved.mask), dcarry
 
     def update_stats(params: Any, saved: StackSaved) -> Any:

@@ -111,8 +111,8 @@ def functions(layer: Layer, train: bool, loss: Any = None, with_carry: bool = Fa
             dy = loss.backward(kept, dy)
         elif with_carry:
             dy, dcarry = dy
-        if recording.records("gradients"):
-            recording.note("dy", dy)
+        if recording.collects("gradients"):
+            dy = recording.note("dy", dy)
         dparams, dx, dcarry = layer.backward(at["params"], saved, dy, dcarry)
         return outputs, {"params": dparams, "x": dx} | ({"carry": dcarry} if with_carry else {})
 

@@ -12,9 +12,10 @@ import numpy as np
 from fnnets.comparison.report import AUTODIFF
 from fnnets.core import recording
 from fnnets.core.layer import Layer
-from fnnets.core.time_order import has_steps, time_major
+from fnnets.core.time_order import has_steps
 from fnnets.insight.layer_paths import Place, indices, place_of
 from fnnets.insight.trace import stages_of
+from fnnets.rnn.step_records import Probed
 
 FLOOR = 1e-2  # a quantity is judged on its own scale, but on at least this share of the largest beside it
 
@@ -27,6 +28,7 @@ class Stage(NamedTuple):
     name: str
     hand: Quantities
     true: Quantities
+    time: int = 0  # the axis of time
 
 
 class Visit(NamedTuple):
@@ -76,32 +78,20 @@ def first(
 
 
 def hand_trace(by_hand: Callable[..., Any], point: Any, fixed: Any, dy: Any) -> dict[str, Any]:
-    """What `observe` records of the derivation's backward pass."""
-
-    def run(point: Any, fixed: Any, dy: Any) -> Any:
-        with recording.from_the_top(), recording.recording(True, "gradients") as kept:
-            by_hand(point, fixed, dy)
-        return kept
-
-    return jax.jit(run)(point, fixed, dy)
+    """What the derivation's backward pass hands on."""
+    return jax.jit(lambda *at: recording.collect("gradients", by_hand, *at)[1])(point, fixed, dy)
 
 
 def true_trace(plain: Callable[..., Any], point: Any, fixed: Any, dy: Any) -> dict[str, Any]:
-    """The gradients with respect to the zeros that `recording.probe` offers to add."""
-
-    def find(point: Any, fixed: Any) -> Any:
-        with recording.from_the_top(), recording.recording(True, "zeros") as kept:
-            plain(point, fixed)
-        return kept
+    """The gradients with respect to zeros that are added to what the plain equations probe."""
 
     def pull(zeros: Any, point: Any, fixed: Any, dy: Any) -> Any:
         def run(zeros: Any) -> Any:
-            with recording.from_the_top(), recording.probing(zeros):
-                return plain(point, fixed)
+            return recording.collect("probes", plain, point, fixed, added=zeros)[0]
 
         return jax.vjp(run, zeros)[1](dy)[0]
 
-    shapes = jax.eval_shape(find, point, fixed)
+    shapes = jax.eval_shape(lambda *at: recording.collect("probes", plain, *at)[1], point, fixed)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return jax.jit(pull)(zeros, point, fixed, dy)
 
@@ -110,7 +100,8 @@ def _visits(layer: Layer, hand: dict[str, Any], true: dict[str, Any]) -> Iterato
     """Every layer, and every copy of it in stacks, as the backward pass comes by."""
     found = []
     for path in hand.keys() & true.keys():
-        stages, copies = _stages(hand[path], true[path]), place_of(layer, path).copies
+        copies = place_of(layer, path).copies
+        stages = _stages(hand[path], true[path])
         sizes = next((leaf.shape[:copies] for stage in stages for leaf in stage.true.values()), ())
         found += [Visit(path, copy, stages) for copy in np.ndindex(*sizes)]
     return iter(sorted(found, key=lambda visit: _order(layer, visit)))
@@ -130,14 +121,23 @@ def _stages(hand: dict[str, Any], true: dict[str, Any]) -> list[Stage]:
     found = []
     if isinstance(hand.get("dy"), jax.Array) and "dy" in true:
         found.append(Stage("dy", _in_numpy({"dy": hand["dy"]}), _in_numpy({"dy": true["dy"]})))
-    if "steps" not in hand or "steps" not in true:
+    if "steps" not in hand or "after" not in true:
         return found
-    steps, probe = hand["steps"], true["steps"]
-    dz = projected(steps.dz, probe.z)
+    steps = hand["steps"]
+    after, z, before = (_with_time(true[name], steps.axis.value) for name in ("after", "z", "before"))
+    dz = projected(steps.dz, z)
     derived = stages_of(steps._replace(dz=dz))
-    z = None if dz is None else probe.z
-    right = stages_of(steps._replace(after=probe.after, dz=z, before=probe.before))
-    return found + [Stage(name, _in_numpy(derived[name]), _in_numpy(right[name])) for name in right]
+    right = stages_of(steps._replace(after=after, dz=None if dz is None else z, before=before))
+    time = steps.axis.value
+    return found + [Stage(name, _in_numpy(derived[name]), _in_numpy(right[name]), time) for name in right]
+
+
+def _with_time(probed: Probed, axis: int) -> Any:
+    """What a scan over time collected, with time where the layer has it."""
+    here = probed.time.value
+    return jax.tree.map(
+        lambda leaf: jnp.moveaxis(leaf, here, axis) if leaf.ndim > axis else leaf, probed.value
+    )
 
 
 def _in_numpy(quantities: dict[str, Any]) -> Quantities:
@@ -153,12 +153,12 @@ def projected(dz: Any, z: Any) -> Any:
 
 def _of_copy(stage: Stage, copy: tuple[int, ...]) -> Stage:
     hand, true = ({name: leaf[copy] for name, leaf in part.items()} for part in (stage.hand, stage.true))
-    return Stage(stage.name, hand, true)
+    return Stage(stage.name, hand, true, stage.time - len(copy))
 
 
 def _in_copy(stages: list[Stage], place: Place) -> str:
     """The first stage of the last step that departs."""
-    errors = {stage.name: _errors(stage, place) for stage in stages}
+    errors = {stage.name: _errors(stage) for stage in stages}
     if "dy" in errors and errors.pop("dy")["dy"].any():
         return "departs from autodiff first in what reaches"
     steps = max((len(bad) for stage in errors.values() for bad in stage.values()), default=0)
@@ -173,7 +173,7 @@ def _in_copy(stages: list[Stage], place: Place) -> str:
     return ""
 
 
-def _errors(stage: Stage, place: Place) -> Quantities:
+def _errors(stage: Stage) -> Quantities:
     """For every quantity, and every step, whether it departs."""
     largest = {name: float(np.abs(leaf).max(initial=0)) for name, leaf in stage.true.items()}
     least = FLOOR * max(largest.values(), default=0.0)
@@ -181,8 +181,9 @@ def _errors(stage: Stage, place: Place) -> Quantities:
     for name, true in stage.true.items():
         gap = np.nan_to_num(np.abs(stage.hand[name] - true), nan=np.inf)
         bad = gap > AUTODIFF * max(largest[name], least)
-        axis = 0 if time_major(place.layer) else max(bad.ndim - 2, 0)
-        found[name] = bad if stage.name == "dy" else bad.any(tuple(k for k in range(bad.ndim) if k != axis))
+        found[name] = (
+            bad if stage.name == "dy" else bad.any(tuple(k for k in range(bad.ndim) if k != stage.time))
+        )
     return found
 
 

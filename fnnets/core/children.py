@@ -19,7 +19,7 @@ def child_key(key: Any, i: Any) -> Any:
 def apply_child(
     parent: Any, i: int, layer: Layer, params: Any, x: Any, *, key: Any, train: bool, mask: Any
 ) -> Any:
-    """Child i's output, shown to whoever observes."""
+    """Child i's output."""
     with recording.child(parent, i, layer):
         return recording.seen(layer, x, layer.apply(params, x, key=key, train=train, mask=mask), mask)
 
@@ -27,20 +27,20 @@ def apply_child(
 def forward_child(
     parent: Any, i: int, layer: Layer, params: Any, x: Any, carry: Any, *, key: Any, train: bool, mask: Any
 ) -> Any:
-    """Child i's (y, carry, saved), y shown to whoever observes."""
+    """Child i's (y, carry, saved)."""
     with recording.child(parent, i, layer):
         y, carry, saved = layer.forward(params, x, carry, key=key, train=train, mask=mask)
         return recording.seen(layer, x, y, mask), carry, saved
 
 
 def backward_child(parent: Any, i: int, layer: Layer, params: Any, saved: Any, dy: Any, dcarry: Any) -> Any:
-    """Child i's (dparams, dx, dcarry); its dy is shown to whoever observes."""
+    """Child i's (dparams, dx, dcarry)."""
     with recording.child(parent, i, layer):
-        if recording.records("gradients", "values"):
-            recording.note("dy", dy)
+        if recording.collects("gradients", "values"):
+            dy = recording.note("dy", dy)
         dparams, dx, dcarry = layer.backward(params, saved, dy, dcarry)
-        if recording.records("values"):
-            recording.note("dx", dx)
+        if recording.collects("values"):
+            dx = recording.note("dx", dx)
         return dparams, dx, dcarry
 
 

@@ -135,8 +135,8 @@ def _through_depth(layer: Layer, trace: dict[str, dict[str, Any]]) -> dict[str, 
 
 def _saturated(layer: Layer, params: Any, x: Any, mask: Any) -> dict[str, jax.Array]:
     """The shares of gates, and of the outputs of children that squash."""
-    with recording.from_the_top(), recording.recording(True, "gates") as kept, plain_equations():
-        layer.forward(params, x, mask=mask)
+    with plain_equations():
+        _, kept = recording.collect("gates", lambda *at: layer.forward(*at[:2], mask=at[2]), params, x, mask)
     outputs = intermediates(layer, params, x, mask=mask)
     found = {}
     for path, y in outputs.items() if layer.info.children else [("", *outputs.values())]:

@@ -35,9 +35,15 @@ def intermediates(
       >>> {path: h.shape for path, h in fn.intermediates(net, net.init(jax.random.key(0), x), x).items()}
       {'0.dense': (4, 3), '1.tanh': (4, 3)}
     """
-    with recording.from_the_top(), recording.recording(True) as kept, plain_equations():
-        y = layer.apply(params, x, key=key, train=train, mask=mask)
-    return kept if layer.info.children else {layer.info.name: y}
+
+    def run(params: Any, x: Any, key: Any, mask: Any) -> Any:
+        return layer.apply(params, x, key=key, train=train, mask=mask)
+
+    with plain_equations():
+        y, kept = recording.collect("outputs", run, params, x, key, mask)
+    return (
+        {path: values["y"] for path, values in kept.items()} if layer.info.children else {layer.info.name: y}
+    )
 
 
 def output_shapes(layer: Layer, params: Any, x: Any) -> dict[str, Any]:

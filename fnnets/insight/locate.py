@@ -106,24 +106,29 @@ def locate_nan(
     if (target is None) != (loss is None) or (loss is not None and dy is not None):
         raise TypeError("locate_nan: give a target and a loss, or dy, or none of them.")
 
+    def forward(params: Any, x: Any, carry: Any, key: Any, mask: Any) -> Any:
+        y, carry, saved = net.forward(params, x, carry, key=key, train=train, mask=mask)
+        recording.note("mask", mask)
+        return recording.note("y", y), carry, saved
+
+    def backward(params: Any, saved: Any, dy: Any) -> Any:
+        dparams, dx, dcarry = net.backward(params, saved, dy)
+        return dparams, recording.note("dx", dx), dcarry
+
     def search(given: dict[str, Any], key: Any, mask: Any, loss_mask: Any) -> NonFinite:
         masks = {"x": mask, "target": loss_mask}
         values = list(_inputs(given, masks))
         params, x, dy = given["params"], given["x"], given.get("dy")
-        mode = {"key": key, "train": train, "mask": mask}
-        with recording.from_the_top(), plain_equations():
-            with recording.recording(True, "values") as kept:
-                y, carry, saved = net.forward(params, x, given.get("carry"), **mode)
-                recording.note("y", y)
-                recording.note("mask", mask)
+        with plain_equations():
+            (y, carry, saved), kept = recording.collect(
+                "values", forward, params, x, given.get("carry"), key, mask
+            )
             values += _forward(net, kept, carry)
             if loss is not None:
                 found, dy = _loss(loss, y, given["target"], loss_mask)
                 values += found
             if dy is not None:
-                with recording.recording(True, "values") as back:
-                    dparams, dx, dcarry = net.backward(params, saved, dy)
-                    recording.note("dx", dx)
+                (dparams, _, dcarry), back = recording.collect("values", backward, params, saved, dy)
                 values += _backward(net, kept, back, dparams, dcarry)
         return first(values)
 
@@ -160,7 +165,7 @@ def _forward(net: Layer, kept: dict[str, Any], carry: Any) -> Iterator[Value]:
         place, name = place_of(net, path), path or net.info.name
         order, mask = (FORWARD, *_route(net, path)), values.get("mask")
         if (steps := values.get("steps")) is not None:
-            for when, quantity, leaf, time in _steps_forward(steps, place):
+            for when, quantity, leaf, time in _steps_forward(steps):
                 yield from _value((*order, *when), "forward", name, quantity, leaf, mask, place, time)
         for quantity, leaf in _parts("y", values["y"]):
             yield from _value((*order, END), "forward", name, quantity, leaf, mask, place)
@@ -168,9 +173,9 @@ def _forward(net: Layer, kept: dict[str, Any], carry: Any) -> Iterator[Value]:
         yield from _value((FORWARD, END, END), "forward", net.info.name, quantity, leaf)
 
 
-def _steps_forward(steps: Stepped, place: Place) -> Iterator[tuple[Order, str, Any, int]]:
+def _steps_forward(steps: Stepped) -> Iterator[tuple[Order, str, Any, int]]:
     """The steps of a recurrence: (order, name, values, the axis of time)."""
-    time, blocks = place.copies + steps.axis.value, dict(steps.blocks.value)
+    time, blocks = steps.axis.value, dict(steps.blocks.value)
     for name, leaf in leaves(steps.z, "z").items():
         for quantity, part in in_blocks(name, leaf, blocks).items():
             yield (0,), quantity, part, time
@@ -203,7 +208,7 @@ def _backward(
         for quantity, leaf in _parts("dy", values.get("dy")):
             yield from _value((*order, -END), "backward", name, quantity, leaf, mask, place)
         if (steps := values.get("steps")) is not None:
-            time = place.copies + kept[path]["steps"].axis.value
+            time = steps.axis.value
             for rank, (quantity, leaf) in enumerate(_steps_backward(steps)):
                 when = (*order, 0, Along(time), rank)
                 yield from _value(when, "backward", name, quantity, leaf, mask, place, time)

@@ -68,11 +68,13 @@ def trace_backward(
     References:
       Werbos, Backpropagation through time, Proc. IEEE 78 (1990).
     """
-    with recording.from_the_top(), plain_equations():
+
+    def back(params: Any, saved: Any, dy: Any, dcarry: Any) -> Any:
+        return layer.backward(params, saved, recording.note("dy", dy), dcarry)
+
+    with plain_equations():
         _, _, saved = layer.forward(params, x, carry, key=key, train=train, mask=mask)
-        with recording.recording(True, "gradients") as kept:
-            recording.note("dy", dy)
-            layer.backward(params, saved, dy, dcarry)
+        _, kept = recording.collect("gradients", back, params, saved, dy, dcarry)
     return named(layer, kept)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnnets.core import recording
 from fnnets.core.devices import varying_like
 from fnnets.rnn.run import Run, Steps, output
 
@@ -35,8 +34,8 @@ def forward(
 
 def backward(
     run: Run, params: Any, before: Any, steps: Steps, noise: Any, dy: Any, dcarry: Any, length: int, axis: int
-) -> tuple[Any, Any, Any]:
-    """(dparams, dx, the gradient of the first carry): segment by segment, from the last to the first."""
+) -> tuple[Any, Any, Any, Any]:
+    """As `Run.backward`: segment by segment, from the last to the first."""
     count, filled = _filled(steps, length, axis)
     dy = _padded(dy, length, axis)
 
@@ -44,17 +43,16 @@ def backward(
         (dcarry, total, dx), (carry, i) = state, at
         own = _cut(filled, i, length, axis)
         _, after, saved = run.forward(params, carry, own, noise)
-        with recording.recording() as seen:
-            dparams, piece, dcarry = run.backward(
-                params, carry, after, saved, own, noise, _piece(dy, i, length, axis), dcarry
-            )
-        return (dcarry, jax.tree.map(jnp.add, total, dparams), _put(dx, piece, i, axis)), seen
+        dparams, piece, dcarry, shown = run.backward(
+            params, carry, after, saved, own, noise, _piece(dy, i, length, axis), dcarry
+        )
+        return (dcarry, jax.tree.map(jnp.add, total, dparams), _put(dx, piece, i, axis)), shown
 
     zeros = jax.tree.map(jnp.zeros_like, (params, filled.x))
     start = (dcarry, *varying_like(zeros, dcarry))
-    (first, dparams, dx), seen = jax.lax.scan(segment, start, (before, jnp.arange(count)), reverse=True)
-    recording.keep(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: steps.t.size], seen))
-    return dparams, _without(dx, steps, axis), first
+    (first, dparams, dx), shown = jax.lax.scan(segment, start, (before, jnp.arange(count)), reverse=True)
+    shown = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: steps.t.size], shown)
+    return dparams, _without(dx, steps, axis), first, shown
 
 
 def _filled(steps: Steps, length: int, axis: int) -> tuple[int, Steps]:
@@ -66,7 +64,6 @@ def _filled(steps: Steps, length: int, axis: int) -> tuple[int, Steps]:
         _padded(steps.x, length, axis),
         _padded(steps.t, length, 0),
         None if mask is None else _padded(mask, length, axis),
-        jax.tree.map(lambda leaf: _padded(leaf, length, axis), steps.probe),
     )
 
 
@@ -81,10 +78,9 @@ def _without(leaf: jax.Array, steps: Steps, axis: int) -> jax.Array:
 
 def _cut(steps: Steps, i: Any, length: int, axis: int) -> Steps:
     """Segment i, time first."""
-    x, t, mask, probe = steps
+    x, t, mask = steps
     mask = None if mask is None else _piece(mask, i, length, axis)
-    probe = jax.tree.map(lambda leaf: _piece(leaf, i, length, axis), probe)
-    return Steps(_piece(x, i, length, axis), _piece(t, i, length, 0), mask, probe)
+    return Steps(_piece(x, i, length, axis), _piece(t, i, length, 0), mask)
 
 
 def _piece(leaf: jax.Array, i: Any, length: int, axis: int) -> jax.Array:

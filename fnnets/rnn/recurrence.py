@@ -131,25 +131,22 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
         first = _carry(info, "carry", carry, cell.start(params, x.shape[:axis] + x.shape[axis + 1 : -1]))
         first = varying_like(first, params, x, key, mask)
         noise = run.noise.start(info, key, train, output(first))
-        steps = Steps(x.astype(output(first).dtype), jnp.arange(x.shape[axis]), mask)
-        zeros = recording.probe("steps", lambda: moved(run.zeros(params, first, time_first(steps)), axis))
-        return steps if zeros is None else steps._replace(probe=zeros), first, noise
+        return Steps(x.astype(output(first).dtype), jnp.arange(x.shape[axis]), mask), first, noise
 
     def axis_of(x: jax.Array) -> int:
         """Where time is, counted from the front: the same for x, its mask, and whatever else there is of each step."""
         return 0 if time_major else x.ndim - 2
 
     def time_first(steps: Steps) -> Steps:
-        axis = axis_of(steps.x)
-        x, mask, probe = moved((steps.x, steps.mask, steps.probe), axis, back=True)
-        return Steps(x, steps.t, mask, probe)
+        x, mask = moved((steps.x, steps.mask), axis_of(steps.x), back=True)
+        return Steps(x, steps.t, mask)
 
     def show(params: Any, steps: Steps, after: Any, kept: Any, axis: int) -> None:
-        """The steps, to whoever observes."""
-        if recording.records("gates"):
+        """Hands the steps to those who ask for them."""
+        if recording.collects("gates"):
             mask = moved(steps.mask, axis)
             recording.note("gates", Gates(moved(cell.gates(after, kept), axis), mask))
-        if recording.records("values"):
+        if recording.collects("values"):
             z, gates, after = moved((cell.project(params, steps.x), cell.gates(after, kept), after), axis)
             recording.note("steps", Stepped(z, gates, after, Static(blocks_of(params)), Static(axis)))
 
@@ -168,7 +165,11 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
         like = Static((jnp.result_type(x), structure, tuple(map(jnp.result_type, leaves))))
         steps, first, noise = enter(params, x, carry, key, train, mask)
         axis, length = axis_of(steps.x), segment_length(options.memory, steps.t.size)
-        if length is None or recording.records("gates", "values"):
+        if recording.collects("probes"):
+            length = (
+                None  # a comparison asks for the gradients inside all steps, and no backward of ours follows
+            )
+        if length is None or recording.collects("gates", "values"):
             turned = time_first(steps)
             last, after, kept = run.forward(params, first, turned, noise)
             show(params, turned, after, kept, axis)
@@ -184,16 +185,16 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
         last = _carry(info, "dcarry", dcarry, cell.start(params, dy.shape[:axis] + dy.shape[axis + 1 : -1]))
         last = varying_like(last, params, saved, dy)
         dy = dy.astype(output(last).dtype)
-        with recording.recording() as seen:
-            if length is None:
-                dy = jnp.moveaxis(dy, axis, 0)
-                dparams, dx, dfirst = run.backward(params, first, after, kept, steps, noise, dy, last)
-            else:
-                dparams, dx, dfirst = recomputed_segments.backward(
-                    run, params, first, steps, noise, dy, last, length, axis
-                )
-        if seen:
-            recording.note("steps", Traced(**moved(seen, axis), blocks=Static(blocks_of(params))))
+        if length is None:
+            dy = jnp.moveaxis(dy, axis, 0)
+            dparams, dx, dfirst, shown = run.backward(params, first, after, kept, steps, noise, dy, last)
+        else:
+            dparams, dx, dfirst, shown = recomputed_segments.backward(
+                run, params, first, steps, noise, dy, last, length, axis
+            )
+        if shown is not None:
+            traced = Traced(**moved(shown, axis), blocks=Static(blocks_of(params)), axis=Static(axis))
+            recording.note("steps", traced)
         dx = dx if steps.mask is None else hidden(steps.mask, dx)
         dx = dx if length else jnp.moveaxis(dx, 0, axis)
         x_dtype, structure, dtypes = like.value

@@ -13,7 +13,7 @@ from fnnets.core import recording
 from fnnets.core.arrays import turned, turned_back
 from fnnets.rnn.cell import Cell
 from fnnets.rnn.noise import Noise, takes_noise
-from fnnets.rnn.step_records import Probe, added
+from fnnets.rnn.step_records import Probed
 
 
 class Steps(NamedTuple):
@@ -22,7 +22,6 @@ class Steps(NamedTuple):
     x: jax.Array  # (T, …, D)
     t: jax.Array  # (T,), the steps' numbers, which draw their dropout
     mask: jax.Array | None  # (T, …)
-    probe: Probe = Probe()  # where a comparison asks for gradients inside
 
 
 @dataclass(frozen=True)
@@ -37,33 +36,33 @@ class Run:
         """The outputs of all steps, by the textbook equation."""
 
         def step(carry: Any, at: Any) -> Any:
-            z, t, mask, probe = at
-            old = added(carry, probe.before)
-            new = self._call(self.cell.step, noise, t, old, params, old, added(z, probe.z))
-            new = added(held(mask, new, old), probe.after)
+            z, t, mask = at
+            old, z = _probed("before", carry), _probed("z", z)
+            new = self._call(self.cell.step, noise, t, old, params, old, z)
+            new = _probed("after", held(mask, new, old))
             return new, output(new)
 
-        scanned = (self.cell.project(params, steps.x), steps.t, steps.mask, steps.probe)
+        scanned = (self.cell.project(params, steps.x), steps.t, steps.mask)
         return jax.lax.scan(step, carry, scanned, unroll=self.unroll)[1]
 
     def forward(self, params: Any, carry: Any, steps: Steps, noise: Any) -> tuple[Any, Any, Any]:
         """(the last carry, the carry after each step, what the cell saved of each step)."""
 
         def step(carry: Any, at: Any) -> Any:
-            z, t, mask, probe = at
-            old = added(carry, probe.before)
-            new, saved = self._call(self.cell.forward, noise, t, old, params, old, added(z, probe.z))
-            new = added(held(mask, new, old), probe.after)
+            z, t, mask = at
+            old, z = _probed("before", carry), _probed("z", z)
+            new, saved = self._call(self.cell.forward, noise, t, old, params, old, z)
+            new = _probed("after", held(mask, new, old))
             return new, (new, saved)
 
-        scanned = (self.cell.project(params, steps.x), steps.t, steps.mask, steps.probe)
+        scanned = (self.cell.project(params, steps.x), steps.t, steps.mask)
         last, (after, saved) = jax.lax.scan(step, carry, scanned, unroll=self.unroll)
         return last, after, saved
 
     def backward(
         self, params: Any, first: Any, after: Any, saved: Any, steps: Steps, noise: Any, dy: Any, dcarry: Any
-    ) -> tuple[Any, Any, Any]:
-        """(dparams, dx, the gradient of the first carry)."""
+    ) -> tuple[Any, Any, Any, Any]:
+        """(dparams, dx, the gradient of the first carry, the steps back where they are collected)."""
 
         def step(dnew: Any, at: Any) -> Any:
             carry, ready, t, mask, dy = at
@@ -75,16 +74,15 @@ class Run:
             return dcarry, (dz, (total, dcarry) if traced else None)
 
         kernels = turned(params)
-        traced = recording.records("gradients", "values")
+        traced = recording.collects("gradients", "values")
         before = _before(first, after)
         ready = self._call(self.cell.ready, noise, steps.t, before, params, before, saved)
         scanned = (before, ready, steps.t, steps.mask, dy)
         dfirst, (dz, passed) = jax.lax.scan(step, dcarry, scanned, reverse=True, unroll=self.unroll)
         given = (params, steps.x, before, saved, dz)
         dparams, dx = self._call(self.cell.collect, noise, steps.t, before, *given)
-        if traced:
-            recording.keep(dict(zip(("after", "before"), passed, strict=True)) | {"dz": self.cell.shown(dz)})
-        return dparams, dx, dfirst
+        shown = {"after": passed[0], "dz": self.cell.shown(dz), "before": passed[1]} if traced else None
+        return dparams, dx, dfirst, shown
 
     def tangent(
         self, params: Any, first: Any, after: Any, saved: Any, steps: Steps, noise: Any, dparams: Any, dx: Any,
@@ -108,17 +106,15 @@ class Run:
         last, dy = jax.lax.scan(step, dcarry, (before, ready, steps.t, steps.mask, dz), unroll=self.unroll)
         return dy, last
 
-    def zeros(self, params: Any, carry: Any, steps: Steps) -> Probe:
-        """Zeros for all that a comparison asks the gradients of."""
-        shapes = jax.eval_shape(lambda: self.cell.project(params, steps.x))
-        z = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        carries = jax.tree.map(lambda leaf: jnp.zeros((steps.t.size, *leaf.shape), leaf.dtype), carry)
-        return Probe(carries, z, carries)
-
     def _call(self, function: Callable[..., Any], source: Any, t: Any, carry: Any, *given: Any) -> Any:
         if not takes_noise(function):
             return function(*given)
         return function(*given, noise=self.noise.at(source, t, output(carry)))
+
+
+def _probed(name: str, value: Any) -> Any:
+    """A value of a step, whose gradient a comparison may ask for."""
+    return recording.probe(name, Probed(value)).value
 
 
 def _before(first: Any, after: Any) -> Any:

@@ -13,12 +13,15 @@ from fnnets.core.layer import Layer, Static
 RANGES = {"sigmoid": (0.0, 1.0), "hard_sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
 
 
-class Probe(NamedTuple):
-    """Zeros added to the plain equations, so that their gradients are those of what they are added to."""
+class Probed(NamedTuple):
+    """A value of one step, whose gradient is asked for."""
 
-    before: Any = None  # to the carry that a step starts from
-    z: Any = None  # to what was projected
-    after: Any = None  # to the carry that a step gives
+    value: Any
+    time: Static = Static(0)  # the axis that the scan over time has put in front
+
+    def behind(self, front: tuple[str, ...]) -> Probed:
+        """Behind other axes: the innermost scan is that over time, and a vmap around it is put in front of a step."""
+        return self._replace(time=Static(len(front) - 1 - front.index("scan")))
 
 
 class Traced(NamedTuple):
@@ -28,6 +31,11 @@ class Traced(NamedTuple):
     dz: Any  # as the cell gives it
     before: Any  # the carry's gradient as it leaves for the step before
     blocks: Static  # of the params: see `blocks_of`
+    axis: Static  # where time is
+
+    def behind(self, front: tuple[str, ...]) -> Traced:
+        """Behind other axes."""
+        return self._replace(axis=Static(self.axis.value + len(front)))
 
 
 class Stepped(NamedTuple):
@@ -38,6 +46,10 @@ class Stepped(NamedTuple):
     after: Any  # the carry
     blocks: Static  # of the params: see `blocks_of`
     axis: Static  # where time is
+
+    def behind(self, front: tuple[str, ...]) -> Stepped:
+        """Behind other axes."""
+        return self._replace(axis=Static(self.axis.value + len(front)))
 
 
 class Gates(NamedTuple):
@@ -55,11 +67,6 @@ def blocks_of(params: Any) -> tuple[tuple[int, tuple[str, ...]], ...]:
         if width % len(names) == 0:
             found.setdefault(width, tuple(names))
     return tuple(found.items())
-
-
-def added(tree: Any, zeros: Any) -> Any:
-    """The tree plus the zeros, where there are any."""
-    return tree if zeros is None else jax.tree.map(jnp.add, tree, zeros)
 
 
 def moved(tree: Any, axis: int, *, back: bool = False) -> Any:
