@@ -16,8 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fnnets as fn
-from fnnets.train.epoch import order_key
-from fnnets.train.state import draw_key
+from fnnets.train.state import draw_key, order_key
 
 KEY = jax.random.key(7)
 MSE, RNG = fn.losses.mse(), np.random.default_rng(0)
