@@ -108,7 +108,7 @@ def fit(
       ImportError: there are checkpoints, and orbax-checkpoint is not installed.
       NonFiniteError: a loss was NaN or ±∞, or the params of an epoch's end are; it says at which step, and in which
         layer. A `FloatingPointError`.
-      TypeError: examples are no such tuple, or mesh is no mesh.
+      TypeError: examples are neither `fn.data.Examples` nor a tuple, or mesh is not a mesh.
       ValueError: a batch is larger than the data, or the devices do not divide it; processes differ in more than rows;
         neither key nor state is given, or both; early stopping watches what is not there; what the layers and the
         loss raise.
@@ -168,7 +168,7 @@ def fit(
 
 
 def _ended(alive: Any, stops: Any, interrupted: bool, left: int) -> str:
-    """Why training ends here; an empty text where it goes on."""
+    """Why training ends here; empty where it goes on."""
     if not alive:
         return "not finite"
     if stops:

@@ -87,7 +87,7 @@ def make_epoch(
     """One epoch: a `lax.scan` over its batches, then the validation.
 
     A step whose loss is not finite changes nothing, and no step after it does: the state is that before it. A batch
-    without rows that count is no step. An epoch that ends with params that are not finite is the last, too.
+    without rows that count is not a step. An epoch that ends with params that are not finite is the last, too.
     """
     advance = plain_step(
         settings.net, settings.loss, settings.updater,

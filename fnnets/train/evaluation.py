@@ -75,7 +75,7 @@ def evaluate(
       A dict of scalars: "loss", and the mean of each metric over the rows that the loss's mask leaves.
 
     Raises:
-      TypeError: examples are no such tuple; metrics are no functions by name.
+      TypeError: examples are neither `fn.data.Examples` nor a tuple; metrics are not functions by name.
       ValueError: the arrays' first axes differ; batch_size is above the number of examples; a metric is named "loss".
 
     Example:
@@ -97,7 +97,7 @@ def evaluate(
 
 
 def named_metrics(caller: str, metrics: Any) -> tuple[tuple[str, Metric], ...]:
-    """Metrics with their names; refuses what is none, and the name that is the loss's."""
+    """Metrics with their names; refuses what is not a function, and the name that is the loss's."""
     metrics = {} if metrics is None else metrics
     if not isinstance(metrics, Mapping) or not all(map(callable, metrics.values())):
         raise TypeError(

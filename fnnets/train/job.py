@@ -10,7 +10,7 @@ from fnnets.train.settings import Settings
 
 
 class Job(NamedTuple):
-    """How is trained, where, and on what."""
+    """The settings of a training, the devices it runs on, its data and its compiled epoch."""
 
     settings: Settings
     placement: Placement

@@ -1,6 +1,6 @@
 """Where a training lies: on one device, or with every batch shared among the devices of a mesh.
 
-`OneDevice` and `OnMesh` have the same functions, so that who trains never asks which of the two it is. On a mesh the
+`OneDevice` and `OnMesh` have the same functions, so that the code that trains never asks which one it has. On a mesh the
 program is the one for a single device, which the compiler partitions: a mean over the batch is one over the whole
 batch, and dropout draws what it would draw there.
 """
@@ -30,7 +30,7 @@ Model = Callable[..., Any]  # the training of one model, as a pure function
 
 
 class Data(NamedTuple):
-    """Examples, and perhaps a validation, where the epochs find them."""
+    """Examples, and perhaps a validation, as an epoch is given them."""
 
     examples: Examples
     validation: Validation | None
@@ -234,7 +234,7 @@ Placement = OneDevice | OnMesh
 
 
 def placement_on(caller: str, mesh: Any) -> Placement:
-    """The placement on a mesh that a user gave, or on one device where he gave None."""
+    """The placement on the mesh that the user gave, or on one device for None."""
     return OneDevice() if mesh is None else OnMesh(sharding.checked_mesh(caller, mesh))
 
 

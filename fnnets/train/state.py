@@ -145,7 +145,7 @@ def _numbered(init: Callable[..., Any], init_memory: Callable[[Any], Any]) -> Ca
 
 
 def trained(params: Any) -> Any:
-    """The params that are trained; None in place of moving statistics, and of all that is no floating point."""
+    """The params that are trained; None in place of moving statistics, and of what is not floating point."""
     return jax.tree.map(lambda leaf, is_trained: leaf if is_trained else None, params, trainable(params))
 
 

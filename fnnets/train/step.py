@@ -48,7 +48,7 @@ def make_step(
       The state that was passed in must not be used again: its buffers are donated.
 
     Raises:
-      TypeError: net is no `Layer`, or loss, updater or penalty none of theirs.
+      TypeError: net is not a `Layer`, or loss, updater or penalty is not what it should be.
       ValueError: gradient is neither of the two, or clip is not above 0.
 
     Example:
@@ -109,7 +109,7 @@ def plain_step(net: Layer, loss: Any, updater: Any, *, gradient: str, penalty: A
 def check_step(
     caller: str, net: Any, loss: Any, updater: Any, *, gradient: Any, penalty: Any, clip: Any
 ) -> None:
-    """Refuses what no step can be made of: a factory that was not called, most often."""
+    """Refuses parts that a step cannot be made of: most often a factory that was not called."""
     checks.layers(caller, (net,), Layer)
     functions = ("apply", "forward", "backward")
     checks.made(caller, "loss", loss, functions, "a loss, such as fn.losses.mse()")

@@ -275,6 +275,7 @@ def test_nan_stops_with_its_step_and_layer():
     step = int(np.argwhere(np.asarray(order) == 9)[0, 0])
     assert (caught.value.step, caught.value.epoch) == (step, 0)
     assert int(caught.value.fitted.state.step) == step, "the state is the one before that step"
+    assert caught.value.fitted.stopped == "not finite"
     assert np.isfinite(caught.value.fitted.params[0].w).all()
 
 

@@ -111,7 +111,7 @@ def cross_validate(
       A `CrossValidated(scores, params, scales, history)`, which prints as a table.
 
     Raises:
-      TypeError: examples or splits are no such thing.
+      TypeError: examples are neither `fn.data.Examples` nor a tuple, or splits are not a `Split`.
       ValueError: splits have no first axis, or name rows that are not there; remainder is "keep"; a batch is larger
         than the training parts.
 

@@ -24,7 +24,7 @@ from fnnets.train.state import start
 from fnnets.train.step import Gradient
 from fnnets.train.stopping import EarlyStopping
 
-NO_NUMBER = ""  # in the place of a name where a grid has no numbers: vmap needs an array
+NO_NUMBER = ""  # stands for a name where the grid has no numbers: vmap needs an array
 
 
 class Recipe(NamedTuple):
@@ -143,7 +143,7 @@ def sweep(
       A `Swept(axes, scores, history)`; its axes are structures, numbers, "seed". `fn.plots.heat_map` draws it.
 
     Raises:
-      TypeError: examples are no such tuple, or `make` gives no Recipe.
+      TypeError: examples are neither `fn.data.Examples` nor a tuple, or `make` does not give a `Recipe`.
       ValueError: there is nothing to sweep, a name is used twice, or has no value; as `fn.train.fit`.
 
     Example:
@@ -225,7 +225,7 @@ def _on_axes(axes: Mapping[str, Sequence[Any]], *leaves: np.ndarray) -> np.ndarr
 
 
 def _axes(numbers: Any, structures: Any) -> tuple[dict[str, Any], dict[str, dict[Any, Any]]]:
-    """Both as dicts of values, structures by their labels; refuses what is no grid."""
+    """Both as dicts of values, structures by their labels; refuses what does not make a grid."""
     if not {*numbers, *structures}:
         raise ValueError("sweep: there is nothing to sweep; give numbers or structures.")
     if both := {*numbers} & {*structures} or {"seed"} & {*numbers, *structures}:
