@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from fnnets.core import checks
 from fnnets.core.layer import Layer
-from fnnets.data.batching import Remainder, batches
-from fnnets.data.examples import checked
-from fnnets.insight.locate import locate_nan
+from fnnets.data.batching import Remainder
 from fnnets.losses.loss import Loss
 from fnnets.saving import Checkpoints
-from fnnets.train import mesh as m
-from fnnets.train import rows as r
-from fnnets.train.epoch import Held, History, Progress, Setting, begin, kept_params, make_epoch
-from fnnets.train.evaluation import Metric, named_metrics
-from fnnets.train.interrupts import waiting
-from fnnets.train.non_finite import NonFiniteError
-from fnnets.train.progress import bar
-from fnnets.train.resume import resumed, stacked
-from fnnets.train.shared import Layout, anyone, looked_up, placed, share, source
-from fnnets.train.state import State, check_memory, draw_key, order_key, start
-from fnnets.train.step import Gradient, check_parts
-from fnnets.train.stopping import EarlyStopping, check_watched
+from fnnets.train.epoch import History, begin, checked_data
+from fnnets.train.evaluation import Metric
+from fnnets.train.interrupts import delayed_interrupt
+from fnnets.train.job import Job
+from fnnets.train.non_finite import non_finite_error
+from fnnets.train.placement import compiled_epoch, placement_on
+from fnnets.train.progress_bar import progress_bar
+from fnnets.train.resume import resumed, stack_records
+from fnnets.train.settings import checked_settings
+from fnnets.train.state import State, start_or_continue
+from fnnets.train.step import Gradient
+from fnnets.train.stopping import EarlyStopping
 
 
 class Fitted(NamedTuple):
@@ -38,7 +33,8 @@ class Fitted(NamedTuple):
       params: the best params with early stopping, the last ones without.
       state: where training stands, to go on from: `fit(…, state=fitted.state)`.
       history: what was recorded, in NumPy.
-      stopped: why training ended: "epochs" (all were done), "early" (by early stopping) or "interrupted" (by Ctrl-C).
+      stopped: why training ended: "epochs" (all were done), "early" (by early stopping), "interrupted" (by Ctrl-C), or, of
+        a `NonFiniteError`, "not finite".
     """
 
     params: Any
@@ -112,7 +108,7 @@ def fit(
       ImportError: there are checkpoints, and orbax-checkpoint is not installed.
       NonFiniteError: a loss was NaN or ±∞, or the params of an epoch's end are; it says at which step, and in which
         layer. A `FloatingPointError`.
-      TypeError: examples are no such tuple, or mesh is no mesh.
+      TypeError: examples are neither `fn.data.Examples` nor a tuple, or mesh is not a mesh.
       ValueError: a batch is larger than the data, or the devices do not divide it; processes differ in more than rows;
         neither key nor state is given, or both; early stopping watches what is not there; what the layers and the
         loss raise.
@@ -136,93 +132,47 @@ def fit(
       >>> bool(found.history.validation["accuracy"].max() > 0.9)
       True
     """
-    checks.positive("fit", epochs=epochs, batch_size=batch_size)
-    check_parts("fit", net, loss, updater, penalty, clip)
-    if (key is None) == (state is None):
-        raise ValueError("fit: give either a key, to begin with, or a state, to go on from.")
-    if not isinstance(state, State | None):
-        raise TypeError(
-            f"fit: state must be a State, from fn.train.start or a fit's fitted.state, got {type(state).__name__}."
-        )
-    mesh = None if mesh is None else m.checked_mesh("fit", mesh)
-    array = jnp.asarray if mesh is None else m.as_it_is
-    examples, held = checked("fit", examples, array=array), None
-    if validation is not None:
-        held = Held(checked("fit", validation, "validation", array))
-    given = named_metrics("fit", metrics)
-    check_watched("fit", early_stopping, given, held)
-    setting = Setting(
-        net, loss, updater, batch_size, remainder, replace, gradient, penalty, clip, given, early_stopping
-    )
-    if state is not None:
-        check_memory("fit", updater, state)
-    # A copy: the state's buffers will be used again.
-    state = start(net, updater, examples.x, key) if state is None else jax.tree.map(jnp.copy, state)
-    now, where, home = begin(setting, state), None, lambda now: now
-    data = alone = examples, held
-    if mesh is not None:
-        where, data, alone = share(mesh, setting, epochs, state, examples, held)
-        home = functools.partial(m.home, mesh)
-    epoch = compiled(setting, where)
+    checks.positive("fit", epochs=epochs)
+    settings = checked_settings(
+        "fit", net, loss, updater,
+        batch_size=batch_size, remainder=remainder, replace=replace, gradient=gradient, penalty=penalty, clip=clip,
+        metrics=metrics, early_stopping=early_stopping, validated=validation is not None,
+    )  # fmt: skip
+    placement = placement_on("fit", mesh)
+    examples, held_out = checked_data("fit", examples, validation, placement.as_array)
+    state = start_or_continue("fit", net, updater, examples.x, key, state)
+    data = placement.place(settings, epochs, state, examples, held_out)
+    job = Job(settings, placement, data, compiled_epoch(settings, placement, data.layout))
     with (
-        waiting() as interrupted,
-        resumed(checkpoints, setting, epoch, epochs, now, data, alone, home) as (now, records, save),
+        delayed_interrupt() as interrupted,
+        resumed(checkpoints, job, epochs, begin(settings, state)) as (training, records, save),
     ):
-        done = 0 if checkpoints is None else int(now.state.epoch)
-        alive, stop = True, now.best is not None and bool(now.best.stop)
-        stopped = "early" if stop else "epochs"
-        if mesh is not None:
-            now = placed(mesh, now)
-        with bar(epochs, progress and (mesh is None or m.leads(mesh)), done) as tick:
-            while done < epochs and stopped == "epochs":
-                with m.active(mesh):
-                    now, record = epoch(now, *data)
-                record, alive, stop = jax.device_get(
-                    (record, now.alive, now.best is not None and now.best.stop)
-                )
+        left = epochs - len(records) - (0 if checkpoints is None else int(state.epoch))
+        ended = _ended(True, training.stops, False, left)
+        training = placement.replicate(training)
+        with progress_bar(epochs, left, progress and placement.leads) as show:
+            while not ended:
+                training, record = job.run_epoch(training)
+                record, alive, stops = jax.device_get((record, training.alive, training.stops))
                 records.append(record)
-                if not alive:
-                    break
-                done += 1
-                tick({"loss": record.loss, **{f"held-out {k}": v for k, v in record.validation.items()}})
-                if anyone(where, interrupted) or stop:
-                    stopped = "early" if stop else "interrupted"
-                save(now, records, done == epochs or stopped != "epochs")
-    history, now = stacked(records), home(now)
-    fitted = Fitted(kept_params(now), now.state, history, stopped)
-    if not alive:
-        raise _non_finite(setting, where, data[0], fitted)
+                left -= 1
+                ended = _ended(alive, stops, placement.in_any_process(interrupted()), left)
+                if alive:
+                    show(record)
+                    save(training, records, bool(ended))
+    training = placement.gather(training)
+    fitted = Fitted(training.params, training.state, stack_records(records), ended)
+    if ended == "not finite":
+        raise non_finite_error(job, fitted)
     return fitted
 
 
-@functools.lru_cache(maxsize=16)
-def compiled(setting: Setting, where: Layout | None = None) -> Callable[..., tuple[Progress, History]]:
-    """An epoch of `make_epoch`, compiled: found again by the next fit with the same setting."""
-    epoch = make_epoch(setting)
-
-    def on_examples(progress: Progress, examples: Any, held: Any) -> tuple[Progress, History]:
-        return epoch(progress, source(examples, where), held)
-
-    ends = None if where is None else m.everywhere(where.mesh)
-    return jax.jit(on_examples, donate_argnums=0, out_shardings=ends)
-
-
-def _non_finite(setting: Setting, where: Layout | None, examples: Any, fitted: Fitted) -> NonFiniteError:
-    """The error, with the place found by computing the step once more."""
-    state = fitted.state
-    losses = fitted.history.steps[-1]
-    at = int(np.argmin(np.isfinite(losses))) if not np.isfinite(losses).all() else len(losses) - 1
-    last = state._replace(epoch=state.epoch - 1)
-    n, size = source(examples, where).n, setting.batch_size
-    plan = batches(order_key(last), n, size, replace=setting.replace, remainder=setting.remainder)
-    index, rows = (
-        (plan.rest, None)
-        if at == len(plan.rows)
-        else (plan.rows[at], None if plan.mask is None else plan.mask[at])
-    )
-    batch = r.only(setting.net, state.params, looked_up(where, examples, index), rows)
-    found = locate_nan(
-        setting.net, state.params, batch.x, batch.target, setting.loss,
-        key=draw_key(state), train=True, mask=batch.mask, loss_mask=batch.loss_mask,
-    )  # fmt: skip
-    return NonFiniteError(int(last.epoch) * len(losses) + at, int(last.epoch), found, fitted)
+def _ended(alive: Any, stops: Any, interrupted: bool, left: int) -> str:
+    """Why training ends here; empty where it goes on."""
+    if not alive:
+        return "not finite"
+    if stops:
+        return "early"
+    if interrupted:
+        return "interrupted"
+    return "" if left else "epochs"

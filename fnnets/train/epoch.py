@@ -8,55 +8,46 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnnets.core.layer import Layer
-from fnnets.core.time_order import examples_first
 from fnnets.data import batches
-from fnnets.data.examples import Examples
-from fnnets.losses.loss import Loss
-from fnnets.train import rows as r
-from fnnets.train.evaluation import Metric, scores
+from fnnets.data.examples import Examples, checked
+from fnnets.train.evaluation import scores
+from fnnets.train.rows import batch_weight, count_only
+from fnnets.train.settings import Settings
 from fnnets.train.state import State, order_key
 from fnnets.train.step import plain_step
-from fnnets.train.stopping import EarlyStopping
 
 
-class Setting(NamedTuple):
-    """How training is done; hashable, so that what was compiled for it is found again."""
-
-    net: Layer
-    loss: Loss
-    updater: Any
-    batch_size: int
-    remainder: Any = "pad"
-    replace: bool = False
-    gradient: Any = "hand"
-    penalty: Any = None
-    clip: Any = None
-    metrics: tuple[tuple[str, Metric], ...] = ()
-    early_stopping: EarlyStopping | None = None
-
-
-class Source(NamedTuple):
+class BatchSource(NamedTuple):
     """Where an epoch's batches come from."""
 
     take: Callable[[Any], Examples]  # indices (B,) -> a batch
-    n: int  # the number of rows, which the batches' number follows from
+    number: int  # how many rows there are, from which the number of batches follows
     count: Any = None  # how many of them count; None: all
 
 
-class Held(NamedTuple):
+class Validation(NamedTuple):
     """Examples that are not learned from, looked at after every epoch."""
 
     examples: Examples
     rows: Any = None  # (N,) bools, or None where all count
 
 
-class Progress(NamedTuple):
-    """What one epoch hands to the next."""
+class Training(NamedTuple):
+    """Where a training stands between two epochs: what one hands to the next."""
 
     state: State
-    best: Any  # of early stopping; None without
+    best: Any  # the `Best` of early stopping; None without
     alive: jax.Array  # () bool; once False, the state stays as it is
+
+    @property
+    def stops(self) -> Any:
+        """Whether early stopping ends the training, () bool."""
+        return False if self.best is None else self.best.stop
+
+    @property
+    def params(self) -> Any:
+        """The best params with early stopping, the last ones without."""
+        return self.state.params if self.best is None else self.best.params
 
 
 class History(NamedTuple):
@@ -74,40 +65,53 @@ class History(NamedTuple):
     validation: dict[str, Any]
 
 
-def begin(setting: Setting, state: State) -> Progress:
+def checked_data(
+    caller: str, examples: Any, validation: Any, as_array: Callable[[Any], Any] = jnp.asarray
+) -> tuple[Examples, Validation | None]:
+    """What a user gives as examples and validation, as arrays; the validation may be None."""
+    examples = checked(caller, examples, array=as_array)
+    if validation is None:
+        return examples, None
+    return examples, Validation(checked(caller, validation, "validation", as_array))
+
+
+def begin(settings: Settings, state: State) -> Training:
     """Before the first epoch."""
-    best = None if setting.early_stopping is None else setting.early_stopping.init(state.params)
-    return Progress(state, best, jnp.ones((), bool))
+    best = None if settings.early_stopping is None else settings.early_stopping.init(state.params)
+    return Training(state, best, jnp.ones((), bool))
 
 
-def make_epoch(setting: Setting) -> Callable[[Progress, Source, Held | None], tuple[Progress, History]]:
+def make_epoch(
+    settings: Settings,
+) -> Callable[[Training, BatchSource, Validation | None], tuple[Training, History]]:
     """One epoch: a `lax.scan` over its batches, then the validation.
 
     A step whose loss is not finite changes nothing, and no step after it does: the state is that before it. A batch
-    without rows that count is no step. An epoch that ends with params that are not finite is the last, too.
+    without rows that count is not a step. An epoch that ends with params that are not finite is the last, too.
     """
-    examples_first("train", setting.net)
     advance = plain_step(
-        setting.net, setting.loss, setting.updater,
-        gradient=setting.gradient, penalty=setting.penalty, clip=setting.clip,
+        settings.net, settings.loss, settings.updater,
+        gradient=settings.gradient, penalty=settings.penalty, clip=settings.clip,
     )  # fmt: skip
 
-    def epoch(progress: Progress, source: Source, held: Held | None) -> tuple[Progress, History]:
-        start, best, alive = progress
-        size, remainder, replace = setting.batch_size, setting.remainder, setting.replace
+    def epoch(
+        training: Training, source: BatchSource, validation: Validation | None
+    ) -> tuple[Training, History]:
+        start, best, alive = training
+        size, remainder, replace = settings.batch_size, settings.remainder, settings.replace
         plan = batches(
-            order_key(start), source.n, size, replace=replace, remainder=remainder, count=source.count
+            order_key(start), source.number, size, replace=replace, remainder=remainder, count=source.count
         )
 
         def one(carry: Any, which: Any) -> tuple[Any, Any]:
             (state, alive), (index, rows) = carry, which
-            batch = r.only(setting.net, state.params, source.take(index), rows)
+            batch = count_only(settings.net, state.params, source.take(index), rows)
             new, value = advance(state, batch)
             there = jnp.ones((), bool) if rows is None else rows.any()
             finite = jnp.isfinite(value)
             kept = _chosen(alive & there & finite, new, state)
             recorded = jnp.where(alive & there, value, jnp.nan)
-            return (kept, alive & (finite | ~there)), (recorded, r.weight(batch))
+            return (kept, alive & (finite | ~there)), (recorded, batch_weight(batch))
 
         carry, (values, weights) = jax.lax.scan(one, (start, alive), (plan.rows, plan.mask))
         if plan.rest is not None:
@@ -117,36 +121,37 @@ def make_epoch(setting: Setting) -> Callable[[Progress, Source, Held | None], tu
         alive &= _all_finite(state.params)
         loss = jnp.where(weights > 0, values * weights, 0).sum() / weights.sum()
         found = {}
-        if held is not None:
-            found = scores(setting.net, setting.loss, setting.metrics, state.params, held.examples, held.rows)
+        if validation is not None:
+            found = scores(
+                settings.net,
+                settings.loss,
+                settings.metrics,
+                state.params,
+                validation.examples,
+                validation.rows,
+            )
             found = {name: jnp.where(alive, value, jnp.nan) for name, value in found.items()}
-        if setting.early_stopping is not None:
-            best = setting.early_stopping.update(best, state.params, found[setting.early_stopping.watch])
+        if settings.early_stopping is not None:
+            best = settings.early_stopping.update(best, state.params, found[settings.early_stopping.watch])
         state = state._replace(epoch=state.epoch + 1)
-        return Progress(state, best, alive), History(values, loss, found)
+        return Training(state, best, alive), History(values, loss, found)
 
     return epoch
 
 
-def run(
-    setting: Setting, epochs: int, state: State, source: Source, held: Held | None = None
-) -> tuple[Any, Progress, History]:
-    """A whole training as one scan over epochs: (params, progress, history). For one program with many models."""
-    epoch = make_epoch(setting)
+def train_epochs(
+    settings: Settings, epochs: int, state: State, source: BatchSource, validation: Validation | None = None
+) -> tuple[Training, History]:
+    """A whole training as one scan over epochs; for one program with many models."""
+    epoch = make_epoch(settings)
 
-    def one(progress: Progress, _: None) -> tuple[Progress, History]:
-        progress, found = epoch(progress, source, held)
-        if setting.early_stopping is not None:
-            progress = progress._replace(alive=progress.alive & ~progress.best.stop)
-        return progress, found
+    def one(training: Training, _: None) -> tuple[Training, History]:
+        training, found = epoch(training, source, validation)
+        if settings.early_stopping is not None:
+            training = training._replace(alive=training.alive & ~training.stops)
+        return training, found
 
-    progress, history = jax.lax.scan(one, begin(setting, state), length=epochs)
-    return kept_params(progress), progress, history
-
-
-def kept_params(progress: Progress) -> Any:
-    """The best params with early stopping, the last ones without."""
-    return progress.state.params if progress.best is None else progress.best.params
+    return jax.lax.scan(one, begin(settings, state), length=epochs)
 
 
 def _chosen(new: jax.Array, if_true: State, if_false: State) -> State:

@@ -15,7 +15,7 @@ from fnnets.core.time_order import examples_first
 from fnnets.data import batches
 from fnnets.data.examples import Examples, checked, number, take
 from fnnets.losses.loss import Kept, Loss
-from fnnets.train import rows as r
+from fnnets.train.rows import batch_weight, count_only
 
 Metric = Callable[[Any, Any], Any]  # (y, target) -> (…), a number for each example
 
@@ -75,7 +75,7 @@ def evaluate(
       A dict of scalars: "loss", and the mean of each metric over the rows that the loss's mask leaves.
 
     Raises:
-      TypeError: examples are no such tuple; metrics are no functions by name.
+      TypeError: examples are neither `fn.data.Examples` nor a tuple; metrics are not functions by name.
       ValueError: the arrays' first axes differ; batch_size is above the number of examples; a metric is named "loss".
 
     Example:
@@ -96,16 +96,16 @@ def evaluate(
     return _in_batches(net, loss, given, batch_size)(params, examples)
 
 
-def named_metrics(who: str, metrics: Any) -> tuple[tuple[str, Metric], ...]:
-    """Metrics with their names; refuses what is none, and the name that is the loss's."""
+def named_metrics(caller: str, metrics: Any) -> tuple[tuple[str, Metric], ...]:
+    """Metrics with their names; refuses what is not a function, and the name that is the loss's."""
     metrics = {} if metrics is None else metrics
     if not isinstance(metrics, Mapping) or not all(map(callable, metrics.values())):
         raise TypeError(
-            f'{who}: metrics must be functions by name, such as {{"accuracy": fn.train.accuracy}}, got {metrics!r}.'
+            f'{caller}: metrics must be functions by name, such as {{"accuracy": fn.train.accuracy}}, got {metrics!r}.'
         )
     if "loss" in metrics:
         raise ValueError(
-            f'{who}: metrics must have other names than "loss", which is the loss\'s; rename it.'
+            f'{caller}: metrics must have other names than "loss", which is the loss\'s; rename it.'
         )
     return tuple(metrics.items())
 
@@ -117,12 +117,12 @@ def _in_batches(
     """The mean of all batches' scores, compiled: found again by the next call with the same functions."""
 
     def of_batch(params: Any, examples: Examples, index: Any, rows: Any) -> dict[str, tuple[Any, Any]]:
-        batch = r.only(net, params, take(examples, index), rows)
+        batch = count_only(net, params, take(examples, index), rows)
         y = net.apply(params, batch.x, mask=batch.mask)
-        weights = dict.fromkeys((name for name, _ in metrics), r.weight(batch))
+        weights = dict.fromkeys((name for name, _ in metrics), batch_weight(batch))
         _, kept = loss.forward(y, batch.target, batch.loss_mask)
         counted = isinstance(kept, Kept) and kept.mean.value
-        weights["loss"] = kept.divisor if counted else r.weight(batch)
+        weights["loss"] = kept.divisor if counted else batch_weight(batch)
         found = _measured(loss, metrics, y, batch)
         # The metric of a batch in which nothing counts is NaN.
         return {
@@ -153,7 +153,7 @@ def scores(
     rows: Any,
 ) -> dict[str, jax.Array]:
     """The same for all examples at once, of which only `rows` (B,) count where they are given."""
-    examples = r.only(net, params, examples, rows)
+    examples = count_only(net, params, examples, rows)
     return _measured(loss, metrics, net.apply(params, examples.x, mask=examples.mask), examples)
 
 

@@ -11,7 +11,7 @@ from types import FrameType
 
 
 @contextmanager
-def waiting() -> Iterator[Callable[[], bool]]:
+def delayed_interrupt() -> Iterator[Callable[[], bool]]:
     """Within, the first Ctrl-C is only remembered, and the next interrupts as always.
 
     What jax computes cannot be interrupted, and an epoch uses its state's buffers again: half an epoch would leave

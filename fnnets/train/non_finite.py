@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from fnnets.data.batching import batches
+from fnnets.insight.locate import locate_nan
 from fnnets.insight.non_finite import NonFinite
+from fnnets.train.job import Job
+from fnnets.train.rows import count_only
+from fnnets.train.state import draw_key, order_key
 
 
 class NonFiniteError(FloatingPointError):
@@ -35,3 +42,25 @@ class NonFiniteError(FloatingPointError):
             "clip=1.0, often helps. error.fitted holds what the step began with."
         )
         self.step, self.epoch, self.found, self.fitted = step, epoch, found, fitted
+
+
+def non_finite_error(job: Job, fitted: Any) -> NonFiniteError:
+    """The error of a training that ended with its last epoch, with the place found by computing the step once more."""
+    state, settings = fitted.state, job.settings
+    losses = fitted.history.steps[-1]
+    at = int(np.argmin(np.isfinite(losses))) if not np.isfinite(losses).all() else len(losses) - 1
+    last = state._replace(epoch=state.epoch - 1)
+    rows = job.placement.source(job.data.examples, job.data.layout).number
+    plan = batches(
+        order_key(last), rows, settings.batch_size, replace=settings.replace, remainder=settings.remainder
+    )
+    if at == len(plan.rows):
+        index, that_count = plan.rest, None
+    else:
+        index, that_count = plan.rows[at], None if plan.mask is None else plan.mask[at]
+    batch = count_only(settings.net, state.params, job.placement.batch(job.data, index), that_count)
+    found = locate_nan(
+        settings.net, state.params, batch.x, batch.target, settings.loss,
+        key=draw_key(state), train=True, mask=batch.mask, loss_mask=batch.loss_mask,
+    )  # fmt: skip
+    return NonFiniteError(int(last.epoch) * len(losses) + at, int(last.epoch), found, fitted)

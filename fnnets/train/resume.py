@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from fnnets.data.examples import Examples
 from fnnets.saving import leaves
 from fnnets.saving.checkpoint_folder import Checkpoints, kinds, rebuilt
 from fnnets.saving.storage import CheckpointError
-from fnnets.train.epoch import Held, History, Progress, Setting
+from fnnets.train.epoch import History, Training
+from fnnets.train.job import Job
+from fnnets.train.settings import Settings
 
 SAMPLE = 256  # values of each array of the data that are compared
 GOLDEN = (5**0.5 - 1) / 2  # its multiples fall evenly into an array, whatever the array's axes are
@@ -24,56 +25,48 @@ CLOSE = 1e-3  # data computed on another machine may be rounded otherwise
 
 @contextmanager
 def resumed(
-    checkpoints: Checkpoints | None,
-    setting: Setting,
-    epoch: Any,
-    epochs: int,
-    now: Progress,
-    data: tuple[Examples, Held | None],
-    alone: tuple[Examples, Held | None],
-    home: Callable[[Progress], Progress],
-) -> Iterator[tuple[Progress, list[History], Callable[..., None]]]:
-    """Where training goes on, what was recorded until there, and `save(now, records, last)` for after every epoch.
+    checkpoints: Checkpoints | None, job: Job, epochs: int, training: Training
+) -> Iterator[tuple[Training, list[History], Callable[..., None]]]:
+    """Where training goes on, what was recorded until there, and `save(training, records, last)` for after every epoch.
 
-    The data are what the epoch is given, and what they are on one device: a training goes on on more of them, or fewer.
-    `home` gives what lies on a mesh as arrays of this process; `now` is such at first. Without checkpoints it is the beginning, and nothing is saved.
+    `training` is the beginning, as arrays of this process; without checkpoints it goes on there, and nothing is saved.
+    What is compared are the data as they were on one device: a training goes on on more devices, or fewer.
     """
     if checkpoints is None:
-        yield now, [], lambda now, records, last: None
+        yield training, [], lambda training, records, last: None
         return
     if not isinstance(checkpoints, Checkpoints):
         raise TypeError(
             f"fit: checkpoints must be made by fn.train.checkpoints(directory), got {type(checkpoints).__name__}."
         )
     with checkpoints.saving() as save:
-        first, records = int(now.state.epoch), list[History]()
-        traced = epoch.trace(now, *data)
-        devices = len(jax.tree.leaves(data)[0].sharding.device_set)
-        described = describe(setting, now, *alone, traced.jaxpr, devices)
+        first, records = int(training.state.epoch), list[History]()
+        traced = job.trace(training)
+        described = describe(job, training, traced.jaxpr)
         if checkpoints.steps():
-            now, records = _newest(checkpoints, described, now, traced.out_info[1], epochs)
+            training, records = _newest(checkpoints, described, training, traced.out_info[1], epochs)
         elif first >= epochs:
             raise ValueError(
                 f"fit: with checkpoints, epochs counts all of them, got {epochs} with a state after {first}."
             )
 
-        def save_due(now: Progress, records: list[History], last: bool) -> None:
+        def save_due(training: Training, records: list[History], last: bool) -> None:
             if last or (first + len(records)) % checkpoints.every == 0:
-                now = home(now)
-                beside = {"best": now.best, "alive": now.alive, "history": stacked(records)}
-                save(now.state, beside=beside, setting=described)
+                training = job.placement.gather(training)
+                beside = {"best": training.best, "alive": training.alive, "history": stack_records(records)}
+                save(training.state, beside=beside, setting=described)
 
-        yield now, records, save_due
+        yield training, records, save_due
 
 
-def stacked(records: list[History]) -> History:
+def stack_records(records: list[History]) -> History:
     """The records of epochs as one."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *records)
 
 
 def _newest(
-    checkpoints: Checkpoints, described: dict[str, Any], now: Progress, record: Any, epochs: int
-) -> tuple[Progress, list[History]]:
+    checkpoints: Checkpoints, described: dict[str, Any], training: Training, record: Any, epochs: int
+) -> tuple[Training, list[History]]:
     """The newest checkpoint, if it is one of this training."""
     content, arrays = checkpoints.opened()
     folder, there = checkpoints.directory / str(content["step"]), kinds(content)
@@ -86,7 +79,7 @@ def _newest(
     history = jax.tree.map(
         lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), (number, *leaf.shape)), record
     )
-    like = {"state": now.state, "best": now.best, "alive": now.alive, "history": history}
+    like = {"state": training.state, "best": training.best, "alive": training.alive, "history": history}
     asked = leaves.named("fit", like)
     lines = differing(content["setting"], described)
     lines += leaves.differences(there, {name: leaves.kind(leaf) for name, leaf in asked.items()})
@@ -108,24 +101,17 @@ def _newest(
         )
     found = rebuilt(like, asked, content, arrays)
     records = [jax.tree.map(lambda leaf, i=i: leaf[i], found["history"]) for i in range(number)]
-    return Progress(found["state"], found["best"], found["alive"]), records
+    return Training(found["state"], found["best"], found["alive"]), records
 
 
-def describe(
-    setting: Setting, now: Progress, examples: Examples, held: Held | None, program: Any, devices: int
-) -> dict[str, Any]:
+def describe(job: Job, training: Training, program: Any) -> dict[str, Any]:
     """What makes a training what it is, as far as that can be compared: texts, and numbers from the data."""
-    key = now.state.key
-    texts = {name: str(value) for name, value in setting._asdict().items()}
-    texts["updater"] = "its state is compared, and the program"
-    texts["metrics"] = ", ".join(name for name, _ in setting.metrics) or "None"
-    if setting.early_stopping is not None:
-        texts["early_stopping"] = f"watches {setting.early_stopping.watch}"
-    texts["key"] = f"{leaves.kind(key)} {leaves.to_host(key).tolist()}"
-    texts["begun"] = f"at epoch {now.state.epoch}, step {now.state.step}"
+    examples, validation = job.data.unplaced
     data = leaves.named("fit", examples, "examples")
-    if held is not None:
-        data |= leaves.named("fit", held.examples, "validation")
+    if validation is not None:
+        data |= leaves.named("fit", validation.examples, "validation")
+    devices = len(jax.tree.leaves(job.data.examples)[0].sharding.device_set)
+    texts = _texts(job.settings, training)
     return {
         "texts": {name: _without_addresses(text) for name, text in texts.items()},
         "data": {name: [str(leaves.kind(leaf)), sample(leaf)] for name, leaf in data.items()},
@@ -134,6 +120,19 @@ def describe(
             "sha256": _digest(program),
         },
     }
+
+
+def _texts(settings: Settings, training: Training) -> dict[str, str]:
+    """The settings, the key and the beginning as texts."""
+    key, state = training.state.key, training.state
+    texts = {name: str(value) for name, value in settings._asdict().items()}
+    texts["updater"] = "its state is compared, and the program"
+    texts["metrics"] = ", ".join(name for name, _ in settings.metrics) or "None"
+    if settings.early_stopping is not None:
+        texts["early_stopping"] = f"watches {settings.early_stopping.watch}"
+    texts["key"] = f"{leaves.kind(key)} {leaves.to_host(key).tolist()}"
+    texts["begun"] = f"at epoch {state.epoch}, step {state.step}"
+    return texts
 
 
 def differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from fnnets.core.layer import Layer, keep_stats
 from fnnets.data.examples import Examples
 
 
-def only(net: Layer, params: Any, batch: Examples, rows: Any) -> Examples:
+def count_only(net: Layer, params: Any, batch: Examples, rows: Any) -> Examples:
     """The batch with masks under which only the given rows (B,) count, in the loss and in statistics of the batch.
 
     The network gets a mask where it has moving statistics, or had a mask already: other layers treat every
@@ -21,23 +21,23 @@ def only(net: Layer, params: Any, batch: Examples, rows: Any) -> Examples:
     if rows is None:
         return batch
     y = jax.eval_shape(lambda: net.apply(params, batch.x, mask=batch.mask))
-    loss_mask = spread(rows, y.shape[:-1])
+    loss_mask = broadcast_rows(rows, y.shape[:-1])
     if batch.loss_mask is not None:
         loss_mask &= batch.loss_mask
     mask = batch.mask
     if mask is not None:
-        mask = jax.tree.map(lambda own: own & spread(rows, own.shape), mask)
+        mask = jax.tree.map(lambda own: own & broadcast_rows(rows, own.shape), mask)
     elif net.update_stats is not keep_stats:
-        mask = jax.tree.map(lambda x: spread(rows, masks.mask_shape(x)), batch.x)
+        mask = jax.tree.map(lambda x: broadcast_rows(rows, masks.mask_shape(x)), batch.x)
     return batch._replace(mask=mask, loss_mask=loss_mask)
 
 
-def spread(rows: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def broadcast_rows(rows: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """A bool for each row as one for each of its places."""
     return jnp.broadcast_to(rows.reshape(rows.shape + (1,) * (len(shape) - 1)), shape)
 
 
-def weight(batch: Examples) -> jax.Array:
+def batch_weight(batch: Examples) -> jax.Array:
     """How much a batch counts in the mean of an epoch: its rows, or the places that its loss's mask leaves."""
     if batch.loss_mask is not None:
         return batch.loss_mask.sum()

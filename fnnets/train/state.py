@@ -72,23 +72,37 @@ def start(net: Layer, updater: Any, x: Any, key: Any, params: Any = None) -> Sta
     return jax.tree.map(jnp.copy, _first(net.init, updater.init)(key, _one(x), params))
 
 
-def check_memory(who: str, updater: Any, state: State) -> None:
+def start_or_continue(caller: str, net: Layer, updater: Any, x: Any, key: Any, state: State | None) -> State:
+    """The state before the first step, or a copy of the one to go on from: its buffers will be used again."""
+    if (key is None) == (state is None):
+        raise ValueError(f"{caller}: give either a key, to begin with, or a state, to go on from.")
+    if state is None:
+        return start(net, updater, x, key)
+    if not isinstance(state, State):
+        raise TypeError(
+            f"{caller}: state must be a State, from fn.train.start or a fit's fitted.state, got {type(state).__name__}."
+        )
+    _check_memory(caller, updater, state)
+    return jax.tree.map(jnp.copy, state)
+
+
+def _check_memory(caller: str, updater: Any, state: State) -> None:
     """Refuses a state that another updater made."""
-    asked = leaves.named(who, jax.eval_shape(lambda: updater.init(trained(state.params))), "memory")
+    asked = leaves.named(caller, jax.eval_shape(lambda: updater.init(trained(state.params))), "memory")
     kinds = [
         {name: leaves.kind(leaf) for name, leaf in of.items()}
-        for of in (leaves.named(who, state.memory, "memory"), asked)
+        for of in (leaves.named(caller, state.memory, "memory"), asked)
     ]
     if lines := leaves.differences(*kinds):
         raise ValueError(
-            f"{who}: the state must be one of this updater, got another's:\n  "
+            f"{caller}: the state must be one of this updater, got another's:\n  "
             + "\n  ".join(lines)
             + "\nGive the "
             "updater that it was made with, or begin anew from its params: fn.train.start(net, updater, x, key, params)."
         )
 
 
-def starts(net: Layer, updater: Any, x: Any, key: Any, models: int) -> State:
+def start_models(net: Layer, updater: Any, x: Any, key: Any, models: int) -> State:
     """The first states from the keys fold_in(key, i), stacked.
 
     A small program called for each compiles sooner than their vmap.
@@ -131,7 +145,7 @@ def _numbered(init: Callable[..., Any], init_memory: Callable[[Any], Any]) -> Ca
 
 
 def trained(params: Any) -> Any:
-    """The params that are trained; None in place of moving statistics, and of all that is no floating point."""
+    """The params that are trained; None in place of moving statistics, and of what is not floating point."""
     return jax.tree.map(lambda leaf, is_trained: leaf if is_trained else None, params, trainable(params))
 
 

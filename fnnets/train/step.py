@@ -48,7 +48,7 @@ def make_step(
       The state that was passed in must not be used again: its buffers are donated.
 
     Raises:
-      TypeError: net is no `Layer`, or loss, updater or penalty none of theirs.
+      TypeError: net is not a `Layer`, or loss, updater or penalty is not what it should be.
       ValueError: gradient is neither of the two, or clip is not above 0.
 
     Example:
@@ -62,6 +62,7 @@ def make_step(
       >>> int(state.step), bool(value < 1e-3)
       (20, True)
     """
+    check_step("make_step", net, loss, updater, gradient=gradient, penalty=penalty, clip=clip)
     return jax.jit(
         plain_step(net, loss, updater, gradient=gradient, penalty=penalty, clip=clip), donate_argnums=0
     )
@@ -69,8 +70,6 @@ def make_step(
 
 def plain_step(net: Layer, loss: Any, updater: Any, *, gradient: str, penalty: Any, clip: Any) -> Step:
     """The step as a pure function, to be compiled with what is around it."""
-    check_parts("train", net, loss, updater, penalty, clip)
-    checks.choice("train", "gradient", gradient, ("hand", "autodiff"))
     by_hand, extended = value_and_grad_by_hand(net, loss), optax.with_extra_args_support(updater)
 
     def step(state: State, batch: Examples) -> tuple[State, jax.Array]:
@@ -107,14 +106,16 @@ def plain_step(net: Layer, loss: Any, updater: Any, *, gradient: str, penalty: A
     return step
 
 
-def check_parts(who: str, net: Any, loss: Any, updater: Any, penalty: Any, clip: Any) -> None:
-    """Refuses what cannot be trained with: a factory that was not called, most often."""
-    checks.layers(who, (net,), Layer)
-    checks.made(who, "loss", loss, ("apply", "forward", "backward"), "a loss, such as fn.losses.mse()")
-    checks.made(who, "updater", updater, ("init", "update"), "an updater, such as fn.updaters.adam(1e-3)")
+def check_step(
+    caller: str, net: Any, loss: Any, updater: Any, *, gradient: Any, penalty: Any, clip: Any
+) -> None:
+    """Refuses parts that a step cannot be made of: most often a factory that was not called."""
+    checks.layers(caller, (net,), Layer)
+    functions = ("apply", "forward", "backward")
+    checks.made(caller, "loss", loss, functions, "a loss, such as fn.losses.mse()")
+    checks.made(caller, "updater", updater, ("init", "update"), "an updater, such as fn.updaters.adam(1e-3)")
+    checks.choice(caller, "gradient", gradient, ("hand", "autodiff"))
     if penalty is not None:
-        checks.made(
-            who, "penalty", penalty, ("apply", "forward", "backward"), "a penalty, such as fn.l2(1e-3)"
-        )
+        checks.made(caller, "penalty", penalty, functions, "a penalty, such as fn.l2(1e-3)")
     if clip is not None and not isinstance(clip, jax.Array):
-        checks.above_zero(who, clip=clip)
+        checks.above_zero(caller, clip=clip)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -101,15 +101,17 @@ def early_stopping(
     return EarlyStopping(init, update, watch)
 
 
-def check_watched(who: str, early_stopping: EarlyStopping | None, metrics: Any, held: Any) -> None:
-    """Refuses early stopping by what is not computed."""
+def check_watched(
+    caller: str, early_stopping: EarlyStopping | None, metrics: Sequence[str], validated: bool
+) -> None:
+    """Refuses early stopping by what is not computed: the metrics' names are given, and whether there is a validation."""
     if early_stopping is None:
         return
     if not isinstance(early_stopping, EarlyStopping):
         got = type(early_stopping).__name__
         raise TypeError(
-            f"{who}: early_stopping must be made by fn.train.early_stopping(patience), got {got}."
+            f"{caller}: early_stopping must be made by fn.train.early_stopping(patience), got {got}."
         )
-    if held is None:
-        raise ValueError(f"{who}: early stopping watches the validation, got validation=None; give some.")
-    checks.choice(who, "early_stopping.watch", early_stopping.watch, ("loss", *(name for name, _ in metrics)))
+    if not validated:
+        raise ValueError(f"{caller}: early stopping watches the validation, got validation=None; give some.")
+    checks.choice(caller, "early_stopping.watch", early_stopping.watch, ("loss", *metrics))

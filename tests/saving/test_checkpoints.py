@@ -124,7 +124,7 @@ def test_ctrl_c_and_again(tmp_path, unbroken, monkeypatch):
         yield iter([False, True]).__next__
 
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["fnnets.train._fit"], "waiting", at_the_second)
+        patch.setattr(sys.modules["fnnets.train._fit"], "delayed_interrupt", at_the_second)
         found = run(tmp_path, every=10)
     assert (found.stopped, len(found.history.loss)) == ("interrupted", 2)
     same(run(tmp_path, every=10), unbroken)

@@ -20,10 +20,11 @@ import jax
 import numpy as np
 
 import fnnets as fn
-from fnnets.train._fit import compiled
-from fnnets.train.epoch import Setting, begin
-from fnnets.train.mesh import as_it_is, checked_mesh, everywhere, laid_out, put, shared
-from fnnets.train.shared import share
+from fnnets.train.epoch import begin
+from fnnets.train.job import Job
+from fnnets.train.placement import OneDevice, compiled_epoch, placement_on
+from fnnets.train.settings import Settings
+from fnnets.train.sharding import shard_rows, sharded
 
 RNG = np.random.default_rng(0)
 N, STEPS = 43, 51  # 3 steps an epoch, the last one filled up
@@ -128,10 +129,10 @@ def mistakes():
 
 def spread():
     """How far an array comes to differ that lay on two devices, under an axis of which every slice has to say how."""
-    lying = jax.device_put(X[:42], shared(mesh_of(2)))
-    return float(
-        abs(np.asarray(laid_out(checked_mesh("test", mesh_of(8)), as_it_is(lying), 6))[:42] - X[:42]).max()
-    )
+    lying = jax.device_put(X[:42], sharded(mesh_of(2)))
+    placement = placement_on("test", mesh_of(8))
+    again = shard_rows(placement.mesh, placement.as_array(lying), 6)
+    return float(abs(np.asarray(again)[:42] - X[:42]).max())
 
 
 def refused(call):
@@ -142,17 +143,23 @@ def refused(call):
     return "nothing"
 
 
+def compiled_on(placement, settings, state, examples):
+    """An epoch's program, compiled."""
+    data = placement.place(settings, 1, state, examples, None)
+    job = Job(settings, placement, data, compiled_epoch(settings, placement, data.layout))
+    return job.trace(placement.replicate(begin(settings, state))).lower().compile()
+
+
 def partitioned(name, devices):
     """Of a compiled epoch: its arithmetic beside one device's, and the bytes of the largest array that is brought together."""
     net, loss, examples, _ = FITS[name]
-    setting = Setting(net, loss, ADAM, 16)
+    settings = Settings(net, loss, ADAM, 16)
     examples = fn.data.Examples(*jax.tree.map(np.asarray, tuple(examples)))
     state = fn.train.start(net, ADAM, examples.x, jax.random.key(SEED))
-    alone = compiled(setting).lower(begin(setting, state), examples, None).compile()
-    mesh = checked_mesh("test", mesh_of(devices))
-    where, (shared, _), _ = share(mesh, setting, 1, state, examples, None)
-    now = put(begin(setting, state), everywhere(mesh))
-    program = compiled(setting, where).lower(now, shared, None).compile()
+    alone, program = (
+        compiled_on(placement, settings, state, examples)
+        for placement in (OneDevice(), placement_on("test", mesh_of(devices)))
+    )
     gathered = re.findall(r"= \w?(\d+)\[([\d,]*)\]\S* all-gather\(", program.as_text())
     return {
         "flops": program.cost_analysis()["flops"] / alone.cost_analysis()["flops"],

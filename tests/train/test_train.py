@@ -16,8 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fnnets as fn
-from fnnets.train.epoch import order_key
-from fnnets.train.state import draw_key
+from fnnets.train.state import draw_key, order_key
 
 KEY = jax.random.key(7)
 MSE, RNG = fn.losses.mse(), np.random.default_rng(0)
@@ -276,6 +275,7 @@ def test_nan_stops_with_its_step_and_layer():
     step = int(np.argwhere(np.asarray(order) == 9)[0, 0])
     assert (caught.value.step, caught.value.epoch) == (step, 0)
     assert int(caught.value.fitted.state.step) == step, "the state is the one before that step"
+    assert caught.value.fitted.stopped == "not finite"
     assert np.isfinite(caught.value.fitted.params[0].w).all()
 
 

@@ -8,22 +8,21 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from fnnets.core import checks, masks
 from fnnets.core.layer import Layer
 from fnnets.core.text_table import format_table
-from fnnets.data.examples import Examples, checked, number, take
+from fnnets.data.examples import Examples, number, take
 from fnnets.data.scaling import Scaler
 from fnnets.data.split import Split
 from fnnets.losses.loss import Loss
-from fnnets.train.epoch import Held, History, Setting, Source, run
-from fnnets.train.evaluation import Metric, named_metrics
-from fnnets.train.many.together import together
-from fnnets.train.mesh import checked_mesh
-from fnnets.train.rows import spread
-from fnnets.train.state import State, starts
-from fnnets.train.step import Gradient, check_parts
+from fnnets.train.epoch import BatchSource, History, Validation, checked_data, train_epochs
+from fnnets.train.evaluation import Metric
+from fnnets.train.placement import Placement, placement_on
+from fnnets.train.rows import broadcast_rows
+from fnnets.train.settings import Settings, checked_settings
+from fnnets.train.state import State, start_models
+from fnnets.train.step import Gradient
 
 
 class CrossValidated(NamedTuple):
@@ -112,7 +111,7 @@ def cross_validate(
       A `CrossValidated(scores, params, scales, history)`, which prints as a table.
 
     Raises:
-      TypeError: examples or splits are no such thing.
+      TypeError: examples are neither `fn.data.Examples` nor a tuple, or splits are not a `Split`.
       ValueError: splits have no first axis, or name rows that are not there; remainder is "keep"; a batch is larger
         than the training parts.
 
@@ -141,24 +140,28 @@ def cross_validate(
     checks.positive("cross_validate", epochs=epochs)
     checks.choice("cross_validate", "remainder", remainder, ("pad", "drop"))
     checks.key("cross_validate", key)
-    check_parts("cross_validate", net, loss, updater, penalty, clip)
-    mesh = None if mesh is None else checked_mesh("cross_validate", mesh)
-    examples = checked("cross_validate", examples)
+    settings = checked_settings(
+        "cross_validate", net, loss, updater,
+        batch_size=batch_size, remainder=remainder, replace=replace, gradient=gradient, penalty=penalty, clip=clip,
+        metrics=metrics,
+    )  # fmt: skip
+    placement = placement_on("cross_validate", mesh)
+    examples, _ = checked_data("cross_validate", examples, None)
     _check_splits(splits, number(examples))
     if scaler is not None:
         kind = "a scaler, such as fn.data.standardise()"
         checks.made("cross_validate", "scaler", scaler, Scaler._fields, kind)
-    given = named_metrics("cross_validate", metrics)
-    setting = Setting(net, loss, updater, batch_size, remainder, replace, gradient, penalty, clip, given)
-    states = starts(net, updater, examples.x, key, len(splits.train))
-    params, scales, history = _program(setting, epochs, scaler, mesh)(states, splits, examples)
+    states = start_models(net, updater, examples.x, key, len(splits.train))
+    params, scales, history = _program(settings, epochs, scaler, placement)(states, splits, examples)
     history = jax.device_get(history)
-    scores = {name: history.validation[name][:, -1] for name in ("loss", *dict(given))}
+    scores = {name: history.validation[name][:, -1] for name in ("loss", *dict(settings.metrics))}
     return CrossValidated(scores, params, scales, history)
 
 
 @functools.lru_cache(maxsize=16)
-def _program(setting: Setting, epochs: int, scaler: Scaler | None, mesh: Mesh | None) -> Callable[..., Any]:
+def _program(
+    settings: Settings, epochs: int, scaler: Scaler | None, placement: Placement
+) -> Callable[..., Any]:
     """All splits' trainings, compiled."""
 
     def one(state: State, split: Split, examples: Examples) -> tuple[Any, Any, History]:
@@ -171,12 +174,12 @@ def _program(setting: Setting, epochs: int, scaler: Scaler | None, mesh: Mesh | 
             return batch._replace(x=scaler.apply(scale, batch.x))
 
         count = None if split.train_mask is None else split.train_mask.sum()
-        source = Source(lambda index: scaled(split.train[index]), split.train.shape[0], count)
-        held = Held(scaled(split.test), split.test_mask)
-        params, _, history = run(setting, epochs, state, source, held)
-        return params, scale, history
+        source = BatchSource(lambda index: scaled(split.train[index]), split.train.shape[0], count)
+        held_out = Validation(scaled(split.test), split.test_mask)
+        training, history = train_epochs(settings, epochs, state, source, held_out)
+        return training.params, scale, history
 
-    return together("cross_validate", one, (0, 0, None), mesh)
+    return placement.compile_models("cross_validate", one, (0, 0, None))
 
 
 def _fitted(scaler: Scaler, split: Split, examples: Examples) -> Any:
@@ -184,7 +187,7 @@ def _fitted(scaler: Scaler, split: Split, examples: Examples) -> Any:
     train = take(examples, split.train)
     mask = None
     if split.train_mask is not None:
-        mask = spread(split.train_mask, train.x.shape[:-1])
+        mask = broadcast_rows(split.train_mask, train.x.shape[:-1])
     if train.mask is not None and train.mask.shape == masks.mask_shape(train.x):
         mask = train.mask if mask is None else mask & train.mask
     return scaler.fit(train.x, mask)

@@ -8,20 +8,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from fnnets.core import checks
 from fnnets.core.layer import Layer
 from fnnets.data import bootstrap as resampled
-from fnnets.data.examples import Examples, checked, number, take
+from fnnets.data.examples import Examples, number, take
 from fnnets.losses.loss import Loss
-from fnnets.train.epoch import Held, History, Setting, Source, run
-from fnnets.train.evaluation import Metric, named_metrics
-from fnnets.train.many.together import together
-from fnnets.train.mesh import checked_mesh
-from fnnets.train.state import SAMPLE, State, starts
-from fnnets.train.step import Gradient, check_parts
-from fnnets.train.stopping import EarlyStopping, check_watched
+from fnnets.train.epoch import BatchSource, History, Validation, checked_data, train_epochs
+from fnnets.train.evaluation import Metric
+from fnnets.train.placement import Placement, placement_on
+from fnnets.train.settings import Settings, checked_settings
+from fnnets.train.state import SAMPLE, State, start_models
+from fnnets.train.step import Gradient
+from fnnets.train.stopping import EarlyStopping
 
 
 class Ensemble(NamedTuple):
@@ -118,33 +117,30 @@ def ensemble(
     """
     checks.positive("ensemble", models=models, epochs=epochs)
     checks.key("ensemble", key)
-    check_parts("ensemble", net, loss, updater, penalty, clip)
-    mesh = None if mesh is None else checked_mesh("ensemble", mesh)
-    examples, held = checked("ensemble", examples), None
-    if validation is not None:
-        held = Held(checked("ensemble", validation, "validation"))
-    given = named_metrics("ensemble", metrics)
-    check_watched("ensemble", early_stopping, given, held)
-    setting = Setting(
-        net, loss, updater, batch_size, remainder, replace, gradient, penalty, clip, given, early_stopping
-    )
-    states = starts(net, updater, examples.x, key, models)
-    params, history = _program(setting, epochs, bootstrap, mesh)(states, examples, held)
+    settings = checked_settings(
+        "ensemble", net, loss, updater,
+        batch_size=batch_size, remainder=remainder, replace=replace, gradient=gradient, penalty=penalty, clip=clip,
+        metrics=metrics, early_stopping=early_stopping, validated=validation is not None,
+    )  # fmt: skip
+    placement = placement_on("ensemble", mesh)
+    data = checked_data("ensemble", examples, validation)
+    states = start_models(net, updater, data[0].x, key, models)
+    params, history = _program(settings, epochs, bootstrap, placement)(states, *data)
     return Ensemble(params, jax.device_get(history))
 
 
 @functools.lru_cache(maxsize=16)
-def _program(setting: Setting, epochs: int, bootstrap: bool, mesh: Mesh | None) -> Callable[..., Any]:
+def _program(settings: Settings, epochs: int, bootstrap: bool, placement: Placement) -> Callable[..., Any]:
     """All models' trainings, compiled."""
 
-    def one(state: State, examples: Examples, held: Held | None) -> tuple[Any, History]:
+    def one(state: State, examples: Examples, validation: Validation | None) -> tuple[Any, History]:
         n = number(examples)
         sample = resampled(jax.random.fold_in(state.key, SAMPLE), n).train if bootstrap else jnp.arange(n)
-        source = Source(lambda index: take(examples, sample[index]), n)
-        params, _, history = run(setting, epochs, state, source, held)
-        return params, history
+        source = BatchSource(lambda index: take(examples, sample[index]), n)
+        training, history = train_epochs(settings, epochs, state, source, validation)
+        return training.params, history
 
-    return together("ensemble", one, (0, None, None), mesh)
+    return placement.compile_models("ensemble", one, (0, None, None))
 
 
 def predict(net: Layer, params: Any, x: Any, *, transform: Any = None, mask: Any = None) -> Prediction:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,15 +14,17 @@ import numpy as np
 from fnnets.core import checks
 from fnnets.core.layer import Layer
 from fnnets.core.text_table import format_table
-from fnnets.data.examples import checked, number, take
+from fnnets.data.examples import Examples, checked, number, take
 from fnnets.losses.loss import Loss
-from fnnets.train.epoch import Held, History, Setting, Source, run
-from fnnets.train.evaluation import Metric, named_metrics, scores
-from fnnets.train.many.together import together
-from fnnets.train.mesh import checked_mesh
+from fnnets.train.epoch import BatchSource, History, Validation, train_epochs
+from fnnets.train.evaluation import Metric, scores
+from fnnets.train.placement import placement_on
+from fnnets.train.settings import checked_settings
 from fnnets.train.state import start
-from fnnets.train.step import Gradient, check_parts
-from fnnets.train.stopping import EarlyStopping, check_watched
+from fnnets.train.step import Gradient
+from fnnets.train.stopping import EarlyStopping
+
+NO_NUMBER = ""  # stands for a name where the grid has no numbers: vmap needs an array
 
 
 class Recipe(NamedTuple):
@@ -140,7 +143,7 @@ def sweep(
       A `Swept(axes, scores, history)`; its axes are structures, numbers, "seed". `fn.plots.heat_map` draws it.
 
     Raises:
-      TypeError: examples are no such tuple, or `make` gives no Recipe.
+      TypeError: examples are neither `fn.data.Examples` nor a tuple, or `make` does not give a `Recipe`.
       ValueError: there is nothing to sweep, a name is used twice, or has no value; as `fn.train.fit`.
 
     Example:
@@ -164,63 +167,65 @@ def sweep(
     """
     checks.positive("sweep", epochs=epochs, seeds=seeds)
     checks.key("sweep", key)
-    mesh = None if mesh is None else checked_mesh("sweep", mesh)
-    given_numbers, given_structures = _axes(numbers or {}, structures or {})
-    examples = checked("sweep", examples)
-    held, given = Held(checked("sweep", validation, "validation")), named_metrics("sweep", metrics)
-    check_watched("sweep", early_stopping, given, held)
+    placement = placement_on("sweep", mesh)
+    numbers, labelled = _axes(numbers or {}, structures or {})
+    data = checked("sweep", examples), Validation(checked("sweep", validation, "validation"))
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(seeds))
-    grid = jnp.meshgrid(*(jnp.asarray(v, float) for v in given_numbers.values()), indexing="ij")
-    points = {name: values.ravel() for name, values in zip(given_numbers, grid, strict=True)}
-    points = points or {"": jnp.zeros(1)}
-
-    def trained(structure: dict[str, Any]) -> tuple[dict[str, jax.Array], History]:
-        def one(point: dict[str, Any], key: Any, examples: Any, held: Held) -> Any:
-            recipe = make(**{name: value for name, value in point.items() if name}, **structure)
-            if not isinstance(recipe, Recipe):
-                raise TypeError(f"sweep: make must give a fn.train.Recipe, got {type(recipe).__name__}.")
-            check_parts("sweep", *recipe)
-            setting = Setting(
-                recipe.net, recipe.loss, recipe.updater, batch_size, remainder, replace, gradient,
-                recipe.penalty, recipe.clip, given, early_stopping,
-            )  # fmt: skip
-            source = Source(lambda index: take(examples, index), number(examples))
-            state = start(recipe.net, recipe.updater, examples.x, key)
-            params, progress, history = run(setting, epochs, state, source, held)
-            found = scores(recipe.net, recipe.loss, given, params, held.examples, None)
-            failed = ~progress.alive if progress.best is None else ~jnp.isfinite(progress.best.value)
-            return {name: jnp.where(failed, jnp.nan, value) for name, value in found.items()}, history
-
-        if mesh is None:
-            over_seeds = jax.vmap(one, (None, 0, None, None))
-            program = jax.jit(jax.vmap(over_seeds, (0, None, None, None)))
-            return jax.device_get(program(points, keys, examples, held))
-        point, seed = jnp.divmod(jnp.arange(seeds * len(next(iter(points.values())))), seeds)
-        program = together("sweep", one, (0, 0, None, None), mesh)
-        found = jax.device_get(program(take(points, point), keys[seed], examples, held))
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, seeds, *leaf.shape[1:]), found)
-
-    labels = [
-        dict(zip(given_structures, names, strict=True))
-        for names in itertools.product(*given_structures.values())
-    ]
-    found = [
-        trained({name: given_structures[name][label] for name, label in chosen.items()}) for chosen in labels
-    ]
-    axes = {name: tuple(values) for name, values in given_structures.items()}
-    axes |= {name: tuple(map(float, values)) for name, values in given_numbers.items()}
+    options = {
+        "batch_size": batch_size, "remainder": remainder, "replace": replace, "gradient": gradient,
+        "metrics": metrics, "early_stopping": early_stopping,
+    }  # fmt: skip
+    found = []
+    for labels in itertools.product(*labelled.values()):
+        structure = {
+            name: values[label] for (name, values), label in zip(labelled.items(), labels, strict=True)
+        }
+        train = functools.partial(_train_point, functools.partial(make, **structure), epochs, options)
+        program = placement.compile_grid("sweep", train)
+        found.append(jax.device_get(program(_points(numbers), keys, *data)))
+    axes = {name: tuple(values) for name, values in labelled.items()}
+    axes |= {name: tuple(map(float, values)) for name, values in numbers.items()}
     axes["seed"] = tuple(range(seeds))
-    shape = tuple(map(len, axes.values()))
+    return Swept(axes, *jax.tree.map(functools.partial(_on_axes, axes), *found))
 
-    def gathered(*leaves: Any) -> np.ndarray:
-        stacked = np.stack(leaves)  # (structures, points, seeds, …)
-        return stacked.reshape(*shape, *stacked.shape[3:])
 
-    return Swept(axes, *jax.tree.map(gathered, *found))
+def _train_point(
+    make: Callable[..., Recipe],
+    epochs: int,
+    options: Mapping[str, Any],
+    point: Mapping[str, jax.Array],
+    key: jax.Array,
+    examples: Examples,
+    validation: Validation,
+) -> tuple[dict[str, jax.Array], History]:
+    """The scores and the history of one training, as a pure function of a point's numbers and a seed's key."""
+    recipe = make(**{name: value for name, value in point.items() if name != NO_NUMBER})
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"sweep: make must give a fn.train.Recipe, got {type(recipe).__name__}.")
+    settings = checked_settings("sweep", **recipe._asdict(), **options)
+    source = BatchSource(lambda index: take(examples, index), number(examples))
+    state = start(recipe.net, recipe.updater, examples.x, key)
+    training, history = train_epochs(settings, epochs, state, source, validation)
+    found = scores(recipe.net, recipe.loss, settings.metrics, training.params, validation.examples, None)
+    failed = ~training.alive if training.best is None else ~jnp.isfinite(training.best.value)
+    return {name: jnp.where(failed, jnp.nan, value) for name, value in found.items()}, history
+
+
+def _points(numbers: Mapping[str, Sequence[float]]) -> dict[str, jax.Array]:
+    """The grid's points: the value of each number at every point, (points,). Without numbers there is one point."""
+    grid = jnp.meshgrid(*(jnp.asarray(values, float) for values in numbers.values()), indexing="ij")
+    points = {name: values.ravel() for name, values in zip(numbers, grid, strict=True)}
+    return points or {NO_NUMBER: jnp.zeros(1)}
+
+
+def _on_axes(axes: Mapping[str, Sequence[Any]], *leaves: np.ndarray) -> np.ndarray:
+    """What the structures' programs gave, each (points, seeds, …), as one array with an axis for each hyperparameter."""
+    stacked = np.stack(leaves)  # (structures, points, seeds, …)
+    return stacked.reshape(*map(len, axes.values()), *stacked.shape[3:])
 
 
 def _axes(numbers: Any, structures: Any) -> tuple[dict[str, Any], dict[str, dict[Any, Any]]]:
-    """Both as dicts of values, structures by their labels; refuses what is no grid."""
+    """Both as dicts of values, structures by their labels; refuses what does not make a grid."""
     if not {*numbers, *structures}:
         raise ValueError("sweep: there is nothing to sweep; give numbers or structures.")
     if both := {*numbers} & {*structures} or {"seed"} & {*numbers, *structures}:
