@@ -12,7 +12,7 @@ import numpy as np
 from fnnets.comparison.report import AUTODIFF
 from fnnets.core import recording
 from fnnets.core.layer import Layer
-from fnnets.core.time_order import has_steps, time_major
+from fnnets.core.time_order import has_steps, time_first
 from fnnets.insight.layer_paths import Place, indices, place_of
 from fnnets.insight.trace import stages_of
 
@@ -120,7 +120,7 @@ def _order(layer: Layer, visit: Visit) -> tuple[int, ...]:
     """The last child first, the last copy first, a network before what is inside."""
     order, copies = [], iter(visit.copy)
     for index in indices(visit.path):
-        order += [-next(copies), -index] if layer.info.name == "stack" else [-index]
+        order += [-next(copies), -index] if layer.info.copies else [-index]
         layer = layer.info.children[index]
     return tuple(order)
 
@@ -181,7 +181,7 @@ def _errors(stage: Stage, place: Place) -> Quantities:
     for name, true in stage.true.items():
         gap = np.nan_to_num(np.abs(stage.hand[name] - true), nan=np.inf)
         bad = gap > AUTODIFF * max(largest[name], least)
-        axis = 0 if time_major(place.layer) else max(bad.ndim - 2, 0)
+        axis = 0 if time_first(place.layer) else max(bad.ndim - 2, 0)
         found[name] = bad if stage.name == "dy" else bad.any(tuple(k for k in range(bad.ndim) if k != axis))
     return found
 
