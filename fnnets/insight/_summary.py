@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 
-from fnnets.core import checks
 from fnnets.core.layer import Layer
 from fnnets.core.parameters import count_params
 from fnnets.core.text_table import format_table
@@ -95,8 +94,12 @@ def _rows(layer: Layer, params: Any, shapes: dict[str, Any], prefix: str) -> lis
     children = layer.info.children
     if not children:
         return []
-    owned = (params,) if layer.info.unwrapped else params
-    checks.count(layer.info, "params", owned, len(children))
+    owned = params if isinstance(params, tuple) and not layer.info.unwrapped else (params,)
+    if len(owned) != len(children):
+        raise TypeError(
+            f"{layer.info}: params must be a tuple of {len(children)}, one for each child, got {type(params).__name__} of "
+            f"{len(owned)}; where they are the only child's own, say so by Info(…, unwrapped=True)."
+        )
     rows = []
     for i, (child, own) in enumerate(zip(children, owned, strict=True)):
         path = f"{prefix}{i}.{child.info.name}"

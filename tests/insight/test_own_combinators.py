@@ -1,5 +1,6 @@
 """What looks inside a network sees as much in a user's own combinators as in the library's."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -71,6 +72,15 @@ def test_the_summary(pair):
     own, ours = (fn.summary(net, jnp.float32(X)) for net in both(pair, ELMAN))
     assert str(own).split() == pair.renamed(str(ours)).split()
     assert [row.shape for row in own.rows] == [row.shape for row in ours.rows]
+
+
+def test_params_that_are_not_one_for_each_child_are_told():
+    net = piled(fn.dense(2), DEPTH)
+    net = net._replace(info=dataclasses.replace(net.info, unwrapped=False))
+    with pytest.raises(
+        TypeError, match=r"piled\(…\): params must be a tuple of 1.*got Dense of 2; .*unwrapped=True"
+    ):
+        fn.summary(net, jnp.float32(X))
 
 
 @each
