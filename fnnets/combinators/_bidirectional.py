@@ -74,7 +74,9 @@ def bidirectional(layer: Layer, merge: Merge = "concat") -> Layer:
     checks.layers("bidirectional", (layer,), Layer)
     checks.choice("bidirectional", "merge", merge, ("concat", "sum", "mean", "mul"))
     info = describe(bidirectional, children=(layer,), merge=merge)
-    return of_two((layer, layer), dataclasses.replace(info, children=(layer, layer)), merge)
+    return of_two(
+        (layer, layer), dataclasses.replace(info, children=(layer, layer), reversed_children=(1,)), merge
+    )
 
 
 def of_two(copies: tuple[Layer, Layer], info: Info, merge: Merge) -> Layer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -54,7 +55,7 @@ def serial(*layers: Layer) -> Layer:
     each layer folds in its own number.
     """
     checks.layers("serial", layers, Layer)
-    info = describe(serial, children=layers)
+    info = dataclasses.replace(describe(serial, children=layers), sequence=True)
 
     def init(key: Any, x: Any) -> tuple[Any, ...]:
         params = []
@@ -109,6 +110,6 @@ def serial(*layers: Layer) -> Layer:
                 dx, dcarries[i] = child.tangent(own, kept, dparams[i], dx, dcarries[i])
         return dx, c.all_or_none(dcarries)
 
-    offered = tangent if all(child.tangent for child in layers) else None
+    offered = tangent if all(child.tangent is not None for child in layers) else None
     stats = update_stats if c.any_stats(layers) else keep_stats
     return named(Layer(init, apply, forward, backward, stats, info, offered))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -49,7 +50,7 @@ def stack(layer: Layer, depth: int) -> Layer:
     """
     checks.layers("stack", (layer,), Layer)
     checks.positive("stack", depth=depth)
-    info = describe(stack, children=(layer,), depth=depth)
+    info = dataclasses.replace(describe(stack, children=(layer,), depth=depth), copies=depth, unwrapped=True)
 
     def init(key: Any, x: Any) -> Any:
         with recording.child(info, 0, layer):

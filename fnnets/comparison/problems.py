@@ -359,10 +359,9 @@ def _layer_at(layer: Layer, path: str) -> str:
     if not path.startswith("params"):
         return ""
     for index in re.findall(r"\[(\d+)\]", path):
-        children = layer.info.children
-        if len(children) == 1 and layer.info.name == "stack":
-            layer, children = children[0], children[0].info.children
-        if int(index) >= len(children):
+        while layer.info.unwrapped:
+            (layer,) = layer.info.children
+        if int(index) >= len(layer.info.children):
             break
-        layer = children[int(index)]
+        layer = layer.info.children[int(index)]
     return repr(layer)

@@ -111,7 +111,7 @@ def _order(layer: Layer, visit: Visit) -> tuple[int, ...]:
     """The last child first, the last copy first, a network before what is inside."""
     order, copies = [], iter(visit.copy)
     for index in indices(visit.path):
-        order += [-next(copies), -index] if layer.info.name == "stack" else [-index]
+        order += [-next(copies), -index] if layer.info.copies else [-index]
         layer = layer.info.children[index]
     return tuple(order)
 

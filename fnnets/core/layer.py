@@ -28,21 +28,96 @@ class Static:
     value: Any
 
 
+class Recurrence(NamedTuple):
+    """What a recurrent layer runs, and how."""
+
+    cell: Any  # its `Cell`
+    options: Any  # the arguments of `fn.recurrent`, by name
+
+
 @dataclass(frozen=True)
 class Info:
-    """What is known of a layer before it runs: read by errors, `summary`, reports and pictures.
+    """What is known of a layer before it runs: what is shown of it, and what tools that look inside must know.
+
+    A name is enough for most layers. A combinator names its children, and says here how it runs them; `fn.summary`,
+    `fn.intermediates`, `fn.trace_backward`, `fn.locate_nan` and `fn.compare` ask nothing else. It calls its children
+    by the functions of `fnnets.core.children`, which mark them: `apply_child`, `forward_child` and `backward_child`.
 
     Args:
       name: the factory's name, such as `dense`.
-      settings: the factory's arguments by name.
-      children: the layers that this one calls, in the order of their params.
+      settings: the factory's arguments by name, for readers.
+      children: the layers that this one calls. Params are a tuple of theirs, in this order.
       label: how the layer is written in code, such as `dense(8, use_bias=False)`.
+      unwrapped: whether the params are those of the only child as they are, not a tuple of one.
+      copies: how many copies of its children a layer runs one after another, each with its own params, as `fn.stack`
+        does in a scan. Every leaf of params, and every value from inside, then has the copies as its first axis.
+      reversed_children: the indices of the children that read the sequence from its end, such as `(1,)`.
+      sequence: whether the layer is nothing but its children one after another; a summary then shows only these.
+      time_major: whether the first axis of x is time; None where it is as the children say.
+      recurrence: the cell and its options, where `fn.recurrent` made the layer.
+      saturates_at: both ends of the range of an activation that saturates at both, such as `(-1.0, 1.0)`.
+
+    Raises:
+      ValueError: what is said of the children does not fit them; a range without a width.
+
+    Example:
+      A layer that reads a sequence from its end:
+
+      >>> import fnnets as fn, jax, jax.numpy as jnp
+      >>> from fnnets.core import children
+      >>> def backwards(layer):
+      ...     info = fn.Info("backwards", children=(layer,), unwrapped=True, reversed_children=(0,))
+      ...     mode = {"key": None, "train": False, "mask": None}
+      ...     def apply(params, x):
+      ...         return jnp.flip(children.apply_child(info, 0, layer, params, jnp.flip(x, -2), **mode), -2)
+      ...     def forward(params, x):
+      ...         y, _, saved = children.forward_child(info, 0, layer, params, jnp.flip(x, -2), None, **mode)
+      ...         return jnp.flip(y, -2), saved
+      ...     def backward(params, saved, dy):
+      ...         dy = jnp.flip(dy, -2)
+      ...         dparams, dx, _ = children.backward_child(info, 0, layer, params, saved, dy, None)
+      ...         return dparams, jnp.flip(dx, -2)
+      ...     return fn.layer(layer.init, apply, forward, backward, name=info)
+      >>> net, x = backwards(fn.elman(3)), jnp.ones((4, 7, 2))
+      >>> params = net.init(jax.random.key(0), x)
+      >>> print(fn.locate_nan(net, params._replace(w=1e30 * params.w), x.at[0, 5].set(1e30)))
+      forward: z[0, 1, 0] of 0.elman, step 5 of x, which it reads from the end, is ...
     """
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
     children: tuple[Layer, ...] = ()
     label: str = ""
+    unwrapped: bool = False
+    copies: int | None = None
+    reversed_children: tuple[int, ...] = ()
+    sequence: bool = False
+    time_major: bool | None = None
+    recurrence: Recurrence | None = field(default=None, hash=False, compare=False)
+    saturates_at: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        who, number = f"Info({self.name!r})", len(self.children)
+        if self.copies is not None:
+            checks.positive(who, copies=self.copies)
+        if self.unwrapped and number != 1:
+            raise ValueError(
+                f"{who}: unwrapped=True needs one child, whose params are the layer's, got {number}; leave it out, "
+                "and give params as a tuple of one for each child."
+            )
+        if not set(self.reversed_children) <= set(range(number)):
+            allowed = (
+                f"indices of its children, from 0 to {number - 1}" if number else "empty without children"
+            )
+            raise ValueError(
+                f"{who}: reversed_children must be {allowed}, got {self.reversed_children}; name the layers that run "
+                "reversed in children too."
+            )
+        if self.saturates_at is not None and not self.saturates_at[0] < self.saturates_at[1]:
+            raise ValueError(
+                f"{who}: saturates_at must be the lower and the upper end of a range, got {self.saturates_at}; "
+                "leave it out where there is none."
+            )
 
     def __str__(self) -> str:
         """The layer in an error: in full, but for networks, which can be long."""
@@ -136,10 +211,10 @@ def layer(
       forward: `(params, x) -> (y, saved)`, the same y and what `backward` needs.
       backward: `(params, saved, dy) -> (dparams, dx)`, trees of the shapes of params and x.
         apply and forward may also name `key`, `train` or `mask` as keyword arguments; those
-        that they name are passed on. saved is a tree of arrays; a shape, a string or whatever is no array
+        that they name are passed on. saved is a tree of arrays; a shape, a string or anything else that is not an array
         goes in as `fn.Static(value)`.
       tangent: optional, `(params, saved, dparams, dx) -> dy`: what changes dparams and dx make of y.
-      name: what errors and tables call the layer; an `Info` where there are settings to show.
+      name: what errors and tables call the layer; an `Info` where there is more to say, as of a combinator.
 
     Returns:
       The `Layer`. A NamedTuple of params may name the equal blocks of a field's last axis in a class

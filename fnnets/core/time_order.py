@@ -5,14 +5,10 @@ from __future__ import annotations
 from fnnets.core.layer import Layer
 
 
-def time_major(layer: Layer) -> bool:
-    """Whether a recurrent layer has time first."""
-    return bool(getattr(layer.info.settings.get("options"), "time_major", False))
-
-
 def time_first(layer: Layer) -> bool:
-    """Whether a network has a recurrent layer with time first."""
-    return time_major(layer) or any(map(time_first, layer.info.children))
+    """Whether the x of a network has time first: as it says itself, or else one of its children."""
+    said = layer.info.time_major
+    return any(map(time_first, layer.info.children)) if said is None else said
 
 
 def examples_first(who: str, layer: Layer) -> None:
@@ -26,4 +22,4 @@ def examples_first(who: str, layer: Layer) -> None:
 
 def has_steps(layer: Layer) -> bool:
     """Whether there is a recurrent layer in a network."""
-    return "cell" in layer.info.settings or any(map(has_steps, layer.info.children))
+    return layer.info.recurrence is not None or any(map(has_steps, layer.info.children))

@@ -213,12 +213,29 @@ def empirical_fisher_diagonal(grads: Params) -> Params:
 def _derivative(
     function: Callable[[Params], Any], params: Params, *, symmetric: bool = False
 ) -> Callable[[Any], Any]:
-    """V ↦ J·v: by forward mode, or where a `custom_vjp` has none by reverse mode."""
+    """v ↦ J·v: by forward mode, or where a `custom_vjp` has none by reverse mode."""
     y, forward = jax.linearize(function, params)
-    if "custom_lin" not in str(jax.make_jaxpr(forward)(params)):  # what stands for a custom_vjp there
+    if _runs(forward, params):
         return forward
     _, pull = jax.vjp(function, params)
     if symmetric:
         return lambda v: pull(v)[0]
     transposed = jax.vjp(pull, jax.tree.map(jnp.zeros_like, y))[1]
     return lambda v: transposed((v,))[0]
+
+
+def _runs(linear: Callable[[Any], Any], v: Any) -> bool:
+    """Whether jax can run a linearized function; it cannot where forward mode met a `custom_vjp`.
+
+    Tracing alone does not tell: jax raises its TypeError when the function runs, or is batched. Batching takes
+    shapes only, so it computes nothing.
+    """
+
+    def batched(v: Any) -> Any:
+        return jax.vmap(linear)(jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), v))
+
+    try:
+        jax.eval_shape(batched, v)
+    except TypeError:
+        return False
+    return True

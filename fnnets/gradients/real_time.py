@@ -284,7 +284,12 @@ def _ways(net: Layer, params: Any, carry: Any) -> Callable[[Any, jax.Array], Any
 
 
 def _reach(net: Layer, params: Any, row: Any, carry: Any) -> Any:
-    """Which leaves of the params the next carry depends on, as a tree of bools."""
+    """Which leaves of the params the next carry depends on, as a tree of bools.
+
+    The traced step tells it in its variables: each line names what it reads and what it gives. Derivatives do not: they
+    would have to be computed, and one that is 0 at this point need not be 0 at the next. A line that is a program of its
+    own, such as a scan, counts as reading all that it is given: then a leaf may be kept in vain, but none is missed.
+    """
     step = jax.make_jaxpr(lambda params: net.forward(params, jnp.zeros(row.shape, row.dtype), carry)[1])
     with plain_equations():  # which show what is inside a network made by `by_hand`
         program = step(params).jaxpr

@@ -82,9 +82,9 @@ def summary(layer: Layer, x: Any) -> Summary:
     """
     params = jax.eval_shape(layer.init, jax.random.key(0), x)
     shapes = output_shapes(layer, params, x)
-    # A serial is its layers; any other network, and a layer alone, is a line of its own.
+    # A sequence is its layers; any other network, and a layer alone, is a line of its own.
     shapes[""] = jax.eval_shape(layer.apply, params, x)
-    rows = [] if layer.info.name == "serial" else [_row(layer, params, "", shapes)]
+    rows = [] if layer.info.sequence else [_row(layer, params, "", shapes)]
     rows += _rows(layer, params, shapes, "")
     return Summary(tuple(rows), count_params(params))
 
@@ -94,8 +94,12 @@ def _rows(layer: Layer, params: Any, shapes: dict[str, Any], prefix: str) -> lis
     children = layer.info.children
     if not children:
         return []
-    # A combinator's params are a tuple, one for each child; a stack's are its only child's.
-    owned = params if isinstance(params, tuple) and layer.info.name != "stack" else (params,)
+    owned = params if isinstance(params, tuple) and not layer.info.unwrapped else (params,)
+    if len(owned) != len(children):
+        raise TypeError(
+            f"{layer.info}: params must be a tuple of {len(children)}, one for each child, got {type(params).__name__} of "
+            f"{len(owned)}; where they are the only child's own, say so by Info(…, unwrapped=True)."
+        )
     rows = []
     for i, (child, own) in enumerate(zip(children, owned, strict=True)):
         path = f"{prefix}{i}.{child.info.name}"

@@ -12,7 +12,7 @@ class Place(NamedTuple):
     """Where a path leads."""
 
     layer: Layer
-    copies: int  # the number of leading axes that stacks have added
+    copies: int  # the number of leading axes that layers in copies have added
     turned: bool  # whether its time runs from the end
     params: str  # the path of its params
 
@@ -21,10 +21,11 @@ def place_of(layer: Layer, path: str) -> Place:
     """Where a path leads."""
     copies, turned, params = 0, False, "params"
     for index in indices(path):
-        stacked = layer.info.name == "stack"  # whose params are its child's
-        copies, params = copies + stacked, params if stacked else f"{params}[{index}]"
-        turned ^= layer.info.name == "bidirectional" and index == 1
-        layer = layer.info.children[index]
+        info = layer.info
+        copies += info.copies is not None
+        turned ^= index in info.reversed_children
+        params = params if info.unwrapped else f"{params}[{index}]"
+        layer = info.children[index]
     return Place(layer, copies, turned, params)
 
 

@@ -234,15 +234,14 @@ def _owner(net: Layer, paths: list[str], quantity: str) -> str:
 
 
 def _route(net: Layer, path: str, *, backward: bool = False) -> Order:
-    """The way to a layer in the order of computation: which child at each fork, which copy in each stack."""
+    """The way to a layer in the order of computation: which copy, where there are several, and which child."""
     route: list[int | Along] = []
     copies, layer = 0, net
     for index in indices(path):
-        if layer.info.name == "stack":
+        if layer.info.copies:
             route.append(Along(copies))
             copies += 1
-        else:
-            route.append(-index if backward else index)
+        route.append(-index if backward else index)
         layer = layer.info.children[index]
     return tuple(route)
 

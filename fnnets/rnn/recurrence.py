@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from fnnets.core import checks, recording
 from fnnets.core.devices import varying_like
-from fnnets.core.layer import Info, Layer, Static, keep_stats, named
+from fnnets.core.layer import Info, Layer, Recurrence, Static, keep_stats, named
 from fnnets.rnn import recomputed_segments
 from fnnets.rnn.cell import Cell
 from fnnets.rnn.noise import Noise, takes_noise
@@ -107,9 +107,9 @@ def recurrent(
 
 
 def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
-    """The layer of a cell, with the cell among its settings, where traces find it."""
+    """The layer of a cell; its info says which cell it runs, and how."""
     _check(info, cell, options)
-    info = dataclasses.replace(info, settings={**info.settings, "cell": cell, "options": options})
+    info = dataclasses.replace(info, recurrence=Recurrence(cell, options), time_major=options.time_major)
     run = Run(cell, Noise(options.recurrent_dropout, options.variational), options.unroll)
     time_major = options.time_major
 
@@ -214,7 +214,7 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
         dy, last = run.tangent(params, first, after, kept, steps, noise, dparams, dx, start)
         return jnp.moveaxis(leave(dy, steps.mask), 0, axis), last
 
-    offered = tangent if cell.tangent and options.memory == "all" else None
+    offered = tangent if cell.tangent is not None and options.memory == "all" else None
     return named(Layer(init, apply, forward, backward, keep_stats, info, offered))
 
 

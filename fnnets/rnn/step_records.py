@@ -9,9 +9,6 @@ import jax.numpy as jnp
 
 from fnnets.core.layer import Layer, Static
 
-# The activations that saturate at both ends, and these ends.
-RANGES = {"sigmoid": (0.0, 1.0), "hard_sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
-
 
 class Probed(NamedTuple):
     """A value of one step, whose gradient is asked for."""
@@ -77,7 +74,7 @@ def moved(tree: Any, axis: int, *, back: bool = False) -> Any:
 
 def squashed(activation: Layer, name: str, y: jax.Array) -> dict[str, jax.Array]:
     """An activation's values as `Cell.gates` gives them; nothing where it does not saturate at both ends."""
-    if activation.info.name not in RANGES:
+    if activation.info.saturates_at is None:
         return {}
-    low, high = RANGES[activation.info.name]
+    low, high = activation.info.saturates_at
     return {name: (y - low) / (high - low)}

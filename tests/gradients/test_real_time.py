@@ -158,7 +158,7 @@ def test_one_loop_and_memory_that_does_not_grow():
 
 
 def test_a_cell_will_do_and_vmap_over_params_too():
-    cell, x = fn.elman(2).info.settings["cell"], jax.ShapeDtypeStruct((3, T, 2), jnp.float32)
+    cell, x = fn.elman(2).info.recurrence.cell, jax.ShapeDtypeStruct((3, T, 2), jnp.float32)
     params = jax.eval_shape(
         lambda: jax.vmap(lambda key: fn.elman(2).init(key, x))(jax.random.split(jax.random.key(0), 7))
     )

@@ -121,7 +121,7 @@ def a_root_at_zero():
 
 def a_step_back(memory="all", mask=None):
     """A cell whose step back divides by what is 0 where the input was."""
-    cell = fn.elman(2, use_bias=False).info.settings["cell"]
+    cell = fn.elman(2, use_bias=False).info.recurrence.cell
 
     def backward(params, h, saved, dh):
         dh, dz = cell.backward(params, h, saved, dh)

@@ -21,7 +21,7 @@ def point(layer, x=X):
 
 def cell_of(layer):
     """Its cell, whose step back is given what the step forward saved."""
-    return layer.info.settings["cell"]._replace(ready=lambda params, carry, saved: saved)
+    return layer.info.recurrence.cell._replace(ready=lambda params, carry, saved: saved)
 
 
 def lstm_backward(mistake, params, carry, a, dcarry):

@@ -222,7 +222,7 @@ def test_wrong_input_is_told(call, error, message):
 
 
 def test_dropout_inside_needs_a_cell_that_takes_it():
-    cell = fn.lstm(3).info.settings["cell"]
+    cell = fn.lstm(3).info.recurrence.cell
     plain = cell._replace(step=lambda params, carry, z: carry)
     with pytest.raises(ValueError, match="recurrent_dropout needs a cell whose step"):
         fn.recurrent(plain, recurrent_dropout=0.1)

@@ -191,8 +191,7 @@ def _without_carry(layer: fn.Layer) -> fn.Layer:
 
 def _with_collect(layer: fn.Layer, change: Callable[[Sums], Any]) -> fn.Layer:
     """A recurrent layer that sums over time in another way."""
-    settings = layer.info.settings
-    cell = settings["cell"]
+    cell, options = layer.info.recurrence
 
     def collect(params: Any, x: Any, carry: Any, saved: Any, dz: Any, *, noise: Any = None) -> Any:
         def right(carry: Any, dz: Any) -> Any:
@@ -205,7 +204,7 @@ def _with_collect(layer: fn.Layer, change: Callable[[Sums], Any]) -> fn.Layer:
 
         return change(Sums(right, carry, dz, after))
 
-    return of_cell(cell._replace(collect=collect), layer.info, settings["options"])
+    return of_cell(cell._replace(collect=collect), layer.info, options)
 
 
 class Sums(NamedTuple):
@@ -219,7 +218,7 @@ class Sums(NamedTuple):
 
 def _last_step_collected(layer: fn.Layer) -> fn.Layer | None:
     """The sums over time have their last term only. Segments are summed one by one, and have no one last step."""
-    if layer.info.settings["options"].memory != "all":
+    if layer.info.recurrence.options.memory != "all":
         return None
 
     def change(sums: Sums) -> tuple[Any, Any]:

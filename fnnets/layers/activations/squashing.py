@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -36,7 +38,8 @@ def sigmoid() -> Layer:
     def backward(y: jax.Array, dy: jax.Array) -> jax.Array:
         return dy * (y * (1 - y))
 
-    return pointwise(describe(sigmoid), jax.nn.sigmoid, forward, backward)
+    info = dataclasses.replace(describe(sigmoid), saturates_at=(0.0, 1.0))
+    return pointwise(info, jax.nn.sigmoid, forward, backward)
 
 
 def tanh() -> Layer:
@@ -66,7 +69,8 @@ def tanh() -> Layer:
     def backward(y: jax.Array, dy: jax.Array) -> jax.Array:
         return dy * (1 - y * y)
 
-    return pointwise(describe(tanh), jnp.tanh, forward, backward, tangent=backward)
+    info = dataclasses.replace(describe(tanh), saturates_at=(-1.0, 1.0))
+    return pointwise(info, jnp.tanh, forward, backward, tangent=backward)
 
 
 def hard_sigmoid() -> Layer:
@@ -103,7 +107,8 @@ def hard_sigmoid() -> Layer:
     def backward(linear: jax.Array, dy: jax.Array) -> jax.Array:
         return jnp.where(linear, dy / 6, jnp.zeros((), dy.dtype))
 
-    return pointwise(describe(hard_sigmoid), f, forward, backward)
+    info = dataclasses.replace(describe(hard_sigmoid), saturates_at=(0.0, 1.0))
+    return pointwise(info, f, forward, backward)
 
 
 def softmax() -> Layer:

@@ -94,7 +94,8 @@ def conv_transpose(
 
     def init(key: Any, x: Any) -> Conv:
         axes(x)
-        return kernels.start(info, key, x, (*lying.kernel, groups, features), kernel_init, bias_init)
+        shape = (*lying.kernel, groups, features)
+        return kernels.start(info, key, x, shape, kernel_init, bias_init if use_bias else None)
 
     def apply(params: Conv, x: Any) -> jax.Array:
         x = kernels.fitting(info, params, x, None, kernel=lying.kernel, groups=groups)

@@ -35,9 +35,12 @@ def start(
     x: Any,
     shape: tuple[int, ...],
     kernel_init: Initializer,
-    bias_init: Initializer,
+    bias_init: Initializer | None,
 ) -> Conv:
-    """The parameters that a layer starts with; `shape` is (*kernel_size, groups, features)."""
+    """The parameters that a layer starts with; `shape` is (*kernel_size, groups, features).
+
+    Without a bias bias_init is None.
+    """
     *kernel, groups, features = shape
     spatial(info, x, len(kernel))
     channels = x.shape[-1]
@@ -49,7 +52,7 @@ def start(
     dtype = jnp.result_type(float)
     w_key, b_key = jax.random.split(key)
     w = kernel_init(w_key, (*kernel, channels // groups, features), dtype)
-    return Conv(w, bias_init(b_key, (features,), dtype) if info.settings["use_bias"] else None)
+    return Conv(w, None if bias_init is None else bias_init(b_key, (features,), dtype))
 
 
 def spatial(info: Info, x: Any, axes: int) -> tuple[int, ...]:
