@@ -65,7 +65,7 @@ def test_every_layer_and_loss_gives_its_formula_and_derivation(value):
     text = inspect.getdoc(value)
     assert "Formula:" in text
     assert "Derivation:" in text
-    assert re.search(r"\bdx\b|\bdy\b", text), "the derivation says dx (or dy, of a loss)"
+    assert re.search(r"\bd[xyw]\b", text), "the derivation says dx (dy of a loss, dw of a penalty)"
 
 
 def functions(tree):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
-from fnnets.core.arrays import outer, total
+from fnnets.core.arrays import outer_sum, sum_leading
 from fnnets.core.layer import Layer, describe
 from fnnets.core.parameters import Initializer
 from fnnets.layers.activations.squashing import tanh
@@ -121,8 +121,8 @@ def elman(
         params: Elman, x: jax.Array, h: jax.Array, saved: Any, dz: jax.Array, *, noise: Any = None
     ) -> tuple[Elman, jax.Array]:
         del saved
-        db = None if params.b is None else total(dz)
-        return Elman(outer(x, dz), outer(dropped(h, noise), dz), db), dz @ params.w.T
+        db = None if params.b is None else sum_leading(dz)
+        return Elman(outer_sum(x, dz), outer_sum(dropped(h, noise), dz), db), dz @ params.w.T
 
     def gates(h: jax.Array, saved: Any) -> dict[str, jax.Array]:
         del saved

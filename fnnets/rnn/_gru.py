@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
-from fnnets.core.arrays import outer, total
+from fnnets.core.arrays import outer_sum, sum_leading
 from fnnets.core.layer import Layer, describe
 from fnnets.core.parameters import Initializer
 from fnnets.rnn.cell import Cell
@@ -210,13 +210,13 @@ def gru(
         seen = dropped(h, noise)
         da = of_product(dz)
         if after:
-            du = outer(seen, dz.rzm)
+            du = outer_sum(seen, dz.rzm)
         else:
             k = saved.rz[..., :features] * seen
-            du = jnp.concatenate([outer(seen, dz.rzm), outer(k, dz.n)], -1)
-        db = None if params.b is None else total(da)
-        db_n = None if params.b_n is None else total(dz.rzm[..., both:])
-        return GRU(outer(x, da), du, db, db_n), da @ params.w.T
+            du = jnp.concatenate([outer_sum(seen, dz.rzm), outer_sum(k, dz.n)], -1)
+        db = None if params.b is None else sum_leading(da)
+        db_n = None if params.b_n is None else sum_leading(dz.rzm[..., both:])
+        return GRU(outer_sum(x, da), du, db, db_n), da @ params.w.T
 
     def gates(h: jax.Array, saved: GRUStep) -> dict[str, jax.Array]:
         del h

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
-from fnnets.core.arrays import outer, total
+from fnnets.core.arrays import outer_sum, sum_leading
 from fnnets.core.layer import Layer, describe
 from fnnets.core.parameters import Initializer
 from fnnets.layers.activations.squashing import tanh
@@ -158,9 +158,9 @@ def jordan(
         *,
         noise: Any = None,
     ) -> tuple[Jordan, jax.Array]:
-        db, dc = (total(dz.z), total(dz.o)) if use_bias else (None, None)
-        du = outer(dropped(y, noise), dz.z)
-        return Jordan(outer(x, dz.z), du, db, outer(saved.s, dz.o), dc), dz.z @ params.w.T
+        db, dc = (sum_leading(dz.z), sum_leading(dz.o)) if use_bias else (None, None)
+        du = outer_sum(dropped(y, noise), dz.z)
+        return Jordan(outer_sum(x, dz.z), du, db, outer_sum(saved.s, dz.o), dc), dz.z @ params.w.T
 
     def gates(y: jax.Array, saved: JordanStep) -> dict[str, jax.Array]:
         return squashed(activation, "s", saved.s) | squashed(output_activation, "y", y)

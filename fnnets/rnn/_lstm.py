@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnnets.core import checks
-from fnnets.core.arrays import outer, total
+from fnnets.core.arrays import outer_sum, sum_leading
 from fnnets.core.layer import Layer, describe
 from fnnets.core.parameters import Initializer
 from fnnets.rnn.cell import Cell
@@ -171,7 +171,7 @@ def lstm(
         checks.width(info, x, params.w.shape[0])
         return x @ params.w  # the bias comes in where the gates are computed: no pass of its own
 
-    def parted(z: jax.Array) -> list[jax.Array]:
+    def split_gates(z: jax.Array) -> list[jax.Array]:
         """Blocks as i, f, g, o; f is i's where the gates are coupled, and i's activation gives it."""
         blocks = jnp.split(z, n, -1)
         return [blocks[0], *blocks] if coupled else blocks
@@ -182,7 +182,7 @@ def lstm(
 
     def step(params: Any, carry: LSTMCarry, z: jax.Array, *, noise: Any = None) -> LSTMCarry:
         h, c = carry
-        z_i, z_f, z_g, z_o = parted(before_gates(params, h, z, noise))
+        z_i, z_f, z_g, z_o = split_gates(before_gates(params, h, z, noise))
         if peephole:
             z_i, z_f = z_i + params.p[0] * c, z_f + params.p[1 - coupled] * c
         i, g = jax.nn.sigmoid(z_i), jnp.tanh(z_g)
@@ -192,7 +192,7 @@ def lstm(
         return LSTMCarry(o * jnp.tanh(c), c)
 
     def gates(a: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-        i, f, g, o = parted(a)
+        i, f, g, o = split_gates(a)
         return i, 1 - i if coupled else f, g, o
 
     def forward(params: Any, carry: LSTMCarry, z: jax.Array, *, noise: Any = None) -> tuple[LSTMCarry, Any]:
@@ -239,11 +239,11 @@ def lstm(
         dp = None
         if peephole:
             i, f, g, _ = gates(a)
-            dz_i, dz_f, _, dz_o = parted(dz)
+            dz_i, dz_f, _, dz_o = split_gates(dz)
             seen = [dz_i * carry.c, *([] if coupled else [dz_f * carry.c]), dz_o * (f * carry.c + i * g)]
-            dp = jnp.stack([total(part) for part in seen])
-        db = None if params.b is None else total(dz)
-        return kind(outer(x, dz), outer(dropped(carry.h, noise), dz), db, dp), dz @ params.w.T
+            dp = jnp.stack([sum_leading(part) for part in seen])
+        db = None if params.b is None else sum_leading(dz)
+        return kind(outer_sum(x, dz), outer_sum(dropped(carry.h, noise), dz), db, dp), dz @ params.w.T
 
     def spread(
         params: Any,

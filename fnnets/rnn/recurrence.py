@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks, recording
+from fnnets.core.arrays import zero_where_masked
 from fnnets.core.devices import varying_like
 from fnnets.core.layer import Info, Layer, Static, keep_stats, named
 from fnnets.rnn import recomputed_segments
 from fnnets.rnn.cell import Cell
 from fnnets.rnn.noise import Noise, takes_noise
-from fnnets.rnn.run import Run, Steps, hidden, output
+from fnnets.rnn.run import Run, Steps, output
 from fnnets.rnn.step_records import Gates, Stepped, Traced, blocks_of, moved
 
 Memory = Literal["all", "sqrt"] | int
@@ -127,7 +128,7 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
         if mask is not None:
             mask = checks.bools(info, mask)
             checks.same_shape(info, "mask", mask.shape, x.shape[:-1], "one bool for each step of x.")
-            x = hidden(mask, x)
+            x = zero_where_masked(x, mask)
         first = _carry(info, "carry", carry, cell.start(params, x.shape[:axis] + x.shape[axis + 1 : -1]))
         first = varying_like(first, params, x, key, mask)
         noise = run.noise.start(info, key, train, output(first))
@@ -153,13 +154,10 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
             z, gates, after = moved((cell.project(params, steps.x), cell.gates(after, kept), after), axis)
             recording.note("steps", Stepped(z, gates, after, Static(blocks_of(params)), Static(axis)))
 
-    def leave(y: Any, mask: Any) -> Any:
-        return y if mask is None else hidden(mask, y)
-
     def apply(params: Any, x: Any, *, key: Any = None, train: bool = False, mask: Any = None) -> Any:
         steps, first, noise = enter(params, x, None, key, train, mask)
         y = run.plain(params, first, time_first(steps), noise)
-        return leave(jnp.moveaxis(y, 0, axis_of(steps.x)), steps.mask)
+        return zero_where_masked(jnp.moveaxis(y, 0, axis_of(steps.x)), steps.mask)
 
     def forward(
         params: Any, x: Any, carry: Any = None, *, key: Any = None, train: bool = False, mask: Any = None
@@ -169,14 +167,14 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
         steps, first, noise = enter(params, x, carry, key, train, mask)
         axis, length = axis_of(steps.x), segment_length(options.memory, steps.t.size)
         if length is None or recording.records("gates", "values"):
-            turned = time_first(steps)
-            last, after, kept = run.forward(params, first, turned, noise)
-            show(params, turned, after, kept, axis)
+            ordered = time_first(steps)
+            last, after, kept = run.forward(params, first, ordered, noise)
+            show(params, ordered, after, kept, axis)
         if length is None:
-            saved = RecurrentSaved(turned, noise, first, after, kept, like)
-            return leave(jnp.moveaxis(output(after), 0, axis), steps.mask), last, saved
+            saved = RecurrentSaved(ordered, noise, first, after, kept, like)
+            return zero_where_masked(jnp.moveaxis(output(after), 0, axis), steps.mask), last, saved
         y, last, before = recomputed_segments.forward(run, params, first, steps, noise, length, axis)
-        return leave(y, steps.mask), last, RecurrentSaved(steps, noise, before, None, None, like)
+        return zero_where_masked(y, steps.mask), last, RecurrentSaved(steps, noise, before, None, None, like)
 
     def backward(params: Any, saved: RecurrentSaved, dy: Any, dcarry: Any = None) -> tuple[Any, Any, Any]:
         steps, noise, first, after, kept, like = saved
@@ -194,7 +192,7 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
                 )
         if seen:
             recording.note("steps", Traced(**moved(seen, axis), blocks=Static(blocks_of(params))))
-        dx = dx if steps.mask is None else hidden(steps.mask, dx)
+        dx = zero_where_masked(dx, steps.mask)
         dx = dx if length else jnp.moveaxis(dx, 0, axis)
         x_dtype, structure, dtypes = like.value
         if dtypes:
@@ -208,10 +206,10 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
         steps, noise, first, after, kept, _ = saved
         axis = axis_of(dx)
         dx = jnp.moveaxis(dx.astype(output(first).dtype), axis, 0)
-        dx = dx if steps.mask is None else hidden(steps.mask, dx)
+        dx = zero_where_masked(dx, steps.mask)
         start = _carry(info, "dcarry", dcarry, jax.tree.map(jnp.zeros_like, first))
         dy, last = run.tangent(params, first, after, kept, steps, noise, dparams, dx, start)
-        return jnp.moveaxis(leave(dy, steps.mask), 0, axis), last
+        return jnp.moveaxis(zero_where_masked(dy, steps.mask), 0, axis), last
 
     offered = tangent if cell.tangent and options.memory == "all" else None
     return named(Layer(init, apply, forward, backward, keep_stats, info, offered))

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from fnnets.core import checks
+from fnnets.core.arrays import is_key
 from fnnets.saving import leaves
 
 
@@ -84,7 +85,7 @@ def home(mesh: Mesh, tree: Any) -> Any:
         tree = put(tree, everywhere(mesh))
 
     def one(leaf: Any) -> Any:
-        if leaves.is_key(leaf):
+        if is_key(leaf):
             return jax.random.wrap_key_data(one(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
         return jnp.asarray(jax.device_get(leaf))
 

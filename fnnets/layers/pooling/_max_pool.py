@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fnnets.core.arrays import zero_where_masked
 from fnnets.core.layer import Layer, Static, describe, layer, no_params
 from fnnets.layers.convolution.geometry import Axis, Padding
 from fnnets.layers.pooling import pooling_windows as w
@@ -95,7 +96,7 @@ def max_pool(
         del params
         x, _, axes, some = entered(x, mask)
         y = w.reduced(x, axes, -jnp.inf, jax.lax.max)
-        return y if some is None else jnp.where(some, y, 0)
+        return zero_where_masked(y, some)
 
     def forward(params: Any, x: Any, *, mask: Any = None) -> tuple[jax.Array, MaxPoolSaved]:
         del params
@@ -108,7 +109,7 @@ def max_pool(
             part = w.seen(around, axes, where)
             larger = ~(part <= y) & ~jnp.isnan(y)  # NaN is larger than all
             y, place = jnp.where(larger, part, y), jnp.where(larger, small(number), place)
-        y = y if some is None else jnp.where(some, y, 0)
+        y = zero_where_masked(y, some)
         return y, MaxPoolSaved(place, valid, Static((w.sizes(x, dims), x.dtype)))
 
     def backward(params: Any, saved: MaxPoolSaved, dy: jax.Array) -> tuple[tuple[()], jax.Array]:
@@ -120,6 +121,6 @@ def max_pool(
             return jnp.where(place == number, dy, 0)
 
         dx = w.spread(axes, dy.ndim - dims - 1, share, dy, saved.place)
-        return (), (dx if saved.valid is None else jnp.where(saved.valid, dx, 0)).astype(dtype)
+        return (), zero_where_masked(dx, saved.valid).astype(dtype)
 
     return layer(no_params, apply, forward, backward, name=info)
