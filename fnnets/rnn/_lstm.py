@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,8 @@ from fnnets.core.layer import Layer, describe
 from fnnets.core.parameters import Initializer
 from fnnets.rnn.cell import Cell
 from fnnets.rnn.noise import dropped
-from fnnets.rnn.recurrence import Memory, Options, of_cell
+from fnnets.rnn.recurrence import of_cell
+from fnnets.rnn.run_options import DEFAULTS, RunOptions, options_of
 
 
 class LSTM(NamedTuple):
@@ -64,11 +65,7 @@ def lstm(
     use_bias: bool = True,
     kernel_init: Initializer = jax.nn.initializers.lecun_normal(),
     recurrent_init: Initializer = jax.nn.initializers.orthogonal(),
-    memory: Memory = "all",
-    unroll: int = 1,
-    time_major: bool = False,
-    recurrent_dropout: float = 0.0,
-    variational: bool = True,
+    **run: Unpack[RunOptions],
 ) -> Layer:
     """A long short-term memory (LSTM) layer.
 
@@ -117,7 +114,7 @@ def lstm(
       use_bias: whether b is there.
       kernel_init: `(key, shape, dtype) -> w`.
       recurrent_init: `(key, (H, H), dtype)` for each block of u.
-      memory, unroll, time_major, recurrent_dropout, variational: as in `fn.recurrent`.
+      **run: memory, unroll, time_major, recurrent_dropout and variational, as in `fn.recurrent`.
 
     Returns:
       A `Layer`; x (…, T, D) floats, y (…, T, H) in the dtype of the params, carry `LSTMCarry(h, c)`, (…, H) each,
@@ -143,11 +140,11 @@ def lstm(
     i, f, g, o too, flax and haiku i, g, f, o (haiku adds its forget bias of 1 at every call: here it is in b).
     Greff's peephole dc_{t−1} agrees with ours.
     """
+    options = options_of(lstm, run)
     checks.positive("lstm", features=features)
     info = describe(
         lstm, features=features, peephole=peephole, coupled=coupled, forget_bias=forget_bias, use_bias=use_bias,
-        memory=memory, unroll=unroll, time_major=time_major, recurrent_dropout=recurrent_dropout,
-        variational=variational,
+        defaults=DEFAULTS, **options._asdict(),
     )  # fmt: skip
     kind: Any = CoupledLSTM if coupled else LSTM
     names = kind.blocks["w"]
@@ -289,7 +286,7 @@ def lstm(
         init, start, project, step, forward, backward, collect, info, ready, gates_by_name,
         spread=spread, tangent=tangent,
     )  # fmt: skip
-    return of_cell(cell, info, Options(memory, unroll, time_major, recurrent_dropout, variational))
+    return of_cell(cell, info, options)
 
 
 def squash(z: jax.Array, names: tuple[str, ...]) -> jax.Array:

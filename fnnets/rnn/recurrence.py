@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,8 @@ from fnnets.rnn import recomputed_segments
 from fnnets.rnn.cell import Cell
 from fnnets.rnn.noise import Noise, takes_noise
 from fnnets.rnn.run import Run, Steps, output
+from fnnets.rnn.run_options import Memory, Options, RunOptions, check_options, options_of
 from fnnets.rnn.step_records import Gates, Stepped, Traced, blocks_of, moved
-
-Memory = Literal["all", "sqrt"] | int
 
 
 class RecurrentSaved(NamedTuple):
@@ -33,25 +32,7 @@ class RecurrentSaved(NamedTuple):
     like: Static  # the dtype of x; the given carry's structure and dtypes
 
 
-class Options(NamedTuple):
-    """How a cell is run."""
-
-    memory: Memory = "all"
-    unroll: int = 1
-    time_major: bool = False
-    recurrent_dropout: float = 0.0
-    variational: bool = True
-
-
-def recurrent(
-    cell: Cell,
-    *,
-    memory: Memory = "all",
-    unroll: int = 1,
-    time_major: bool = False,
-    recurrent_dropout: float = 0.0,
-    variational: bool = True,
-) -> Layer:
+def recurrent(cell: Cell, **run: Unpack[RunOptions]) -> Layer:
     """A cell run over time, trained by backpropagation through time (BPTT).
 
     Formula: s_t = step(s_{t−1}, x_t), y_t = s_t, or its first field h_t; where the mask is False the
@@ -68,13 +49,15 @@ def recurrent(
 
     Args:
       cell: a `Cell`.
-      memory: what forward keeps: "all" steps (the fastest), or the state at the start of each
-        segment of so many steps ("sqrt": √T), the rest of which is computed again on the way
-        back: √T instead of T in memory, for one more forward in time. The gradients are the same.
-      unroll: how many steps the compiled loop does at a time.
-      time_major: x, y and mask have time first: (T, …, D); it saves two transposed copies.
-      recurrent_dropout: the rate of dropout on the hidden state that the products of the recurrence see.
-      variational: one draw for all time steps (Gal & Ghahramani), or one for each.
+      **run: how it is run; every recurrent layer takes these keywords:
+        memory: what forward keeps: "all" steps (the default, and the fastest), or the state at the start of each
+          segment of so many steps ("sqrt": √T), the rest of which is computed again on the way
+          back: √T instead of T in memory, for one more forward in time. The gradients are the same.
+        unroll: how many steps the compiled loop does at a time, 1 by default.
+        time_major: if True, x, y and mask have time first: (T, …, D); it saves two transposed copies.
+        recurrent_dropout: the rate of dropout on the hidden state that the products of the recurrence see, 0 by
+          default.
+        variational: one draw for all time steps (Gal & Ghahramani; the default), or, if False, one for each.
 
     Returns:
       A `Layer` on x (…, T, D), floats, with y (…, T, H) in the dtype of the params. The carry is the cell's,
@@ -82,7 +65,7 @@ def recurrent(
       gives its gradient. mask (…, T), bools. saved is the layer's own.
 
     Raises:
-      TypeError: x holds no floats; a carry of another structure.
+      TypeError: x holds no floats; a carry of another structure; a keyword that is not one of these.
       ValueError: x has fewer than two axes; a mask or carry of another shape; training with dropout and no key.
 
     Example:
@@ -101,10 +84,11 @@ def recurrent(
     Differences: Keras takes masks too, but gives the last valid output again where the mask is False; flax takes
     lengths; PyTorch takes packed sequences, which have no gaps. There, padding is at the end alone.
     """
+    options = options_of(recurrent, run)
     if not isinstance(cell, Cell):
         raise TypeError(f"recurrent: expected a Cell, got {type(cell).__name__}; make one with fn.Cell(…).")
     info = cell.info if isinstance(cell.info, Info) else Info(cell.info)
-    return of_cell(cell, info, Options(memory, unroll, time_major, recurrent_dropout, variational))
+    return of_cell(cell, info, options)
 
 
 def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
@@ -244,12 +228,7 @@ def _carry(info: Info, name: str, given: Any, zeros: Any) -> Any:
 
 
 def _check(info: Info, cell: Cell, options: Options) -> None:
-    if options.memory not in ("all", "sqrt"):
-        if isinstance(options.memory, str):
-            checks.choice(str(info), "memory", options.memory, ("all", "sqrt", "a number of steps"))
-        checks.positive(str(info), memory=options.memory)
-    checks.positive(str(info), unroll=options.unroll)
-    checks.fraction(str(info), "recurrent_dropout", options.recurrent_dropout)
+    check_options(str(info), options)
     functions = (cell.step, cell.forward, cell.backward, cell.collect)
     if options.recurrent_dropout and not all(map(takes_noise, functions)):
         raise ValueError(
