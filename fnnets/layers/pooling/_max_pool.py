@@ -96,7 +96,7 @@ def max_pool(
         del params
         x, _, axes, some = entered(x, mask)
         y = w.reduced(x, axes, -jnp.inf, jax.lax.max)
-        return zero_where_masked(y, some)
+        return y if some is None else jnp.where(some, y, 0)
 
     def forward(params: Any, x: Any, *, mask: Any = None) -> tuple[jax.Array, MaxPoolSaved]:
         del params
@@ -109,7 +109,7 @@ def max_pool(
             part = w.seen(around, axes, where)
             larger = ~(part <= y) & ~jnp.isnan(y)  # NaN is larger than all
             y, place = jnp.where(larger, part, y), jnp.where(larger, small(number), place)
-        y = zero_where_masked(y, some)
+        y = y if some is None else jnp.where(some, y, 0)
         return y, MaxPoolSaved(place, valid, Static((w.sizes(x, dims), x.dtype)))
 
     def backward(params: Any, saved: MaxPoolSaved, dy: jax.Array) -> tuple[tuple[()], jax.Array]:
