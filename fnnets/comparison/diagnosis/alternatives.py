@@ -19,6 +19,7 @@ from fnnets.comparison import float_trees
 from fnnets.comparison.diagnosis.shifted import SHAPE_ONLY, Partners, Shift
 from fnnets.core import recording
 from fnnets.core.layer import Layer
+from fnnets.core.programs import scan_parts
 
 Plain = Callable[[Any, Any], Any]
 
@@ -183,15 +184,7 @@ def _evaluate(
 def _scan(equation: Any, given: list[Any], label: str, sites: _Sites, sources: list[str]) -> list[Any]:
     """A scan with its body offered to `sites`; and as a whole, to count its last step only, or to hand nothing on."""
     body, length, reverse = (equation.params[name] for name in ("jaxpr", "length", "reverse"))
-    # What is scanned over has one axis more outside than inside: so the parts are told in every jax.
-    inside, outside = (
-        [len(variable.aval.shape) for variable in variables]
-        for variables in (body.jaxpr.invars, body.jaxpr.outvars)
-    )
-    xs = sum(rank < jnp.ndim(x) for rank, x in zip(inside, given, strict=True))
-    ys = sum(rank < len(y.aval.shape) for rank, y in zip(outside, equation.outvars, strict=True))
-    handed = len(outside) - ys
-    first = len(given) - handed - xs
+    first, handed = scan_parts(equation)
     consts, start, scanned = given[:first], given[first : first + handed], given[first + handed :]
     ends = (length - 1, 0) if reverse else (0, length - 1)
     variables, shift = body.jaxpr.invars, sites.shift(label)
