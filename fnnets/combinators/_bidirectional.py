@@ -29,7 +29,7 @@ def bidirectional(layer: Layer, merge: Merge = "concat") -> Layer:
     Formula: a = f(params[0], x), b = reverse(f(params[1], reverse(x))), reverse(x)_t = x_{T+1−t};
     y = [a, b] along the last axis (concat), a + b (sum), (a + b)/2 (mean) or a ⊙ b (mul).
 
-    The whole of x and of the mask is turned round, the padding with it. A recurrence holds its state through
+    The second copy reads all of x and of the mask from the end, the padding too. A recurrence holds its state through
     masked steps, so that it does not matter where they are: padding on either side, and gaps, are right
     as they are, and stay where they are in y.
 
@@ -69,7 +69,7 @@ def bidirectional(layer: Layer, merge: Merge = "concat") -> Layer:
       section II.
 
     Differences: concat is the default as in Keras, flax and PyTorch (which has no other); Keras calls the mean
-    "ave". flax turns only the valid part round, by lengths: the same where a recurrence holds its state.
+    "ave". flax flips only the valid part, by lengths: the same where a recurrence holds its state.
     """
     checks.layers("bidirectional", (layer,), Layer)
     checks.choice("bidirectional", "merge", merge, ("concat", "sum", "mean", "mul"))
@@ -98,7 +98,7 @@ def of_two(copies: tuple[Layer, Layer], info: Info, merge: Merge) -> Layer:
             )
             for i, (way, valid) in enumerate(both_ways(info, x, mask))
         )
-        return merged(merge, a, turned(b, output_axis(info, x, b)))
+        return merged(merge, a, flip_time(b, output_axis(info, x, b)))
 
     def forward(
         params: Any, x: Any, carry: Any = None, *, key: Any = None, train: bool = False, mask: Any = None
@@ -112,7 +112,7 @@ def of_two(copies: tuple[Layer, Layer], info: Info, merge: Merge) -> Layer:
             for i, (way, valid) in enumerate(both_ways(info, x, mask))
         )
         axes = Static((masks.time_axis(info, x), output_axis(info, x, b)))
-        b = turned(b, axes.value[1])
+        b = flip_time(b, axes.value[1])
         kept = (a, b) if merge == "mul" else None
         return merged(merge, a, b), None, BidirectionalSaved((saved_a, saved_b), kept, axes, mask)
 
@@ -121,11 +121,11 @@ def of_two(copies: tuple[Layer, Layer], info: Info, merge: Merge) -> Layer:
     ) -> tuple[Any, Any, None]:
         no_carry(info, "dcarry", dcarry)
         x_axis, y_axis = saved.axes.value
-        da, db = parted(merge, saved.outputs, dy)
+        da, db = unmerged(merge, saved.outputs, dy)
         dparams_a, dx_a, _ = c.backward_child(info, 0, copies[0], params[0], saved.children[0], da, None)
-        db = turned(db, y_axis)
+        db = flip_time(db, y_axis)
         dparams_b, dx_b, _ = c.backward_child(info, 1, copies[1], params[1], saved.children[1], db, None)
-        dx = c.add(dx_a, turned(dx_b, x_axis))
+        dx = c.add(dx_a, flip_time(dx_b, x_axis))
         return (dparams_a, dparams_b), masks.hide_gradient(dx, saved.mask), None
 
     def update_stats(params: Any, saved: BidirectionalSaved) -> Any:
@@ -139,7 +139,7 @@ def of_two(copies: tuple[Layer, Layer], info: Info, merge: Merge) -> Layer:
 def both_ways(who: Any, x: Any, mask: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     """x without its padding and its mask, as they are and in the other direction of time."""
     axis, x = masks.time_axis(who, x), masks.zero_padding(who, x, mask)
-    return (x, mask), (turned(x, axis), turned(mask, -1))
+    return (x, mask), (flip_time(x, axis), flip_time(mask, -1))
 
 
 def merged(merge: Merge, a: Any, b: Any) -> Any:
@@ -151,7 +151,7 @@ def merged(merge: Merge, a: Any, b: Any) -> Any:
     return a + b if merge == "sum" else (a + b) / 2
 
 
-def parted(merge: Merge, outputs: Any, dy: Any) -> tuple[Any, Any]:
+def unmerged(merge: Merge, outputs: Any, dy: Any) -> tuple[Any, Any]:
     """(da, db), the gradients of what `merged` was given."""
     if merge == "concat":
         da, db = jnp.split(dy, 2, -1)
@@ -162,7 +162,7 @@ def parted(merge: Merge, outputs: Any, dy: Any) -> tuple[Any, Any]:
     return (dy, dy) if merge == "sum" else (dy / 2, dy / 2)
 
 
-def turned(array: Any, axis: int | None) -> Any:
+def flip_time(array: Any, axis: int | None) -> Any:
     """An array in the other direction of time; itself where it has no time. None stays None."""
     return array if array is None or axis is None else jnp.flip(array, axis)
 

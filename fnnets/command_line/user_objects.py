@@ -67,14 +67,14 @@ def _of_layer(layer: Layer, shape: tuple[int, ...] | None) -> Report:
         except Exception as error:
             refused = refused or error
             continue
-        return compare(layer, _moved(params), x)
+        return compare(layer, _away_from_zeros(params), x)
     tried = shape or " or ".join(map(str, GUESSES))
     raise TargetError(
         f"{layer!r} takes no x of shape {tried} ({first_line(refused)}); give --shape, or name a tuple (layer, x)"
     )
 
 
-def _moved(params: Any) -> Any:
+def _away_from_zeros(params: Any) -> Any:
     """Params away from their initial zeros, where mistakes hide."""
     rng = np.random.default_rng(1)
 

@@ -23,6 +23,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fnnets.core.programs import scan_parts
+
 try:  # where jax documents that its parts may move
     from jax.extend.core import Primitive
     from jax.interpreters import ad, batching, mlir
@@ -126,7 +128,7 @@ def _inside(
 def _scan(equation: Any, given: list[Any], added: dict[Name, Any]) -> tuple[list[Any], Kept]:
     """A scan with what its body kept as a further output, and what is added as a further input."""
     body, length = equation.params["jaxpr"], equation.params["length"]
-    held, carried = scan_sizes(equation)
+    held, carried = scan_parts(equation)
     consts, start, rows = given[:held], given[held : held + carried], given[held + carried :]
 
     def step(carry: list[Any], row: Any) -> Any:
@@ -145,22 +147,6 @@ def _scan(equation: Any, given: list[Any], added: dict[Name, Any]) -> tuple[list
     return [*end, *outputs], {
         name: dataclasses.replace(one, front=(*one.front, "scan")) for name, one in kept.items()
     }
-
-
-def scan_sizes(equation: Any) -> tuple[int, int]:
-    """How many of a scan's inputs are constants, and how many are carried: the rest is scanned over.
-
-    What is scanned over, or stacked, has one axis more outside than inside. So it is told in every jax, whatever
-    the equation calls it.
-    """
-    inner = equation.params["jaxpr"].jaxpr
-
-    def longer(outside: Any, inside: Any) -> int:
-        pairs = zip(outside, inside, strict=True)
-        return sum(len(out.aval.shape) > len(own.aval.shape) for out, own in pairs)
-
-    carried = len(inner.outvars) - longer(equation.outvars, inner.outvars)
-    return len(inner.invars) - longer(equation.invars, inner.invars) - carried, carried
 
 
 def _names(equation: Any) -> Iterator[Name]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -179,11 +180,21 @@ def keep_stats(params: Params, saved: Saved) -> Params:
     return params
 
 
-def describe(factory: Callable[..., Any], *, children: tuple[Layer, ...] = (), **settings: Any) -> Info:
-    """The Info of what `factory` builds: required arguments are shown bare, others where they were changed."""
+def describe(
+    factory: Callable[..., Any],
+    *,
+    children: tuple[Layer, ...] = (),
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+    **settings: Any,
+) -> Info:
+    """The Info of what `factory` builds: required arguments are shown bare, others where they were changed.
+
+    `defaults` are those of settings that its signature does not name, because they come as `**keywords`.
+    """
+    parameters = inspect.signature(factory).parameters
     shown = [repr(child) for child in children]
     for name, value in settings.items():
-        default = inspect.signature(factory).parameters[name].default
+        default = defaults[name] if name in defaults else parameters[name].default
         if default is inspect.Parameter.empty:
             shown.append(repr(value))
         elif not callable(value) and value != default:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
+from fnnets.core.arrays import zero_where_masked
 
 
 def mask_shape(x: Any) -> tuple[int, ...]:
@@ -36,14 +37,9 @@ def zero_padding(who: Any, x: Any, mask: Any) -> Any:
     def clean(x: Any, mask: Any) -> Any:
         mask = checks.bools(who, mask)
         checks.same_shape(who, "mask", mask.shape, mask_shape(x), "one bool for each step of x.")
-        return hide(x, mask)
+        return zero_where_masked(x, mask)
 
     return jax.tree.map(clean, x, mask)
-
-
-def hide(x: Any, mask: Any) -> Any:
-    """x where the mask (with as many axes, or fewer) is True, 0 elsewhere."""
-    return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, jnp.zeros((), x.dtype))
 
 
 def hide_gradient(dx: Any, mask: Any) -> Any:
@@ -53,7 +49,10 @@ def hide_gradient(dx: Any, mask: Any) -> Any:
     structure: Any = jax.tree.structure(mask)
     parts = structure.flatten_up_to(dx)
     return structure.unflatten(
-        [None if dx is None else hide(dx, m) for dx, m in zip(parts, jax.tree.leaves(mask), strict=True)]
+        [
+            None if dx is None else zero_where_masked(dx, m)
+            for dx, m in zip(parts, jax.tree.leaves(mask), strict=True)
+        ]
     )
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
+from fnnets.core.arrays import at_least_float32, zero_where_masked
 
 
 class Scale(NamedTuple):
@@ -65,8 +66,8 @@ def standardise() -> Scaler:
         x, counts = _rows("standardise", x, mask)
         low, high = _ends(x, counts)
         n = counts.sum(0)
-        mean = jnp.where(counts, x, 0).sum(0) / jnp.maximum(n, 1)
-        squares = jnp.where(counts, jnp.square(x - mean), 0).sum(0)
+        mean = zero_where_masked(x, counts).sum(0) / jnp.maximum(n, 1)
+        squares = zero_where_masked(jnp.square(x - mean), counts).sum(0)
         # Ends, not squares, tell a constant: the mean of equal numbers need not be that number.
         constant = low >= high
         deviation = jnp.where(constant, 1, jnp.sqrt(squares / jnp.maximum(n - 1, 1)))
@@ -126,17 +127,13 @@ def _rows(who: str, x: Any, mask: Any) -> tuple[jax.Array, jax.Array]:
     """x as floats (n, D), and which rows count, (n, 1)."""
     x = checks.array(who, x)
     checks.rank(who, x, 1)
-    x = _floats(x)
+    x = at_least_float32(x)
     if mask is None:
         counts = jnp.ones(x.shape[:-1], bool)
     else:
         counts = checks.bools(who, mask)
         checks.same_shape(who, "mask", counts.shape, x.shape[:-1], "one bool for each row of x.")
     return x.reshape(-1, x.shape[-1]), counts.reshape(-1, 1)
-
-
-def _floats(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _ends(x: jax.Array, counts: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -147,4 +144,4 @@ def _ends(x: jax.Array, counts: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _fitting(who: str, scale: Scale, x: Any) -> jax.Array:
     x = checks.array(who, x)
     checks.width(who, x, scale.shift.shape[-1])
-    return _floats(x)
+    return at_least_float32(x)

@@ -131,11 +131,11 @@ def truncated_bptt(net: Layer, loss: Any, steps: int) -> TruncatedBPTT:
             everywhere = jnp.ones(masks.mask_shape(x), bool)
             mask, loss_mask = (everywhere if part is None else part for part in (mask, loss_mask))
 
-        def cut(part: Any) -> Any:
-            return None if part is None else _cut(part, axis, steps)
+        def divided(part: Any) -> Any:
+            return None if part is None else _in_windows(part, axis, steps)
 
         starts = None if reset is None else jnp.moveaxis(reset, -1, 0)
-        return Window(cut(x), cut(target), cut(mask), cut(loss_mask), starts)
+        return Window(divided(x), divided(target), divided(mask), divided(loss_mask), starts)
 
     def value_and_grad(
         params: Any, window: Window, carry: Any = None, *, key: Any = None, train: bool = False
@@ -176,7 +176,7 @@ def truncated_bptt(net: Layer, loss: Any, steps: int) -> TruncatedBPTT:
         axis = _time_axis(x)
         y = _joined(y, axis, x.shape[axis])
         value, kept = loss.forward(y, target, loss_mask)
-        dy = _cut(loss.backward(kept), axis, steps)
+        dy = _in_windows(loss.backward(kept), axis, steps)
         dparams, _ = jax.lax.scan(back, jax.tree.map(jnp.zeros_like, params), (saved, dy))
         return (value, Aux(y, carry, saved)), dparams
 
@@ -212,7 +212,7 @@ def _checked(stream: Window, steps: int) -> Window:
     return Window(x, target, *bools)
 
 
-def _cut(array: Any, axis: int, steps: int) -> Any:
+def _in_windows(array: Any, axis: int, steps: int) -> Any:
     """The time axis in windows, whose number comes first; zeros (False) fill up the last one."""
     padding = [(0, -array.shape[axis] % steps if k == axis else 0) for k in range(array.ndim)]
     array = jnp.pad(array, padding)
@@ -221,7 +221,7 @@ def _cut(array: Any, axis: int, steps: int) -> Any:
 
 
 def _joined(windows: Any, axis: int, length: int) -> Any:
-    """What `_cut` parted, without what it filled up."""
+    """What `_in_windows` was given, without the zeros that fill up the last window."""
     array = jnp.moveaxis(windows, 0, axis)
     array = array.reshape(*array.shape[:axis], -1, *array.shape[axis + 2 :])
     return jax.lax.slice_in_dim(array, 0, length, axis=axis)

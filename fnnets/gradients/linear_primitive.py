@@ -28,9 +28,10 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 from fnnets.core.devices import varying_like
+from fnnets.gradients.linear_programs import transposable
 
 try:  # where jax documents that its parts may move
-    from jax.extend.core import Primitive, mapped_aval, unmapped_aval
+    from jax.extend.core import Primitive, jaxpr_as_fun, mapped_aval, unmapped_aval
     from jax.interpreters import ad, batching, mlir
 
     for _module, _name in (
@@ -177,19 +178,38 @@ class _Mapped:
             each if axis is None else mapped_aval(self.size, axis, each)
             for each, axis in zip(types, axes, strict=True)
         ]
-        if None in axes:
-            try:
-                return self._summed(own, residuals, cotangents, list(types))
-            except Exception:  # jax transposes not all that a derivation is made of, and says so in many ways
-                pass
+
+        def by_hand(residuals: Arrays, cotangents: Arrays) -> Arrays:
+            return list(self.pair.transpose(residuals, cotangents, own))
+
+        if None not in axes:
+            return self._vmap(by_hand, 0, axes)(residuals, cotangents)
+        program = self._traced(by_hand, residuals, cotangents)
+
+        def pull(residuals: Arrays, cotangents: Arrays) -> Arrays:
+            return jaxpr_as_fun(program)(*residuals, *cotangents)
+
+        if transposable(program, [False] * len(residuals) + [True] * len(cotangents)):
+            return self._summed(pull, residuals, cotangents, list(types))
         ends = [0 if axis is None else axis for axis in axes]
-        each = self._vmap(self._pull(own), 0, ends)(residuals, cotangents)
+        each = self._vmap(pull, 0, ends)(residuals, cotangents)
         return [value.sum(0) if axis is None else value for value, axis in zip(each, axes, strict=True)]
 
-    def _pull(self, own: Arrays) -> Callable[..., Arrays]:
-        return lambda residuals, cotangents: list(self.pair.transpose(residuals, cotangents, own))
+    def _traced(self, pull: Callable[..., Arrays], residuals: list, cotangents: list) -> Any:
+        """The program of one example's Jᵀ·dy, traced where the axis of the examples has its name.
 
-    def _summed(self, own: Arrays, residuals: list, cotangents: list, types: list) -> Arrays:
+        The derivation runs here alone, and what it raises is raised here: from now on it is a program.
+        """
+        found = []
+
+        def trace(residuals: Arrays, cotangents: Arrays) -> Arrays:
+            found.append(jax.make_jaxpr(pull)(residuals, cotangents))
+            return []
+
+        jax.eval_shape(self._vmap(trace, 0, 0), residuals, cotangents)
+        return found[0]
+
+    def _summed(self, pull: Callable[..., Arrays], residuals: list, cotangents: list, types: list) -> Arrays:
         """The transpose where all examples share a tangent t: its cotangent is Σ_i J_iᵀ·dy_i.
 
         Each J_iᵀ·dy_i is as large as t. So the sum is not of these: the program of J_iᵀ, derived by hand, is
@@ -199,8 +219,7 @@ class _Mapped:
         ends = [mapped_aval(self.size, 0, jax.typeof(each)) for each in cotangents]
 
         def push(residuals: Arrays, tangents: Arrays) -> Arrays:
-            pull = functools.partial(self._pull(own), residuals)
-            return jax.linear_transpose(pull, ends)(tangents)[0]
+            return jax.linear_transpose(functools.partial(pull, residuals), ends)(tangents)[0]
 
         together = functools.partial(self._vmap(push, list(self.tangent_axes), 0), residuals)
         return jax.linear_transpose(together, types)(cotangents)[0]

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fnnets.core.arrays import at_least_float32
 from fnnets.core.layer import Carry, Layer, Params
 from fnnets.core.time_order import examples_first
 from fnnets.gradients._by_hand import value_and_grad_by_hand
@@ -145,9 +146,9 @@ def gradient_noise_scale(grads: Params) -> GradientNoise:
         raise ValueError(
             f"gradient_noise_scale: grads must hold at least 2 examples, got {count}; give a larger batch."
         )
-    precise = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), grads)
-    mean = jax.tree.map(lambda leaf: leaf.mean(0), precise)
-    trace = optax.tree.norm(optax.tree.sub(precise, mean), squared=True) / (count - 1)
+    wide = jax.tree.map(at_least_float32, grads)
+    mean = jax.tree.map(lambda leaf: leaf.mean(0), wide)
+    trace = optax.tree.norm(optax.tree.sub(wide, mean), squared=True) / (count - 1)
     square = optax.tree.norm(mean, squared=True) - trace / count
     scale = jnp.where(square > 0, trace / jnp.where(square > 0, square, 1), jnp.inf)
     return GradientNoise(scale, trace, square)

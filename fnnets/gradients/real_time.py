@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from fnnets.core import checks, masks
+from fnnets.core.arrays import float32_or_wider
 from fnnets.core.layer import Layer
 from fnnets.core.parameters import zero_carry
 from fnnets.core.time_order import examples_first
@@ -141,11 +142,11 @@ def rtrl(net: Layer | Cell, loss: Any) -> RTRL:
         )
         rows = math.prod(batch)
         zeros = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), one)
-        first = _turned_back(zeros, batch)
+        first = _examples_back(zeros, batch)
         if carry is not None:
             first = jax.tree.map(lambda leaf, zero: jnp.asarray(leaf, zero.dtype), carry, first)
         y, _, _ = jax.eval_shape(net.forward, params, row)
-        nothing = jnp.zeros((), jnp.promote_types(y.dtype, jnp.float32))
+        nothing = jnp.zeros((), float32_or_wider(y.dtype))
         return RTRLState(first, influence, nothing, jax.tree.map(jnp.zeros_like, params), nothing)
 
     def step(
@@ -159,7 +160,7 @@ def rtrl(net: Layer | Cell, loss: Any) -> RTRL:
         def forward(x: Any, carry: Any, mask: Any) -> Any:
             return net.forward(params, x[None], carry, mask=None if mask is None else mask[None])
 
-        y, carry, saved = jax.vmap(forward)(x, _turned(state.carry, batch), mask)
+        y, carry, saved = jax.vmap(forward)(x, _examples_first(state.carry, batch), mask)
         shape = (rows, 1, *y.shape[2:])
         checks.same_shape("rtrl", "the network's output", y.shape, shape, "one row for each step.")
         y = y.reshape(*batch, *shape[2:])
@@ -187,7 +188,7 @@ def rtrl(net: Layer | Cell, loss: Any) -> RTRL:
         influence = jax.tree.map(onward, immediate, state.influence)
         n = kept.divisor if kept.mean.value else jnp.ones_like(state.weight)
         state = RTRLState(
-            _turned_back(carry, batch),
+            _examples_back(carry, batch),
             influence,
             state.value + n * value,
             jax.tree.map(lambda total, d: total + n.astype(d.dtype) * d, state.dparams, dparams),
@@ -207,7 +208,7 @@ def rtrl(net: Layer | Cell, loss: Any) -> RTRL:
         axis = len(masks.mask_shape(x)) - 1
 
         def at(array: Any, t: Any) -> Any:
-            """Step t, cut out where it lies: turned as a whole, x would be there twice."""
+            """Step t, cut out where it lies: a copy with time first would hold x twice."""
             return None if array is None else jax.lax.dynamic_index_in_dim(array, t, axis, keepdims=False)
 
         def ahead(now: Any, _: None) -> Any:
@@ -242,24 +243,24 @@ def _row(x: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, *x.shape[len(masks.mask_shape(x)) :]), x.dtype)
 
 
-def _turned(carry: Any, batch: tuple[int, ...]) -> Any:
+def _examples_first(carry: Any, batch: tuple[int, ...]) -> Any:
     """A carry with the examples, which lie in front of its last axis, as the first one."""
 
-    def turn(leaf: jax.Array) -> jax.Array:
+    def move(leaf: jax.Array) -> jax.Array:
         leaf = jnp.moveaxis(leaf, _examples(leaf, batch), range(len(batch)))
         return leaf.reshape(math.prod(batch), *leaf.shape[len(batch) :])
 
-    return jax.tree.map(turn, carry)
+    return jax.tree.map(move, carry)
 
 
-def _turned_back(carry: Any, batch: tuple[int, ...]) -> Any:
-    """What `_turned` turned, as it was."""
+def _examples_back(carry: Any, batch: tuple[int, ...]) -> Any:
+    """What `_examples_first` was given."""
 
-    def turn(leaf: jax.Array) -> jax.Array:
+    def move(leaf: jax.Array) -> jax.Array:
         leaf = leaf.reshape(*batch, *leaf.shape[1:])
         return jnp.moveaxis(leaf, range(len(batch)), _examples(leaf, batch))
 
-    return jax.tree.map(turn, carry)
+    return jax.tree.map(move, carry)
 
 
 def _examples(leaf: jax.Array, batch: tuple[int, ...]) -> range:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from fnnets.core import checks, recording
+from fnnets.core.arrays import at_least_float32
 from fnnets.core.layer import Layer
 from fnnets.core.parameters import zero_carry
 from fnnets.core.time_order import time_first
@@ -120,7 +121,7 @@ def _through_time(layer: Layer, params: Any, x: Any, mask: Any) -> tuple[Any, An
 
 def _norms(matrices: jax.Array) -> jax.Array:
     """The largest singular value of each matrix."""
-    exact = matrices.astype(jnp.promote_types(matrices.dtype, jnp.float32))
+    exact = at_least_float32(matrices)
     return jnp.linalg.svd(exact, compute_uv=False)[..., 0]
 
 

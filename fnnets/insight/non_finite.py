@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnnets.core.arrays import zero_where_masked
 from fnnets.core.layer import Static
 
 END = 2**30  # in an order: after everything
@@ -174,7 +175,7 @@ def _first_place(value: Value) -> tuple[jax.Array, jax.Array]:
 def _look(values: jax.Array, mask: Any, flipped: Any, axes: Any) -> tuple[jax.Array, jax.Array]:
     if mask is not None:
         mask = mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
-        values = jnp.where(mask, values, jnp.zeros((), values.dtype))
+        values = zero_where_masked(values, mask)
     flat = jax.lax.transpose(jax.lax.rev(values, flipped), axes).reshape(-1)
     place = jax.lax.argmax(~jnp.isfinite(flat), 0, jnp.int32)
     return place, jax.lax.dynamic_index_in_dim(flat, place, keepdims=False)

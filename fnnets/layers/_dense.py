@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
+from fnnets.core.arrays import sum_leading
 from fnnets.core.layer import Layer, describe, layer
 from fnnets.core.parameters import Initializer
 
@@ -94,7 +95,7 @@ def dense(
         *batch, width = x.shape
         rows = math.prod(batch)
         dw = x.reshape(rows, width).astype(params.w.dtype).T @ dy.reshape(rows, features)
-        db = None if params.b is None else dy.sum(range(dy.ndim - 1))
+        db = None if params.b is None else sum_leading(dy)
         # dw before dx: it is the last to read x, whose memory is then free for dx.
         dw, dy = jax.lax.optimization_barrier((dw, dy))
         dx = (dy @ params.w.T).astype(x.dtype)

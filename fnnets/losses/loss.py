@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
+from fnnets.core.arrays import at_least_float32, zero_where_masked
 from fnnets.core.layer import Info, Saved, Static
 from fnnets.losses import targets
 
@@ -111,10 +112,10 @@ def loss(
         y = checks.floats(info, y, "y")
         checks.rank(info, y, 1, "y")
         targets.class_weights(info, y, weights)
-        dtype, y = Static(y.dtype), y.astype(jnp.promote_types(y.dtype, jnp.float32))
+        dtype, y = Static(y.dtype), at_least_float32(y)
         t, counts, weight = read_target(info, y, target)
         counts = counts if mask is None else counts & targets.mask_of_examples(info, y, mask)
-        y, t = (jnp.where(counts[..., None], array, 0) for array in (y, t))
+        y, t = (zero_where_masked(array, counts) for array in (y, t))
         divisor = jnp.asarray(share_of_features(y), y.dtype)
         if examples == "mean":
             divisor *= (counts if weight is None else jnp.where(counts, weight, 0)).sum()
@@ -129,7 +130,7 @@ def loss(
         return (e if weights is None else e * jnp.asarray(weights, e.dtype)).sum(-1)
 
     def reduced(e: jax.Array, batch: Batch) -> jax.Array:
-        return ratio(jnp.where(batch.counts, summed(e), 0).sum(), batch.divisor)
+        return ratio(zero_where_masked(summed(e), batch.counts).sum(), batch.divisor)
 
     def apply(y: Any, target: Any, mask: Any = None) -> jax.Array:
         batch = read(y, target, mask)
@@ -151,7 +152,7 @@ def loss(
     def per_example(y: Any, target: Any) -> jax.Array:
         batch = read(y, target, None)
         terms = summed(equation(batch.y, batch.t))
-        return jnp.where(batch.counts, ratio(terms, share_of_features(batch.y)), 0)
+        return zero_where_masked(ratio(terms, share_of_features(batch.y)), batch.counts)
 
     return named(Loss(apply, lifted_forward, lifted_backward, per_example, info))
 

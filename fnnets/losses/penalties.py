@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
+from fnnets.core.arrays import at_least_float32
 from fnnets.core.layer import Info, Params, Saved, describe
 from fnnets.core.parameters import kernels
 
@@ -138,9 +139,6 @@ def _penalty(
     """The penalty λ/n·Σ size(w), whose gradient is λ/n·slope(w)."""
     checks.positive(info.name, n=n)
 
-    def wide(w: Any) -> jax.Array:
-        return jnp.asarray(w).astype(jnp.promote_types(w.dtype, jnp.float32))
-
     def strength(w: jax.Array) -> jax.Array:
         return jnp.asarray(rate, w.dtype) / n
 
@@ -151,7 +149,7 @@ def _penalty(
         )
 
     def apply(params: Params) -> jax.Array:
-        marks, leaves = jax.tree.leaves(acts(params)), map(wide, jax.tree.leaves(params))
+        marks, leaves = jax.tree.leaves(acts(params)), map(at_least_float32, jax.tree.leaves(params))
         terms = [strength(w) * size(w) for mark, w in zip(marks, leaves, strict=True) if mark]
         return jnp.asarray(sum(terms, 0.0))
 
@@ -162,8 +160,9 @@ def _penalty(
         def gradient(mark: bool, w: Any) -> jax.Array:
             if not mark:
                 return jnp.zeros_like(w)
-            dsize = jnp.asarray(dvalue, wide(w).dtype) * strength(wide(w))
-            return (dsize * slope(wide(w))).astype(w.dtype)
+            wide = at_least_float32(w)
+            dsize = jnp.asarray(dvalue, wide.dtype) * strength(wide)
+            return (dsize * slope(wide)).astype(w.dtype)
 
         return jax.tree.map(gradient, acts(params), params)
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
-from fnnets.core.arrays import outer, total
+from fnnets.core.arrays import outer_sum, sum_leading
 from fnnets.core.layer import Layer, describe
 from fnnets.core.parameters import Initializer
 from fnnets.layers.activations.squashing import tanh
 from fnnets.rnn.cell import Cell
 from fnnets.rnn.noise import dropped
-from fnnets.rnn.recurrence import Memory, Options, of_cell
+from fnnets.rnn.recurrence import of_cell
+from fnnets.rnn.run_options import DEFAULTS, RunOptions, options_of
 from fnnets.rnn.step_records import squashed
 
 
@@ -33,11 +34,7 @@ def elman(
     use_bias: bool = True,
     kernel_init: Initializer = jax.nn.initializers.lecun_normal(),
     recurrent_init: Initializer = jax.nn.initializers.orthogonal(),
-    memory: Memory = "all",
-    unroll: int = 1,
-    time_major: bool = False,
-    recurrent_dropout: float = 0.0,
-    variational: bool = True,
+    **run: Unpack[RunOptions],
 ) -> Layer:
     """An Elman network (simple RNN), whose context units hold the last hidden state.
 
@@ -59,7 +56,7 @@ def elman(
       use_bias: whether b is there.
       kernel_init: `(key, shape, dtype) -> w`.
       recurrent_init: `(key, (H, H), dtype) -> u`.
-      memory, unroll, time_major, recurrent_dropout, variational: as in `fn.recurrent`.
+      **run: memory, unroll, time_major, recurrent_dropout and variational, as in `fn.recurrent`.
 
     Returns:
       A `Layer`; x (…, T, D) floats, y (…, T, H) in the dtype of the params, the carry h (…, H), params `Elman(w, u, b)`.
@@ -80,10 +77,10 @@ def elman(
 
     Differences: PyTorch has two biases, whose sum is b. u starts orthogonal, as in Keras; PyTorch draws it uniform.
     """
+    options = options_of(elman, run)
     checks.positive("elman", features=features)
     info = describe(
-        elman, features=features, activation=activation, use_bias=use_bias, memory=memory, unroll=unroll,
-        time_major=time_major, recurrent_dropout=recurrent_dropout, variational=variational,
+        elman, features=features, activation=activation, use_bias=use_bias, defaults=DEFAULTS, **options._asdict(),
     )  # fmt: skip
     checks.activation(info, "activation", activation, Layer)
 
@@ -121,12 +118,12 @@ def elman(
         params: Elman, x: jax.Array, h: jax.Array, saved: Any, dz: jax.Array, *, noise: Any = None
     ) -> tuple[Elman, jax.Array]:
         del saved
-        db = None if params.b is None else total(dz)
-        return Elman(outer(x, dz), outer(dropped(h, noise), dz), db), dz @ params.w.T
+        db = None if params.b is None else sum_leading(dz)
+        return Elman(outer_sum(x, dz), outer_sum(dropped(h, noise), dz), db), dz @ params.w.T
 
     def gates(h: jax.Array, saved: Any) -> dict[str, jax.Array]:
         del saved
         return squashed(activation, "h", h)
 
     cell = Cell(init, start, project, step, forward, backward, collect, info, gates=gates)
-    return of_cell(cell, info, Options(memory, unroll, time_major, recurrent_dropout, variational))
+    return of_cell(cell, info, options)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
-from fnnets.core.arrays import outer, total
+from fnnets.core.arrays import outer_sum, sum_leading
 from fnnets.core.layer import Layer, describe
 from fnnets.core.parameters import Initializer
 from fnnets.rnn.cell import Cell
 from fnnets.rnn.noise import dropped
-from fnnets.rnn.recurrence import Memory, Options, of_cell
+from fnnets.rnn.recurrence import of_cell
+from fnnets.rnn.run_options import DEFAULTS, RunOptions, options_of
 
 
 class GRU(NamedTuple):
@@ -63,11 +64,7 @@ def gru(
     use_bias: bool = True,
     kernel_init: Initializer = jax.nn.initializers.lecun_normal(),
     recurrent_init: Initializer = jax.nn.initializers.orthogonal(),
-    memory: Memory = "all",
-    unroll: int = 1,
-    time_major: bool = False,
-    recurrent_dropout: float = 0.0,
-    variational: bool = True,
+    **run: Unpack[RunOptions],
 ) -> Layer:
     """A gated recurrent unit (GRU) layer.
 
@@ -104,7 +101,7 @@ def gru(
       use_bias: whether b and b_n are there.
       kernel_init: `(key, shape, dtype) -> w`.
       recurrent_init: `(key, (H, H), dtype)` for each block of u.
-      memory, unroll, time_major, recurrent_dropout, variational: as in `fn.recurrent`.
+      **run: memory, unroll, time_major, recurrent_dropout and variational, as in `fn.recurrent`.
 
     Returns:
       A `Layer`; x (…, T, D) floats, y (…, T, H) in the dtype of the params, the carry h (…, H), params
@@ -128,12 +125,12 @@ def gru(
     Differences: the order r, z, n is PyTorch's; Keras has z, r, n. In PyTorch r and z have two biases each, whose sum
     is ours. haiku has reset="before" and update="new"; flax "after" and "old".
     """
+    options = options_of(gru, run)
     checks.positive("gru", features=features)
     checks.choice("gru", "reset", reset, ("before", "after"))
     checks.choice("gru", "update", update, ("new", "old"))
     info = describe(
-        gru, features=features, reset=reset, update=update, use_bias=use_bias, memory=memory, unroll=unroll,
-        time_major=time_major, recurrent_dropout=recurrent_dropout, variational=variational,
+        gru, features=features, reset=reset, update=update, use_bias=use_bias, defaults=DEFAULTS, **options._asdict(),
     )  # fmt: skip
     after, old, both = reset == "after", update == "old", 2 * features
 
@@ -210,13 +207,13 @@ def gru(
         seen = dropped(h, noise)
         da = of_product(dz)
         if after:
-            du = outer(seen, dz.rzm)
+            du = outer_sum(seen, dz.rzm)
         else:
             k = saved.rz[..., :features] * seen
-            du = jnp.concatenate([outer(seen, dz.rzm), outer(k, dz.n)], -1)
-        db = None if params.b is None else total(da)
-        db_n = None if params.b_n is None else total(dz.rzm[..., both:])
-        return GRU(outer(x, da), du, db, db_n), da @ params.w.T
+            du = jnp.concatenate([outer_sum(seen, dz.rzm), outer_sum(k, dz.n)], -1)
+        db = None if params.b is None else sum_leading(da)
+        db_n = None if params.b_n is None else sum_leading(dz.rzm[..., both:])
+        return GRU(outer_sum(x, da), du, db, db_n), da @ params.w.T
 
     def gates(h: jax.Array, saved: GRUStep) -> dict[str, jax.Array]:
         del h
@@ -228,4 +225,4 @@ def gru(
         return {"z": of_product(dz), **m}
 
     cell = Cell(init, start, project, step, forward, backward, collect, info, ready, gates, shown)
-    return of_cell(cell, info, Options(memory, unroll, time_major, recurrent_dropout, variational))
+    return of_cell(cell, info, options)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
-from fnnets.core.arrays import outer, total
+from fnnets.core.arrays import outer_sum, sum_leading
 from fnnets.core.layer import Layer, describe
 from fnnets.core.parameters import Initializer
 from fnnets.layers.activations.squashing import tanh
 from fnnets.layers.shapes import identity
 from fnnets.rnn.cell import Cell
 from fnnets.rnn.noise import dropped
-from fnnets.rnn.recurrence import Memory, Options, of_cell
+from fnnets.rnn.recurrence import of_cell
+from fnnets.rnn.run_options import DEFAULTS, RunOptions, options_of
 from fnnets.rnn.step_records import squashed
 
 
@@ -53,11 +54,7 @@ def jordan(
     use_bias: bool = True,
     kernel_init: Initializer = jax.nn.initializers.lecun_normal(),
     recurrent_init: Initializer = jax.nn.initializers.orthogonal(),
-    memory: Memory = "all",
-    unroll: int = 1,
-    time_major: bool = False,
-    recurrent_dropout: float = 0.0,
-    variational: bool = True,
+    **run: Unpack[RunOptions],
 ) -> Layer:
     """A Jordan network, whose context units hold the last output.
 
@@ -82,7 +79,7 @@ def jordan(
       use_bias: whether b and c are there.
       kernel_init: `(key, shape, dtype)` for w and v.
       recurrent_init: `(key, (F, S), dtype) -> u`.
-      memory, unroll, time_major, recurrent_dropout, variational: as in `fn.recurrent`.
+      **run: memory, unroll, time_major, recurrent_dropout and variational, as in `fn.recurrent`.
 
     Returns:
       A `Layer`; x (…, T, D) floats, y (…, T, F) in the dtype of the params, the carry y (…, F), params
@@ -104,11 +101,11 @@ def jordan(
     Differences: Jordan's context units also keep a share of themselves; here they copy, with weight 1. The large
     frameworks have no such layer.
     """
+    options = options_of(jordan, run)
     checks.positive("jordan", hidden=hidden, features=features)
     info = describe(
         jordan, hidden=hidden, features=features, activation=activation, output_activation=output_activation,
-        use_bias=use_bias, memory=memory, unroll=unroll,
-        time_major=time_major, recurrent_dropout=recurrent_dropout, variational=variational,
+        use_bias=use_bias, defaults=DEFAULTS, **options._asdict(),
     )  # fmt: skip
     checks.activation(info, "activation", activation, Layer)
     checks.activation(info, "output_activation", output_activation, Layer)
@@ -158,15 +155,15 @@ def jordan(
         *,
         noise: Any = None,
     ) -> tuple[Jordan, jax.Array]:
-        db, dc = (total(dz.z), total(dz.o)) if use_bias else (None, None)
-        du = outer(dropped(y, noise), dz.z)
-        return Jordan(outer(x, dz.z), du, db, outer(saved.s, dz.o), dc), dz.z @ params.w.T
+        db, dc = (sum_leading(dz.z), sum_leading(dz.o)) if use_bias else (None, None)
+        du = outer_sum(dropped(y, noise), dz.z)
+        return Jordan(outer_sum(x, dz.z), du, db, outer_sum(saved.s, dz.o), dc), dz.z @ params.w.T
 
     def gates(y: jax.Array, saved: JordanStep) -> dict[str, jax.Array]:
         return squashed(activation, "s", saved.s) | squashed(output_activation, "y", y)
 
     cell = Cell(init, start, project, step, forward, backward, collect, info, gates=gates)
-    return of_cell(cell, info, Options(memory, unroll, time_major, recurrent_dropout, variational))
+    return of_cell(cell, info, options)
 
 
 def with_bias(z: jax.Array, b: jax.Array | None) -> jax.Array:

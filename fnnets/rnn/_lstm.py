@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fnnets.core import checks
-from fnnets.core.arrays import outer, total
+from fnnets.core.arrays import outer_sum, sum_leading
 from fnnets.core.layer import Layer, describe
 from fnnets.core.parameters import Initializer
 from fnnets.rnn.cell import Cell
 from fnnets.rnn.noise import dropped
-from fnnets.rnn.recurrence import Memory, Options, of_cell
+from fnnets.rnn.recurrence import of_cell
+from fnnets.rnn.run_options import DEFAULTS, RunOptions, options_of
 
 
 class LSTM(NamedTuple):
@@ -64,11 +65,7 @@ def lstm(
     use_bias: bool = True,
     kernel_init: Initializer = jax.nn.initializers.lecun_normal(),
     recurrent_init: Initializer = jax.nn.initializers.orthogonal(),
-    memory: Memory = "all",
-    unroll: int = 1,
-    time_major: bool = False,
-    recurrent_dropout: float = 0.0,
-    variational: bool = True,
+    **run: Unpack[RunOptions],
 ) -> Layer:
     """A long short-term memory (LSTM) layer.
 
@@ -117,7 +114,7 @@ def lstm(
       use_bias: whether b is there.
       kernel_init: `(key, shape, dtype) -> w`.
       recurrent_init: `(key, (H, H), dtype)` for each block of u.
-      memory, unroll, time_major, recurrent_dropout, variational: as in `fn.recurrent`.
+      **run: memory, unroll, time_major, recurrent_dropout and variational, as in `fn.recurrent`.
 
     Returns:
       A `Layer`; x (…, T, D) floats, y (…, T, H) in the dtype of the params, carry `LSTMCarry(h, c)`, (…, H) each,
@@ -143,11 +140,11 @@ def lstm(
     i, f, g, o too, flax and haiku i, g, f, o (haiku adds its forget bias of 1 at every call: here it is in b).
     Greff's peephole dc_{t−1} agrees with ours.
     """
+    options = options_of(lstm, run)
     checks.positive("lstm", features=features)
     info = describe(
         lstm, features=features, peephole=peephole, coupled=coupled, forget_bias=forget_bias, use_bias=use_bias,
-        memory=memory, unroll=unroll, time_major=time_major, recurrent_dropout=recurrent_dropout,
-        variational=variational,
+        defaults=DEFAULTS, **options._asdict(),
     )  # fmt: skip
     kind: Any = CoupledLSTM if coupled else LSTM
     names = kind.blocks["w"]
@@ -171,7 +168,7 @@ def lstm(
         checks.width(info, x, params.w.shape[0])
         return x @ params.w  # the bias comes in where the gates are computed: no pass of its own
 
-    def parted(z: jax.Array) -> list[jax.Array]:
+    def split_gates(z: jax.Array) -> list[jax.Array]:
         """Blocks as i, f, g, o; f is i's where the gates are coupled, and i's activation gives it."""
         blocks = jnp.split(z, n, -1)
         return [blocks[0], *blocks] if coupled else blocks
@@ -182,7 +179,7 @@ def lstm(
 
     def step(params: Any, carry: LSTMCarry, z: jax.Array, *, noise: Any = None) -> LSTMCarry:
         h, c = carry
-        z_i, z_f, z_g, z_o = parted(before_gates(params, h, z, noise))
+        z_i, z_f, z_g, z_o = split_gates(before_gates(params, h, z, noise))
         if peephole:
             z_i, z_f = z_i + params.p[0] * c, z_f + params.p[1 - coupled] * c
         i, g = jax.nn.sigmoid(z_i), jnp.tanh(z_g)
@@ -192,7 +189,7 @@ def lstm(
         return LSTMCarry(o * jnp.tanh(c), c)
 
     def gates(a: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-        i, f, g, o = parted(a)
+        i, f, g, o = split_gates(a)
         return i, 1 - i if coupled else f, g, o
 
     def forward(params: Any, carry: LSTMCarry, z: jax.Array, *, noise: Any = None) -> tuple[LSTMCarry, Any]:
@@ -239,11 +236,11 @@ def lstm(
         dp = None
         if peephole:
             i, f, g, _ = gates(a)
-            dz_i, dz_f, _, dz_o = parted(dz)
+            dz_i, dz_f, _, dz_o = split_gates(dz)
             seen = [dz_i * carry.c, *([] if coupled else [dz_f * carry.c]), dz_o * (f * carry.c + i * g)]
-            dp = jnp.stack([total(part) for part in seen])
-        db = None if params.b is None else total(dz)
-        return kind(outer(x, dz), outer(dropped(carry.h, noise), dz), db, dp), dz @ params.w.T
+            dp = jnp.stack([sum_leading(part) for part in seen])
+        db = None if params.b is None else sum_leading(dz)
+        return kind(outer_sum(x, dz), outer_sum(dropped(carry.h, noise), dz), db, dp), dz @ params.w.T
 
     def spread(
         params: Any,
@@ -289,7 +286,7 @@ def lstm(
         init, start, project, step, forward, backward, collect, info, ready, gates_by_name,
         spread=spread, tangent=tangent,
     )  # fmt: skip
-    return of_cell(cell, info, Options(memory, unroll, time_major, recurrent_dropout, variational))
+    return of_cell(cell, info, options)
 
 
 def squash(z: jax.Array, names: tuple[str, ...]) -> jax.Array:

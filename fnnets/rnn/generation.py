@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from fnnets.core import checks
 from fnnets.core import children as c
+from fnnets.core.arrays import at_least_float32
 from fnnets.core.layer import Layer
 from fnnets.core.parameters import zero_carry
 
@@ -75,7 +76,7 @@ def generate(
         y, carry, _ = net.forward(params, ids[..., None], carry)
         shape = (*ids.shape, 1, *y.shape[-1:])
         checks.same_shape("generate", "the network's output", y.shape, shape, "logits of one step.")
-        logits = y[..., 0, :].astype(jnp.promote_types(y.dtype, jnp.float32))
+        logits = at_least_float32(y[..., 0, :])
         if not greedy:
             noise = jax.random.gumbel(jax.random.fold_in(key, t), logits.shape, logits.dtype)
             logits += temperature * noise

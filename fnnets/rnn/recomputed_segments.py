@@ -1,6 +1,6 @@
 """Less memory: only the state at the start of each segment is kept, the rest is computed again.
 
-Segments are cut out of x, y, dy and dx where they lie, with time at any axis: turned as a whole, the four would
+Segments are cut out of x, y, dy and dx where they lie, with time at any axis: copies of all four with time first would
 take more memory than all that is saved here.
 """
 
@@ -23,7 +23,7 @@ def forward(
 
     def segment(state: Any, i: Any) -> Any:
         carry, y = state
-        last, after, _ = run.forward(params, carry, _cut(filled, i, length, axis), noise)
+        last, after, _ = run.forward(params, carry, _segment(filled, i, length, axis), noise)
         return (last, _put(y, output(after), i, axis)), carry
 
     h = output(carry)
@@ -41,7 +41,7 @@ def backward(
 
     def segment(state: Any, at: Any) -> Any:
         (dcarry, total, dx), (carry, i) = state, at
-        own = _cut(filled, i, length, axis)
+        own = _segment(filled, i, length, axis)
         _, after, saved = run.forward(params, carry, own, noise)
         dparams, piece, dcarry, shown = run.backward(
             params, carry, after, saved, own, noise, _piece(dy, i, length, axis), dcarry
@@ -76,7 +76,7 @@ def _without(leaf: jax.Array, steps: Steps, axis: int) -> jax.Array:
     return jax.lax.slice_in_dim(leaf, 0, steps.t.size, axis=axis)
 
 
-def _cut(steps: Steps, i: Any, length: int, axis: int) -> Steps:
+def _segment(steps: Steps, i: Any, length: int, axis: int) -> Steps:
     """Segment i, time first."""
     x, t, mask = steps
     mask = None if mask is None else _piece(mask, i, length, axis)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks, recording
+from fnnets.core.arrays import zero_where_masked
 from fnnets.core.devices import varying_like
 from fnnets.core.layer import Info, Layer, Recurrence, Static, keep_stats, named
 from fnnets.rnn import recomputed_segments
 from fnnets.rnn.cell import Cell
 from fnnets.rnn.noise import Noise, takes_noise
-from fnnets.rnn.run import Run, Steps, hidden, output
+from fnnets.rnn.run import Run, Steps, output
+from fnnets.rnn.run_options import Memory, Options, RunOptions, check_options, options_of
 from fnnets.rnn.step_records import Gates, Stepped, Traced, blocks_of, moved
-
-Memory = Literal["all", "sqrt"] | int
 
 
 class RecurrentSaved(NamedTuple):
@@ -32,25 +32,7 @@ class RecurrentSaved(NamedTuple):
     like: Static  # the dtype of x; the given carry's structure and dtypes
 
 
-class Options(NamedTuple):
-    """How a cell is run."""
-
-    memory: Memory = "all"
-    unroll: int = 1
-    time_major: bool = False
-    recurrent_dropout: float = 0.0
-    variational: bool = True
-
-
-def recurrent(
-    cell: Cell,
-    *,
-    memory: Memory = "all",
-    unroll: int = 1,
-    time_major: bool = False,
-    recurrent_dropout: float = 0.0,
-    variational: bool = True,
-) -> Layer:
+def recurrent(cell: Cell, **run: Unpack[RunOptions]) -> Layer:
     """A cell run over time, trained by backpropagation through time (BPTT).
 
     Formula: s_t = step(s_{t−1}, x_t), y_t = s_t, or its first field h_t; where the mask is False the
@@ -67,13 +49,15 @@ def recurrent(
 
     Args:
       cell: a `Cell`.
-      memory: what forward keeps: "all" steps (the fastest), or the state at the start of each
-        segment of so many steps ("sqrt": √T), the rest of which is computed again on the way
-        back: √T instead of T in memory, for one more forward in time. The gradients are the same.
-      unroll: how many steps the compiled loop does at a time.
-      time_major: x, y and mask have time first: (T, …, D); it saves two transposed copies.
-      recurrent_dropout: the rate of dropout on the hidden state that the products of the recurrence see.
-      variational: one draw for all time steps (Gal & Ghahramani), or one for each.
+      **run: how it is run; every recurrent layer takes these keywords:
+        memory: what forward keeps: "all" steps (the default, and the fastest), or the state at the start of each
+          segment of so many steps ("sqrt": √T), the rest of which is computed again on the way
+          back: √T instead of T in memory, for one more forward in time. The gradients are the same.
+        unroll: how many steps the compiled loop does at a time, 1 by default.
+        time_major: if True, x, y and mask have time first: (T, …, D); it saves two transposed copies.
+        recurrent_dropout: the rate of dropout on the hidden state that the products of the recurrence see, 0 by
+          default.
+        variational: one draw for all time steps (Gal & Ghahramani; the default), or, if False, one for each.
 
     Returns:
       A `Layer` on x (…, T, D), floats, with y (…, T, H) in the dtype of the params. The carry is the cell's,
@@ -81,7 +65,7 @@ def recurrent(
       gives its gradient. mask (…, T), bools. saved is the layer's own.
 
     Raises:
-      TypeError: x holds no floats; a carry of another structure.
+      TypeError: x holds no floats; a carry of another structure; a keyword that is not one of these.
       ValueError: x has fewer than two axes; a mask or carry of another shape; training with dropout and no key.
 
     Example:
@@ -100,10 +84,11 @@ def recurrent(
     Differences: Keras takes masks too, but gives the last valid output again where the mask is False; flax takes
     lengths; PyTorch takes packed sequences, which have no gaps. There, padding is at the end alone.
     """
+    options = options_of(recurrent, run)
     if not isinstance(cell, Cell):
         raise TypeError(f"recurrent: expected a Cell, got {type(cell).__name__}; make one with fn.Cell(…).")
     info = cell.info if isinstance(cell.info, Info) else Info(cell.info)
-    return of_cell(cell, info, Options(memory, unroll, time_major, recurrent_dropout, variational))
+    return of_cell(cell, info, options)
 
 
 def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
@@ -127,7 +112,7 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
         if mask is not None:
             mask = checks.bools(info, mask)
             checks.same_shape(info, "mask", mask.shape, x.shape[:-1], "one bool for each step of x.")
-            x = hidden(mask, x)
+            x = zero_where_masked(x, mask)
         first = _carry(info, "carry", carry, cell.start(params, x.shape[:axis] + x.shape[axis + 1 : -1]))
         first = varying_like(first, params, x, key, mask)
         noise = run.noise.start(info, key, train, output(first))
@@ -150,13 +135,10 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
             z, gates, after = moved((cell.project(params, steps.x), cell.gates(after, kept), after), axis)
             recording.note("steps", Stepped(z, gates, after, Static(blocks_of(params)), Static(axis)))
 
-    def leave(y: Any, mask: Any) -> Any:
-        return y if mask is None else hidden(mask, y)
-
     def apply(params: Any, x: Any, *, key: Any = None, train: bool = False, mask: Any = None) -> Any:
         steps, first, noise = enter(params, x, None, key, train, mask)
         y = run.plain(params, first, time_first(steps), noise)
-        return leave(jnp.moveaxis(y, 0, axis_of(steps.x)), steps.mask)
+        return zero_where_masked(jnp.moveaxis(y, 0, axis_of(steps.x)), steps.mask)
 
     def forward(
         params: Any, x: Any, carry: Any = None, *, key: Any = None, train: bool = False, mask: Any = None
@@ -166,18 +148,17 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
         steps, first, noise = enter(params, x, carry, key, train, mask)
         axis, length = axis_of(steps.x), segment_length(options.memory, steps.t.size)
         if recording.collects("probes"):
-            length = (
-                None  # a comparison asks for the gradients inside all steps, and no backward of ours follows
-            )
+            # A comparison asks for the gradients inside all steps, and no backward of ours follows.
+            length = None
         if length is None or recording.collects("gates", "values"):
-            turned = time_first(steps)
-            last, after, kept = run.forward(params, first, turned, noise)
-            show(params, turned, after, kept, axis)
+            ordered = time_first(steps)
+            last, after, kept = run.forward(params, first, ordered, noise)
+            show(params, ordered, after, kept, axis)
         if length is None:
-            saved = RecurrentSaved(turned, noise, first, after, kept, like)
-            return leave(jnp.moveaxis(output(after), 0, axis), steps.mask), last, saved
+            saved = RecurrentSaved(ordered, noise, first, after, kept, like)
+            return zero_where_masked(jnp.moveaxis(output(after), 0, axis), steps.mask), last, saved
         y, last, before = recomputed_segments.forward(run, params, first, steps, noise, length, axis)
-        return leave(y, steps.mask), last, RecurrentSaved(steps, noise, before, None, None, like)
+        return zero_where_masked(y, steps.mask), last, RecurrentSaved(steps, noise, before, None, None, like)
 
     def backward(params: Any, saved: RecurrentSaved, dy: Any, dcarry: Any = None) -> tuple[Any, Any, Any]:
         steps, noise, first, after, kept, like = saved
@@ -195,7 +176,7 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
         if shown is not None:
             traced = Traced(**moved(shown, axis), blocks=Static(blocks_of(params)), axis=Static(axis))
             recording.note("steps", traced)
-        dx = dx if steps.mask is None else hidden(steps.mask, dx)
+        dx = zero_where_masked(dx, steps.mask)
         dx = dx if length else jnp.moveaxis(dx, 0, axis)
         x_dtype, structure, dtypes = like.value
         if dtypes:
@@ -209,10 +190,10 @@ def of_cell(cell: Cell, info: Info, options: Options) -> Layer:
         steps, noise, first, after, kept, _ = saved
         axis = axis_of(dx)
         dx = jnp.moveaxis(dx.astype(output(first).dtype), axis, 0)
-        dx = dx if steps.mask is None else hidden(steps.mask, dx)
+        dx = zero_where_masked(dx, steps.mask)
         start = _carry(info, "dcarry", dcarry, jax.tree.map(jnp.zeros_like, first))
         dy, last = run.tangent(params, first, after, kept, steps, noise, dparams, dx, start)
-        return jnp.moveaxis(leave(dy, steps.mask), 0, axis), last
+        return jnp.moveaxis(zero_where_masked(dy, steps.mask), 0, axis), last
 
     offered = tangent if cell.tangent is not None and options.memory == "all" else None
     return named(Layer(init, apply, forward, backward, keep_stats, info, offered))
@@ -247,12 +228,7 @@ def _carry(info: Info, name: str, given: Any, zeros: Any) -> Any:
 
 
 def _check(info: Info, cell: Cell, options: Options) -> None:
-    if options.memory not in ("all", "sqrt"):
-        if isinstance(options.memory, str):
-            checks.choice(str(info), "memory", options.memory, ("all", "sqrt", "a number of steps"))
-        checks.positive(str(info), memory=options.memory)
-    checks.positive(str(info), unroll=options.unroll)
-    checks.fraction(str(info), "recurrent_dropout", options.recurrent_dropout)
+    check_options(str(info), options)
     functions = (cell.step, cell.forward, cell.backward, cell.collect)
     if options.recurrent_dropout and not all(map(takes_noise, functions)):
         raise ValueError(

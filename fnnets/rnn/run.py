@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import recording
-from fnnets.core.arrays import turned, turned_back
+from fnnets.core.arrays import transpose_kernels, transpose_kernels_back, zero_where_masked
 from fnnets.rnn.cell import Cell
 from fnnets.rnn.noise import Noise, takes_noise
 from fnnets.rnn.step_records import Probed
@@ -66,14 +66,15 @@ class Run:
 
         def step(dnew: Any, at: Any) -> Any:
             carry, ready, t, mask, dy = at
-            params = turned_back(kernels)
-            total = plus(dnew, dy if mask is None else hidden(mask, dy))
+            params = transpose_kernels_back(kernels)
+            total = plus(dnew, zero_where_masked(dy, mask))
             dcarry, dz = self._call(self.cell.backward, noise, t, carry, params, carry, ready, total)
             if mask is not None:
-                dcarry, dz = held(mask, dcarry, dnew), jax.tree.map(lambda leaf: hidden(mask, leaf), dz)
+                dcarry = held(mask, dcarry, dnew)
+                dz = jax.tree.map(lambda leaf: zero_where_masked(leaf, mask), dz)
             return dcarry, (dz, (total, dcarry) if traced else None)
 
-        kernels = turned(params)
+        kernels = transpose_kernels(params)
         traced = recording.collects("gradients", "values")
         before = _before(first, after)
         ready = self._call(self.cell.ready, noise, steps.t, before, params, before, saved)
@@ -131,11 +132,6 @@ def plus(dcarry: Any, dy: jax.Array) -> Any:
     """The gradient of a carry whose output has the gradient dy besides."""
     leaves, structure = jax.tree.flatten(dcarry)
     return jax.tree.unflatten(structure, [leaves[0] + dy, *leaves[1:]])
-
-
-def hidden(mask: jax.Array, a: jax.Array) -> jax.Array:
-    """The array with 0 where the mask is False."""
-    return jnp.where(mask[..., None], a, jnp.zeros((), a.dtype))
 
 
 def held(mask: jax.Array | None, new: Any, old: Any) -> Any:

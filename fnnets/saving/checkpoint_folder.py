@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from fnnets.core import checks
+from fnnets.core.arrays import is_key
 from fnnets.core.text_table import format_table
 from fnnets.saving import leaves, storage
 from fnnets.saving.storage import CheckpointError
@@ -234,7 +235,7 @@ def _about(found: Mapping[str, Any], epoch: int | None, setting: Any) -> dict[st
         "epoch": epoch,
         "setting": setting,
         "leaves": {name: leaves.kind(leaf) for name, leaf in found.items()},
-        "keys": {name: str(jax.random.key_impl(leaf)) for name, leaf in found.items() if leaves.is_key(leaf)},
+        "keys": {name: str(jax.random.key_impl(leaf)) for name, leaf in found.items() if is_key(leaf)},
     }
 
 

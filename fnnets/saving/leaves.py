@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnnets.core import checks
+from fnnets.core.arrays import is_key
 
 
 class Kind(NamedTuple):
@@ -41,11 +42,6 @@ def named(who: str, tree: Any, top: str = "") -> dict[str, Any]:
             raise ValueError(f"{who}: two leaves have the path {name}; rename the key of one.")
         found[name] = leaf
     return found
-
-
-def is_key(leaf: Any) -> bool:
-    """Whether a leaf is a typed random key."""
-    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
 def kind(leaf: Any) -> Kind:
@@ -93,5 +89,5 @@ def digest(name: str, array: np.ndarray) -> str:
 
 def _is_array(leaf: Any) -> bool:
     dtype = getattr(leaf, "dtype", None)
-    kinds = (np.bool_, jnp.number, jax.dtypes.prng_key)
-    return dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in kinds)
+    numbers = dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in (np.bool_, jnp.number))
+    return numbers or is_key(leaf)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnnets.core.arrays import is_key
 from fnnets.saving import leaves
 
 OURS = "fnnets."
@@ -60,7 +61,7 @@ def save(path: str | os.PathLike[str], params: Any, metadata: Mapping[str, str] 
     arrays = {}
     for name, leaf in leaves.named("save", params).items():
         if str(leaf.dtype) not in DTYPES.values() or name == "__metadata__":
-            remedy = "save jax.random.key_data of it" if leaves.is_key(leaf) else "rename or convert it"
+            remedy = "save jax.random.key_data of it" if is_key(leaf) else "rename or convert it"
             raise TypeError(f"save: {name} of {leaf.dtype} has no place in a safetensors file; {remedy}.")
         arrays[name] = leaves.to_host(leaf)
     texts = dict(metadata or {})

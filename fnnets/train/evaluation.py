@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
+from fnnets.core.arrays import float32_or_wider
 from fnnets.core.layer import Layer
 from fnnets.core.time_order import examples_first
 from fnnets.data import batches
@@ -48,7 +49,7 @@ def accuracy(y: Any, target: Any) -> jax.Array:
     if target.shape == y.shape:
         target = target.argmax(-1)
     checks.same_shape("accuracy", "target", target.shape, y.shape[:-1], "one label for each row of y.")
-    return (y.argmax(-1) == target).astype(jnp.promote_types(y.dtype, jnp.float32))
+    return (y.argmax(-1) == target).astype(float32_or_wider(y.dtype))
 
 
 def evaluate(

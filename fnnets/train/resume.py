@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from fnnets.core.arrays import is_key
 from fnnets.saving import leaves
 from fnnets.saving.checkpoint_folder import Checkpoints, kinds, rebuilt
 from fnnets.saving.storage import CheckpointError
@@ -154,7 +155,7 @@ def sample(leaf: Any) -> list[float]:
     """Some values of an array; none where only its shape is known, as of several processes' rows."""
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return []
-    flat = np.asarray(jax.random.key_data(leaf) if leaves.is_key(leaf) else leaf).reshape(-1)
+    flat = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf).reshape(-1)
     at = (np.arange(1, min(flat.size, SAMPLE) + 1) * GOLDEN % 1 * flat.size).astype(int)
     values: list[float] = np.real(flat[at]).astype(float).tolist()
     return values

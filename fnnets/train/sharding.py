@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from fnnets.core import checks
-from fnnets.saving import leaves
+from fnnets.core.arrays import is_key
 
 
 def checked_mesh(caller: str, mesh: Any) -> Mesh:
@@ -78,7 +78,7 @@ def gather(mesh: Mesh, tree: Any) -> Any:
         tree = copy_to(tree, replicated(mesh))
 
     def one(leaf: Any) -> Any:
-        if leaves.is_key(leaf):
+        if is_key(leaf):
             return jax.random.wrap_key_data(one(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
         return jnp.asarray(jax.device_get(leaf))
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
-from fnnets.core.arrays import outer, total
+from fnnets.core.arrays import outer_sum, sum_leading
 from fnnets.core.layer import Info
 from fnnets.trees.recursion import one_below_the_other, side_by_side
 from fnnets.trees.tree_cell import Arrays, Children, TreeCell
@@ -91,11 +91,11 @@ def binary(features: int, info: Info, init: Any) -> TreeCell:
         dmessages: Arrays,
     ) -> tuple[BinaryTreeLSTM, jax.Array]:
         del dmessages
-        du = outer(side_by_side(children(h)), dz)
+        du = outer_sum(side_by_side(children(h)), dz)
         dz_i, dz_l, dz_r, dz_g, dz_o = jnp.split(dz, 5, -1)
         dz = jnp.concatenate([dz_i, dz_l + dz_r, dz_g, dz_o], -1)
-        db = None if params.b is None else total(dz)
-        return BinaryTreeLSTM(outer(x.astype(dz.dtype), dz), du, db), dz @ params.w.T
+        db = None if params.b is None else sum_leading(dz)
+        return BinaryTreeLSTM(outer_sum(x.astype(dz.dtype), dz), du, db), dz @ params.w.T
 
     widths = (features, features)
     return TreeCell(init, 2, widths, widths, project, node, forward, backward, collect, info)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
-from fnnets.core.arrays import outer, total
+from fnnets.core.arrays import outer_sum, sum_leading
 from fnnets.core.layer import Info
 from fnnets.trees.tree_cell import Arrays, Children, TreeCell
 
@@ -90,8 +90,8 @@ def child_sum(features: int, info: Info, init: Any) -> TreeCell:
         dmessages: Arrays,
     ) -> tuple[ChildSumTreeLSTM, jax.Array]:
         del children
-        db = None if params.b is None else total(dz)
-        dw, du = outer(x.astype(dz.dtype), dz), outer(h, dmessages[0])
+        db = None if params.b is None else sum_leading(dz)
+        dw, du = outer_sum(x.astype(dz.dtype), dz), outer_sum(h, dmessages[0])
         return ChildSumTreeLSTM(dw, du, db), dz @ params.w.T
 
     state, message = (features, features), (4 * features, features)

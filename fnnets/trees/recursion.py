@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
-from fnnets.core.arrays import turned, turned_back
+from fnnets.core.arrays import transpose_kernels, transpose_kernels_back, zero_where_masked
 from fnnets.core.devices import varying_like
 from fnnets.core.layer import Info, Layer, Static, layer
 from fnnets.trees.tree_cell import Arrays, TreeCell
@@ -62,7 +62,7 @@ def of_cell(cell: TreeCell) -> Layer:
     def apply(params: Any, x: Any, *, mask: Any = None) -> jax.Array:
         def step(states: Arrays, at: Any) -> tuple[Arrays, jax.Array]:
             j, z, index, keep = at
-            state = hidden(keep, cell.node(params, z, gathered(states, index)))
+            state = zero_in_padding(keep, cell.node(params, z, gathered(states, index)))
             return written(states, j, state), state[0]
 
         nodes = enter(cell, x, mask)
@@ -77,7 +77,7 @@ def of_cell(cell: TreeCell) -> Layer:
         def step(messages: Arrays, at: Any) -> Any:
             j, z, index, keep = at
             h, message, saved = cell.forward(params, z, gathered(messages, index))
-            shown = hidden(keep, (h, *message))
+            shown = zero_in_padding(keep, (h, *message))
             return written(messages, j, shown[1:]), (shown[0], saved)
 
         nodes = enter(cell, x, mask)
@@ -91,13 +91,13 @@ def of_cell(cell: TreeCell) -> Layer:
     def backward(params: Any, saved: TreeSaved, dy: jax.Array) -> tuple[Any, Any]:
         def step(dmessages: jax.Array, at: Any) -> tuple[jax.Array, jax.Array]:
             j, dh, index, keep, kept = at
-            dmessage = parted(dmessages[j], cell.message)
+            dmessage = split_columns(dmessages[j], cell.message)
             children = gathered(saved.messages, index)
-            dz, dchildren = cell.backward(turned_back(kernels), children, kept, dh, dmessage)
-            shown = hidden(keep, (dz, *dchildren))
+            dz, dchildren = cell.backward(transpose_kernels_back(kernels), children, kept, dh, dmessage)
+            shown = zero_in_padding(keep, (dz, *dchildren))
             return added(dmessages, index, shown[1:]), shown[0]
 
-        nodes, h, kernels = saved.nodes, saved.h, turned(params)
+        nodes, h, kernels = saved.nodes, saved.h, transpose_kernels(params)
         batch, dtype = saved.like.value
         order, dh = jnp.arange(len(h)), first(dy.astype(h.dtype), dy.ndim - 2)
         scanned = (order, dh, nodes.rows, nodes.keep, saved.cell)
@@ -108,7 +108,9 @@ def of_cell(cell: TreeCell) -> Layer:
         def children(a: jax.Array) -> jax.Array:
             return gathered((jnp.concatenate([a, jnp.zeros_like(a[:1])]),), nodes.rows)[0]
 
-        dparams, dx = cell.collect(params, nodes.x, h, children, dz, parted(dmessages[:-1], cell.message))
+        dparams, dx = cell.collect(
+            params, nodes.x, h, children, dz, split_columns(dmessages[:-1], cell.message)
+        )
         return dparams, (leave(dx.astype(dtype), batch), None)
 
     return layer(init, apply, forward, backward, name=info)
@@ -152,8 +154,7 @@ def enter(cell: TreeCell, x: Any, mask: Any) -> Nodes:
     here = (children >= 0) if there is None else (children >= 0) & there
     late = here & (children >= jnp.arange(n)[:, None])
     broken = late.any(-1)
-    if keep is not None:
-        features = jnp.where(keep[..., None], features, jnp.zeros((), features.dtype))
+    features = zero_where_masked(features, keep)
     axis = features.ndim - 2
     index = jnp.swapaxes(first(jnp.where(here & ~late, children, n), axis), 1, 2)
     return Nodes(
@@ -209,7 +210,7 @@ def added(rows: jax.Array, index: jax.Array, children: Arrays) -> jax.Array:
     return rows.at[index, trees].add(jnp.concatenate(children, -1), mode="promise_in_bounds")
 
 
-def parted(rows: jax.Array, widths: tuple[int, ...]) -> Arrays:
+def split_columns(rows: jax.Array, widths: tuple[int, ...]) -> Arrays:
     """Arrays (…, width) that lie side by side."""
     return tuple(jnp.split(rows, list(itertools.accumulate(widths))[:-1], -1))
 
@@ -219,11 +220,11 @@ def written(rows: Arrays, j: jax.Array, own: Arrays) -> Arrays:
     return tuple(row.at[j].set(part) for row, part in zip(rows, own, strict=True))
 
 
-def hidden(keep: jax.Array | None, arrays: Arrays) -> Arrays:
+def zero_in_padding(keep: jax.Array | None, arrays: Arrays) -> Arrays:
     """The arrays (…, B, ·) with 0 where the node is padding."""
     if keep is None:
         return arrays
-    return tuple(jnp.where(keep[:, None], a, jnp.zeros((), a.dtype)) for a in arrays)
+    return tuple(zero_where_masked(a, jnp.expand_dims(keep, range(a.ndim - 2))) for a in arrays)
 
 
 def side_by_side(children: jax.Array) -> jax.Array:

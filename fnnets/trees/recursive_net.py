@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
-from fnnets.core.arrays import outer, total
+from fnnets.core.arrays import outer_sum, sum_leading
 from fnnets.core.layer import Layer, describe
 from fnnets.core.parameters import Initializer
 from fnnets.layers.activations.squashing import tanh
@@ -126,9 +126,9 @@ def recursive(
         params: Recursive, x: jax.Array, h: jax.Array, children: Children, dz: jax.Array, dmessages: Arrays
     ) -> tuple[Recursive, jax.Array]:
         del dmessages
-        db = None if params.b is None else total(dz)
-        du = outer(side_by_side(children(h)), dz)
-        return Recursive(outer(x.astype(dz.dtype), dz), du, db), dz @ params.w.T
+        db = None if params.b is None else sum_leading(dz)
+        du = outer_sum(side_by_side(children(h)), dz)
+        return Recursive(outer_sum(x.astype(dz.dtype), dz), du, db), dz @ params.w.T
 
     return of_cell(
         TreeCell(init, None, (features,), (features,), project, node, forward, backward, collect, info)

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fnnets.core.arrays import at_least_float32, float32_or_wider
+
 Rate = float | jax.Array | Callable[[Any], Any]  # a number, or an optax schedule: step -> number
 
 
@@ -18,32 +20,21 @@ def updater(
 ) -> optax.GradientTransformationExtraArgs:
     """A rule `(g, state, params) -> (delta, state)` as an optax updater that ignores extra arguments.
 
-    The rule sees g in at least float32 and need not count: the count is increased here, and Δ is given in the
-    gradients' own dtype.
+    The rule sees g in at least float32: in bfloat16 a mean with ρ = 0.999 cannot move, in float16 g² underflows at
+    2e-4. It need not count: the count is increased here, and Δ is given in the gradients' own dtype.
     """
 
     def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        delta, state = rule(jax.tree.map(widen, grads), state, params)
+        delta, state = rule(jax.tree.map(at_least_float32, grads), state, params)
         delta = jax.tree.map(lambda d, g: d.astype(g.dtype), delta, grads)
         return delta, state._replace(count=optax.safe_increment(state.count))
 
     return optax.with_extra_args_support(optax.GradientTransformation(init, update))
 
 
-def widen(x: Any) -> jax.Array:
-    """x in at least float32: in bfloat16 a mean with ρ = 0.999 cannot move, in float16 g² underflows at 2e-4."""
-    x = jnp.asarray(x)
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def filled(params: Any, value: Any = 0.0) -> Any:
     """An accumulator for each leaf of params, in at least float32; it is placed on the devices as params are."""
-    return jax.tree.map(lambda p: jnp.full_like(p, value, dtype=widen_dtype(p)), params)
-
-
-def widen_dtype(x: Any) -> Any:
-    """The dtype that `widen` gives x."""
-    return jnp.promote_types(x.dtype, jnp.float32)
+    return jax.tree.map(lambda p: jnp.full_like(p, value, dtype=float32_or_wider(p.dtype)), params)
 
 
 def start() -> jax.Array:

@@ -179,8 +179,10 @@ def by_its_size(dy):
 @pytest.mark.parametrize("twice", [in_a_loop, by_a_branch, by_its_size])
 def test_a_derivation_that_jax_cannot_transpose_is_summed_outside(twice):
     """Each of these fails in jax with an error of its own."""
+    calls = []
 
     def backward(a, x, dy):
+        calls.append(1)
         dy = twice(dy)
         return (dy * x).sum(0), dy * a
 
@@ -189,6 +191,21 @@ def test_a_derivation_that_jax_cannot_transpose_is_summed_outside(twice):
     )
     together = lambda a: jax.vmap(lambda x: net.apply(a, x).sum())(XS).sum()
     np.testing.assert_allclose(jax.grad(together)(X[0]), 2 * XS.sum((0, 1)), rtol=1e-5)
+    assert len(calls) == 1, "traced once, to be read and to be used"
+
+
+def test_what_a_backward_raises_is_raised_where_examples_share_the_params():
+    calls = []
+
+    def backward(params, saved, dy):
+        calls.append(1)
+        raise NotImplementedError("a derivation is missing")
+
+    net = fn.by_hand(fn.layer(lambda key, x: x[0], lambda a, x: a * x, lambda a, x: (a * x, x), backward))
+    together = lambda a: jax.vmap(lambda x: net.apply(a, x).sum())(XS).sum()
+    with pytest.raises(NotImplementedError, match="a derivation is missing"):
+        jax.grad(together)(X[0])
+    assert len(calls) == 1, "not tried again in another way"
 
 
 # ---------------------------------------------------------------- whatever is no float, or does not move

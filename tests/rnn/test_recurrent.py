@@ -10,6 +10,7 @@ import pytest
 
 import fnnets as fn
 from fnnets.catalogue.case import random_like, random_params
+from fnnets.rnn.run_options import Options, RunOptions
 
 NETS = {
     "elman": fn.elman(3),
@@ -219,6 +220,26 @@ def test_wrong_input_is_told(call, error, message):
     params, x, *_ = drawn(fn.lstm(3), 2, 4, 2)
     with pytest.raises(error, match=message):
         call(params, jnp.asarray(x))
+
+
+def test_how_a_cell_is_run_is_said_alike_for_all_and_shown_where_it_was_changed():
+    changed = {
+        "memory": "sqrt",
+        "unroll": 2,
+        "time_major": True,
+        "recurrent_dropout": 0.1,
+        "variational": False,
+    }
+    shown = "memory='sqrt', unroll=2, time_major=True, recurrent_dropout=0.1, variational=False"
+    assert set(changed) == set(RunOptions.__annotations__) == set(Options._fields)
+    for make, own in ((fn.elman, (3,)), (fn.jordan, (2, 3)), (fn.lstm, (3,)), (fn.gru, (3,))):
+        given = ", ".join(map(str, own))
+        assert repr(make(*own)) == f"{make.__name__}({given})"
+        assert repr(make(*own, **changed)) == f"{make.__name__}({given}, {shown})"
+        with pytest.raises(TypeError, match=rf"{make.__name__}: .* use_bias, .* memory, .*got 'memroy'"):
+            make(*own, memroy="sqrt")
+    with pytest.raises(TypeError, match=r"recurrent: expected keywords among cell, memory, .*got 'bias'"):
+        fn.recurrent(fn.lstm(3).info.settings["cell"], bias=True)
 
 
 def test_dropout_inside_needs_a_cell_that_takes_it():

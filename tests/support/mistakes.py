@@ -13,7 +13,7 @@ import numpy as np
 
 import fnnets as fn
 from fnnets import catalogue
-from fnnets.combinators._bidirectional import of_two, parted
+from fnnets.combinators._bidirectional import of_two, unmerged
 from fnnets.comparison import float_trees, problems
 from fnnets.comparison.measurement import Measured, Problem, measure
 from fnnets.comparison.verdict import judge
@@ -171,7 +171,7 @@ def _without_second_direction(layer: fn.Layer) -> fn.Layer:
 
     def backward(params: Any, saved: Any, dy: Any, dcarry: Any = None) -> Any:
         dparams, _, _ = layer.backward(params, saved, dy, dcarry)
-        da, _ = parted(layer.info.settings["merge"], saved.outputs, dy)
+        da, _ = unmerged(layer.info.settings["merge"], saved.outputs, dy)
         _, dx, _ = layer.info.children[0].backward(params[0], saved.children[0], da)
         return dparams, dx, None
 

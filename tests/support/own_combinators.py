@@ -47,7 +47,7 @@ def met(layer: fn.Layer) -> fn.Layer:
     """The sum of a layer and of a copy that reads from the end: what `fn.bidirectional` is."""
     info = fn.Info("met", children=(layer, layer), reversed_children=(1,))
 
-    def turned(a):
+    def flip_time(a):
         return jnp.flip(a, -2)
 
     def init(key, x):
@@ -56,17 +56,17 @@ def met(layer: fn.Layer) -> fn.Layer:
     def apply(params, x, *, key=None, train=False):
         given = {"key": key, "train": train, "mask": None}
         a = c.apply_child(info, 0, layer, params[0], x, **given)
-        return a + turned(c.apply_child(info, 1, layer, params[1], turned(x), **given))
+        return a + flip_time(c.apply_child(info, 1, layer, params[1], flip_time(x), **given))
 
     def forward(params, x, *, key=None, train=False):
         given = {"key": key, "train": train, "mask": None}
         a, _, saved_a = c.forward_child(info, 0, layer, params[0], x, None, **given)
-        b, _, saved_b = c.forward_child(info, 1, layer, params[1], turned(x), None, **given)
-        return a + turned(b), (saved_a, saved_b)
+        b, _, saved_b = c.forward_child(info, 1, layer, params[1], flip_time(x), None, **given)
+        return a + flip_time(b), (saved_a, saved_b)
 
     def backward(params, saved, dy):
         da, dx_a, _ = c.backward_child(info, 0, layer, params[0], saved[0], dy, None)
-        db, dx_b, _ = c.backward_child(info, 1, layer, params[1], saved[1], turned(dy), None)
-        return (da, db), dx_a + turned(dx_b)
+        db, dx_b, _ = c.backward_child(info, 1, layer, params[1], saved[1], flip_time(dy), None)
+        return (da, db), dx_a + flip_time(dx_b)
 
     return fn.layer(init, apply, forward, backward, name=info)

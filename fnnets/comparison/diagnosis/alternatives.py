@@ -18,8 +18,8 @@ import numpy as np
 from fnnets.comparison import float_trees
 from fnnets.comparison.diagnosis.shifted import SHAPE_ONLY, Partners, Shift
 from fnnets.core import recording
-from fnnets.core.harvest import scan_sizes
 from fnnets.core.layer import Layer
+from fnnets.core.programs import scan_parts
 
 Plain = Callable[[Any, Any], Any]
 
@@ -184,7 +184,7 @@ def _evaluate(
 def _scan(equation: Any, given: list[Any], label: str, sites: _Sites, sources: list[str]) -> list[Any]:
     """A scan with its body offered to `sites`; and as a whole, to count its last step only, or to hand nothing on."""
     body, length, reverse = (equation.params[name] for name in ("jaxpr", "length", "reverse"))
-    first, handed = scan_sizes(equation)
+    first, handed = scan_parts(equation)
     consts, start, scanned = given[:first], given[first : first + handed], given[first + handed :]
     ends = (length - 1, 0) if reverse else (0, length - 1)
     variables, shift = body.jaxpr.invars, sites.shift(label)

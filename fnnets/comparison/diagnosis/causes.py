@@ -87,8 +87,8 @@ def _of_shape(path: str, hand: np.ndarray, true: np.ndarray, context: Context) -
     extra = hand.ndim - true.ndim
     if extra > 0 and close(hand.sum(tuple(range(extra))), true):
         return Cause("missing sum", f"the sum over {_summed(path, hand, extra, context)} is missing")
-    if (turned := _transposed(hand, true)) is not None:
-        return turned
+    if (transposed := _transposed(hand, true)) is not None:
+        return transposed
     return Cause("shape", f"has shape {hand.shape} where {true.shape} is due")
 
 

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 
+from fnnets.core.arrays import sum_leading, zero_where_masked
 from fnnets.core.layer import Layer, describe, layer
 from fnnets.core.parameters import Initializer
 from fnnets.layers.convolution import kernels
-from fnnets.layers.convolution.geometry import Axis, Padding, window
+from fnnets.layers.convolution.geometry import Axis, Padding, window_shape
 from fnnets.layers.convolution.kernels import Conv
 from fnnets.layers.convolution.products import correlate, kernel_sum, spread
 
@@ -41,7 +42,7 @@ def conv(
         y[t, o] = Σ_{k,i} x[t·stride + k·dilation − l, i] · w[k, i, o] + b[o]
 
     x (…, spatial…, C), w (*kernel_size, C/groups, features), b (features,), x being 0 outside. The kernel is
-    not turned round: it is the correlation that all frameworks call convolution. With groups the sum over i
+    not flipped: it is the correlation that all frameworks call convolution. With groups the sum over i
     goes over the inputs of o's own group; groups = C is the depthwise convolution.
 
     Derivation: y[t, o] holds the product x[j, i]·w[k, i, o] exactly where j = t·stride + k·dilation − l. So,
@@ -52,7 +53,7 @@ def conv(
         dx[j, i]    = Σ_{t,k: t·stride + k·dilation − l = j} Σ_o dy[t, o] · w[k, i, o]
 
     dw is the correlation of x with dy, in which stride and dilation have changed places. dx is the
-    transposed convolution of dy: stride − 1 zeros go between its entries, and the kernel is turned round.
+    transposed convolution of dy: stride − 1 zeros go between its entries, and the kernel is flipped.
 
     Args:
       features: the number of kernels, and of channels in y.
@@ -92,7 +93,7 @@ def conv(
     flax (LeCun normal over kernel_size and C/groups); Keras draws Glorot uniform, PyTorch U(±1/√fan_in).
     """
     kernels.features_in_groups("conv", features, groups)
-    lying = window("conv", kernel_size, strides, padding, dilation, rounding)
+    lying = window_shape("conv", kernel_size, strides, padding, dilation, rounding)
     info = describe(
         conv, features=features, kernel_size=kernel_size, strides=strides, padding=padding, dilation=dilation,
         groups=groups, rounding=rounding, use_bias=use_bias,
@@ -118,8 +119,8 @@ def conv(
     def backward(params: Conv, saved: ConvSaved, dy: jax.Array) -> tuple[Conv, jax.Array]:
         x, mask = saved
         dw = kernel_sum(x.astype(params.w.dtype), dy, axes(x), groups)
-        db = None if params.b is None else dy.sum(range(dy.ndim - 1))
+        db = None if params.b is None else sum_leading(dy)
         dx = spread(dy, params.w, axes(x), groups).astype(x.dtype)
-        return Conv(dw, db), dx if mask is None else kernels.hidden(dx, mask)
+        return Conv(dw, db), zero_where_masked(dx, mask)
 
     return layer(init, apply, forward, backward, name=info)

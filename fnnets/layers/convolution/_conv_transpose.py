@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from fnnets.core.layer import Layer, describe, layer
 from fnnets.core.parameters import Initializer
 from fnnets.layers.convolution import kernels
-from fnnets.layers.convolution.geometry import Axis, Padding, window
+from fnnets.layers.convolution.geometry import Axis, Padding, window_shape
 from fnnets.layers.convolution.kernels import Conv
 from fnnets.layers.convolution.products import correlate, exchanged, kernel_sum, spread
 
@@ -80,10 +80,10 @@ def conv_transpose(
 
     Differences: PyTorch's padding p and output_padding q are ((p, p − q), …) here; its kernel is (C,
     features/groups, *kernel_size). flax correlates instead, unless told transpose_kernel=True: its kernel is
-    this one turned round. Where the stride is larger than the kernel, flax and Keras make "valid" n·stride.
+    this one, flipped. Where the stride is larger than the kernel, flax and Keras make "valid" n·stride.
     """
     kernels.features_in_groups("conv_transpose", features, groups)
-    lying = window("conv_transpose", kernel_size, strides, padding, dilation)
+    lying = window_shape("conv_transpose", kernel_size, strides, padding, dilation)
     info = describe(
         conv_transpose, features=features, kernel_size=kernel_size, strides=strides, padding=padding,
         dilation=dilation, groups=groups, use_bias=use_bias,

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnnets.core.arrays import float32_or_wider
 from fnnets.layers.convolution.geometry import Axis
 
 # Here x is (n, spatial…, I), w (*kernel, 1, I·m) and y (n, spatial…, I·m): each channel i has m features, which are
@@ -20,7 +21,7 @@ from fnnets.layers.convolution.geometry import Axis
 
 def correlate(x: jax.Array, w: jax.Array, axes: Sequence[Axis]) -> jax.Array:
     """y[t, o] = Σ_k x[t·stride + k·dilation − low, ⌊o/m⌋] · w[k, o]."""
-    wide = _wide(x)
+    wide = float32_or_wider(x.dtype)
     x_o = _repeated(x, w.shape[-1])
     y = sum(part.astype(wide) * w[k][0].astype(wide) for k, part in seen(x_o, axes))
     return jnp.asarray(y, x.dtype)
@@ -28,20 +29,20 @@ def correlate(x: jax.Array, w: jax.Array, axes: Sequence[Axis]) -> jax.Array:
 
 def spread(y: jax.Array, w: jax.Array, axes: Sequence[Axis], channels: int) -> jax.Array:
     """x[j, i] = Σ_{t,k: t·stride + k·dilation − low = j} Σ_{o: ⌊o/m⌋ = i} w[k, o] · y[t, o]."""
-    wide, m = _wide(y), y.shape[-1] // channels
+    wide, m = float32_or_wider(y.dtype), y.shape[-1] // channels
     y_m = jnp.moveaxis(y.reshape(*y.shape[:-1], channels, m), -1, 0).astype(wide)
     w_m = jnp.moveaxis(w.reshape(*w.shape[:-2], channels, m), -1, 0).astype(wide)
     if m > 1:
         y_m = jax.lax.optimization_barrier(
             y_m
-        )  # every place of the kernel reads it: turned once, not for each
+        )  # every place of the kernel reads it: transposed once, not for each
     x = sum(_placed(y_m[j] * w_m[(j, *k)], k, axes) for j in range(m) for k in places(axes))
     return jnp.asarray(x, y.dtype)
 
 
 def kernel_sum(x: jax.Array, y: jax.Array, axes: Sequence[Axis]) -> jax.Array:
     """w[k, o] = Σ_{n,t} x[n, t·stride + k·dilation − low, ⌊o/m⌋] · y[n, t, o]."""
-    wide, rows = _wide(x), tuple(range(x.ndim - 1))
+    wide, rows = float32_or_wider(x.dtype), tuple(range(x.ndim - 1))
     x_o = _repeated(x, y.shape[-1])
     w = jnp.stack([(part.astype(wide) * y.astype(wide)).sum(rows) for _, part in seen(x_o, axes)])
     return w.reshape(*[axis.kernel for axis in axes], 1, -1).astype(x.dtype)
@@ -81,7 +82,3 @@ def _placed(part: jax.Array, k: tuple[int, ...], axes: Sequence[Axis]) -> jax.Ar
         before = one * axis.dilation - axis.low
         around.append((before, axis.inputs - before - (axis.outputs - 1) * axis.stride - 1, axis.stride - 1))
     return jax.lax.pad(part, jnp.zeros((), part.dtype), [none, *around, none])
-
-
-def _wide(x: jax.Array) -> jnp.dtype:
-    return jnp.promote_types(x.dtype, jnp.float32)

@@ -28,7 +28,7 @@ class Axis(NamedTuple):
     high: int
 
 
-class Window(NamedTuple):
+class WindowShape(NamedTuple):
     """What is known of a window before it meets an input; every field has one entry for each axis."""
 
     kernel: tuple[int, ...]
@@ -48,14 +48,14 @@ class Window(NamedTuple):
         return tuple(_axis_under(who, *one) for one in each)
 
 
-def window(
+def window_shape(
     who: str, kernel_size: Any, strides: Any, padding: Any, dilation: Any, rounding: str = "floor"
-) -> Window:
-    """The settings of a layer as a `Window`, checked; an int stands for every axis, in `kernel_size` for one."""
+) -> WindowShape:
+    """The settings of a layer as a `WindowShape`, checked; an int stands for every axis, in `kernel_size` for one."""
     kernel = per_axis(who, "kernel_size", kernel_size, 1 if hasattr(kernel_size, "__index__") else None)
     n = len(kernel)
     checks.choice(who, "rounding", rounding, ROUNDINGS)
-    return Window(
+    return WindowShape(
         kernel,
         per_axis(who, "strides", strides, n),
         _paddings(who, padding, n),

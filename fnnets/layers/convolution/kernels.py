@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
+from fnnets.core.arrays import zero_where_masked
 from fnnets.core.layer import Info
 from fnnets.core.parameters import Initializer
 
@@ -80,9 +81,4 @@ def fitting(info: Info, params: Any, x: Any, mask: Any, *, kernel: tuple[int, ..
         return jnp.asarray(x)
     mask = checks.bools(info, mask)
     checks.same_shape(info, "mask", mask.shape, x.shape[:-1], "one bool for each place of x.")
-    return hidden(jnp.asarray(x), mask)
-
-
-def hidden(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """X where the mask is True, 0 elsewhere."""
-    return jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
+    return zero_where_masked(jnp.asarray(x), mask)

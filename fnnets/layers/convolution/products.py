@@ -39,7 +39,7 @@ def correlate(x: jax.Array, w: jax.Array, axes: Sequence[Axis], groups: int) -> 
 def spread(y: jax.Array, w: jax.Array, axes: Sequence[Axis], groups: int) -> jax.Array:
     """x[j, i] = Σ_{t,k: t·stride + k·dilation − low = j} Σ_o w[k, i, o] · y[t, o].
 
-    With j fixed, k falls as t grows: this is a correlation with the kernel turned round, of y with stride − 1
+    With j fixed, k falls as t grows: this is a correlation with the flipped kernel, of y with stride − 1
     zeros between its entries, and before them as many as make its first meeting with x that of t = 0.
     """
     rows = _rows(y, axes)

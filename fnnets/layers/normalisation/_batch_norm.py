@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
+from fnnets.core.arrays import at_least_float32, sum_leading, zero_where_masked
 from fnnets.core.layer import Layer, describe, layer
 from fnnets.core.parameters import Stats
 from fnnets.layers.normalisation import affine as a
@@ -119,7 +120,7 @@ def batch_norm(
             normal = m.textbook(clean, places(x, valid), epsilon)
         else:
             mean, var, _ = jax.lax.stop_gradient(params.stats)
-            normal = (clean - mean) / jnp.sqrt(a.precise(var) + epsilon)
+            normal = (clean - mean) / jnp.sqrt(at_least_float32(var) + epsilon)
         return a.scaled(params, normal, valid, x)
 
     def forward(
@@ -131,22 +132,21 @@ def batch_norm(
         if train:
             centred, moments = m.centre(clean, places(x, valid))
         else:
-            mean, var = a.precise(params.stats.mean), a.precise(params.stats.var)
+            mean, var = at_least_float32(params.stats.mean), at_least_float32(params.stats.var)
             centred, moments = clean - mean, m.Moments(mean, jnp.zeros_like(mean), var, None)
         factor = m.inverse(moments, epsilon)
         factor = factor if params.scale is None else factor * params.scale
         offset = -moments.rest * factor
         offset = offset if params.b is None else offset + params.b
-        y = a.hidden(factor * centred + offset, valid).astype(a.dtype(params, x))
+        y = zero_where_masked(factor * centred + offset, valid).astype(a.dtype(params, x))
         return y, a.NormSaved(centred.astype(x.dtype), valid, moments)
 
     def backward(params: BatchNorm, saved: a.NormSaved, dy: jax.Array) -> tuple[BatchNorm, jax.Array]:
-        centred, valid, moments = a.precise(saved.centred), saved.valid, saved.moments
+        centred, valid, moments = at_least_float32(saved.centred), saved.valid, saved.moments
         inv = m.inverse(moments, epsilon).reshape(-1)
-        dy = a.hidden(dy, valid).astype(centred.dtype)
-        leading = tuple(range(dy.ndim - 1))
-        sum_dy = dy.sum(leading)
-        sum_product = inv * ((dy * centred).sum(leading) - moments.rest.reshape(-1) * sum_dy)  # Σ dy ⊙ x̂
+        dy = zero_where_masked(dy, valid).astype(centred.dtype)
+        sum_dy = sum_leading(dy)
+        sum_product = inv * (sum_leading(dy * centred) - moments.rest.reshape(-1) * sum_dy)  # Σ dy ⊙ x̂
         dscale = None if params.scale is None else sum_product.astype(params.scale.dtype)
         db = None if params.b is None else sum_dy.astype(params.b.dtype)
         factor = inv if params.scale is None else inv * params.scale
@@ -157,7 +157,7 @@ def batch_norm(
             sums = sums if axis_name is None else jax.lax.psum(sums, axis_name)
             mean_dy, mean_product = (each / jnp.maximum(moments.number, 1) for each in sums)
             dx = m.through(dy, centred, moments.rest, inv, factor, mean_dy, mean_product)
-            dx = a.hidden(dx, valid)
+            dx = zero_where_masked(dx, valid)
         zeros = jax.tree.map(jnp.zeros_like, params.stats)
         return BatchNorm(dscale, db, zeros), dx.astype(saved.centred.dtype)
 
@@ -169,20 +169,20 @@ def batch_norm(
         if unbiased:
             var = var * (n / jnp.maximum(n - 1, 1))
         seen = (mean + rest).reshape(-1), var.reshape(-1)
-        return params._replace(stats=moved(params.stats, *seen, decay, n > 0))
+        return params._replace(stats=updated(params.stats, *seen, decay, n > 0))
 
     return layer(init, apply, forward, backward, name=info)._replace(update_stats=update_stats)
 
 
-def moved(stats: Stats, mean: jax.Array, var: jax.Array, decay: float, counts: Any) -> Stats:
+def updated(stats: Stats, mean: jax.Array, var: jax.Array, decay: float, counts: Any) -> Stats:
     """The moving statistics after one more batch; as they were where it had nothing that counts."""
-    before = jnp.ones(()) if stats.weight is None else a.precise(stats.weight)
+    before = jnp.ones(()) if stats.weight is None else at_least_float32(stats.weight)
     weight = decay * before + (1 - decay)
     rate = jnp.where(counts, (1 - decay) / weight, 0)
 
-    def move(old: jax.Array, new: jax.Array) -> jax.Array:
-        precise = a.precise(old)
+    def update(old: jax.Array, new: jax.Array) -> jax.Array:
+        precise = at_least_float32(old)
         return (precise + rate * (new - precise)).astype(old.dtype)
 
     kept = None if stats.weight is None else jnp.where(counts, weight, before).astype(stats.weight.dtype)
-    return Stats(move(stats.mean, mean), move(stats.var, var), kept)
+    return Stats(update(stats.mean, mean), update(stats.var, var), kept)

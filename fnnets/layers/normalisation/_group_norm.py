@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from fnnets.core import checks
+from fnnets.core.arrays import at_least_float32, zero_where_masked
 from fnnets.core.layer import Layer, describe, layer
 from fnnets.layers.normalisation import affine as a
 from fnnets.layers.normalisation import moments as m
@@ -94,7 +95,7 @@ def group_norm(
         divisible(x)
         return x, valid
 
-    def parted(x: jax.Array, valid: Any) -> tuple[jax.Array, m.Places]:
+    def in_groups(x: jax.Array, valid: Any) -> tuple[jax.Array, m.Places]:
         """x as (…, places…, groups, C/groups), and what belongs together there."""
         parts = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
         axes = (*(k - dims - 2 for k in range(dims)), -1)
@@ -102,12 +103,12 @@ def group_norm(
 
     def apply(params: GroupNorm, x: Any, *, mask: Any = None) -> jax.Array:
         x, valid = fitting(params, x, mask)
-        normal = m.textbook(*parted(a.clean(x, valid), valid), epsilon)
+        normal = m.textbook(*in_groups(a.clean(x, valid), valid), epsilon)
         return a.scaled(params, normal.reshape(x.shape), valid, x)
 
     def forward(params: GroupNorm, x: Any, *, mask: Any = None) -> tuple[jax.Array, a.NormSaved]:
         x, valid = fitting(params, x, mask)
-        parts, places = parted(a.clean(x, valid), valid)
+        parts, places = in_groups(a.clean(x, valid), valid)
         centred, moments = m.centre(parts, places)
         normal = m.normalised(centred, moments, m.inverse(moments, epsilon))
         y = a.scaled(params, normal.reshape(x.shape), valid, x)
@@ -115,15 +116,15 @@ def group_norm(
 
     def backward(params: GroupNorm, saved: a.NormSaved, dy: jax.Array) -> tuple[GroupNorm, jax.Array]:
         x, valid, moments = saved
-        centred, places = parted(a.precise(x), valid)
+        centred, places = in_groups(at_least_float32(x), valid)
         inv = m.inverse(moments, epsilon)
         normal = m.normalised(centred, moments, inv)
-        dy = a.hidden(dy, valid).astype(normal.dtype)
-        dnormal, _ = parted(dy if params.scale is None else dy * params.scale, valid)
+        dy = zero_where_masked(dy, valid).astype(normal.dtype)
+        dnormal, _ = in_groups(dy if params.scale is None else dy * params.scale, valid)
         mean_dnormal = m.average(dnormal, places, moments.number)
         mean_product = m.average(dnormal * normal, places, moments.number)
         dx = m.through(dnormal, centred, moments.rest, inv, inv, mean_dnormal, mean_product).reshape(x.shape)
         dparams = GroupNorm(*a.scale_gradient(params, dy, normal.reshape(x.shape)))
-        return dparams, a.hidden(dx, valid).astype(x.dtype)
+        return dparams, zero_where_masked(dx, valid).astype(x.dtype)
 
     return layer(init, apply, forward, backward, name=info)

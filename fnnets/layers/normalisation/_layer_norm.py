@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from fnnets.core import checks
+from fnnets.core.arrays import at_least_float32, zero_where_masked
 from fnnets.core.layer import Layer, describe, layer
 from fnnets.layers.normalisation import affine as a
 from fnnets.layers.normalisation import moments as m
@@ -80,16 +81,15 @@ def layer_norm(*, epsilon: float = 1e-5, use_scale: bool = True, use_bias: bool 
         return a.scaled(params, normal, valid, x), a.NormSaved(centred.astype(x.dtype), valid, moments)
 
     def backward(params: LayerNorm, saved: a.NormSaved, dy: jax.Array) -> tuple[LayerNorm, jax.Array]:
-        centred, valid, moments = a.precise(saved.centred), saved.valid, saved.moments
+        centred, valid, moments = at_least_float32(saved.centred), saved.valid, saved.moments
         inv = m.inverse(moments, epsilon)
         normal = m.normalised(centred, moments, inv)
-        dy = a.hidden(dy, valid).astype(normal.dtype)
+        dy = zero_where_masked(dy, valid).astype(normal.dtype)
         dnormal = dy if params.scale is None else dy * params.scale
         mean_dnormal = dnormal.mean(-1, keepdims=True)
         mean_product = (dnormal * normal).mean(-1, keepdims=True)
         dx = m.through(dnormal, centred, moments.rest, inv, inv, mean_dnormal, mean_product)
-        return LayerNorm(*a.scale_gradient(params, dy, normal)), a.hidden(dx, valid).astype(
-            saved.centred.dtype
-        )
+        dparams = LayerNorm(*a.scale_gradient(params, dy, normal))
+        return dparams, zero_where_masked(dx, valid).astype(saved.centred.dtype)
 
     return layer(init, apply, forward, backward, name=info)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
+from fnnets.core.arrays import zero_where_masked
 from fnnets.core.layer import Layer, describe, layer
 from fnnets.layers.normalisation import affine as a
 from fnnets.layers.normalisation import moments as m
@@ -91,7 +92,7 @@ def rms_norm(*, epsilon: float = 1e-6, use_scale: bool = True, use_bias: bool = 
     def backward(params: RMSNorm, saved: RMSNormSaved, dy: jax.Array) -> tuple[RMSNorm, jax.Array]:
         x, valid, inv = saved
         normal = a.clean(x, valid) * inv
-        dy = a.hidden(dy, valid).astype(normal.dtype)
+        dy = zero_where_masked(dy, valid).astype(normal.dtype)
         dnormal = dy if params.scale is None else dy * params.scale
         mean_product = (dnormal * normal).mean(-1, keepdims=True)
         dx = m.through(dnormal, normal, 0, 1, inv, 0, mean_product)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
+from fnnets.core.arrays import at_least_float32, sum_leading, zero_where_masked
 from fnnets.layers.normalisation.moments import Moments
 
 
@@ -17,16 +18,6 @@ class NormSaved(NamedTuple):
     centred: jax.Array  # in the dtype of x
     valid: jax.Array | None  # the mask, (…, 1)
     moments: Moments
-
-
-def precise(x: jax.Array) -> jax.Array:
-    """x in at least float32."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def hidden(x: jax.Array, valid: Any) -> jax.Array:
-    """x where it counts, 0 elsewhere."""
-    return x if valid is None else jnp.where(valid, x, jnp.zeros((), x.dtype))
 
 
 def start(info: Any, x: Any, use_scale: bool, use_bias: bool) -> tuple[Any, Any]:
@@ -53,14 +44,14 @@ def fitting(info: Any, params: Any, kind: type, x: Any, mask: Any) -> tuple[jax.
 
 def clean(x: jax.Array, valid: Any) -> jax.Array:
     """x as statistics are taken of it: in at least float32, and 0 where it does not count."""
-    return precise(hidden(x, valid))
+    return at_least_float32(zero_where_masked(x, valid))
 
 
 def scaled(params: Any, normal: jax.Array, valid: Any, like: jax.Array) -> jax.Array:
     """y = scale ⊙ x̂ + b, and 0 where nothing counts, in the dtype of the params (of `like` where there are none)."""
     y = normal if params.scale is None else normal * params.scale
     y = y if params.b is None else y + params.b
-    return hidden(y, valid).astype(dtype(params, like))
+    return zero_where_masked(y, valid).astype(dtype(params, like))
 
 
 def dtype(params: Any, like: jax.Array) -> Any:
@@ -70,6 +61,5 @@ def dtype(params: Any, like: jax.Array) -> Any:
 
 def scale_gradient(params: Any, dy: jax.Array, normal: jax.Array) -> tuple[Any, Any]:
     """(dscale, db) = (Σ dy ⊙ x̂, Σ dy), sums over all axes but the features."""
-    axes = tuple(range(dy.ndim - 1))
-    dscale = None if params.scale is None else (dy * normal).sum(axes).astype(params.scale.dtype)
-    return dscale, None if params.b is None else dy.sum(axes).astype(params.b.dtype)
+    dscale = None if params.scale is None else sum_leading(dy * normal).astype(params.scale.dtype)
+    return dscale, None if params.b is None else sum_leading(dy).astype(params.b.dtype)

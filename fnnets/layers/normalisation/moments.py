@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fnnets.core.arrays import zero_where_masked
+
 
 class Places(NamedTuple):
     """The places of an array that one mean is taken over."""
@@ -40,9 +42,7 @@ class Moments(NamedTuple):
 
 def total(values: jax.Array, places: Places) -> jax.Array:
     """The sum over the places that count, on all devices."""
-    if places.valid is not None:
-        values = jnp.where(places.valid, values, 0)
-    values = values.sum(places.axes, keepdims=True)
+    values = zero_where_masked(values, places.valid).sum(places.axes, keepdims=True)
     return values if places.axis_name is None else jax.lax.psum(values, places.axis_name)
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnnets.core.arrays import at_least_float32, float32_or_wider, zero_where_masked
 from fnnets.core.layer import Layer, Static, describe, layer, no_params
 from fnnets.layers.convolution.geometry import Axis, Padding
 from fnnets.layers.pooling import pooling_windows as w
@@ -87,8 +88,7 @@ def avg_pool(
     def entered(x: Any, mask: Any) -> tuple[jax.Array, jax.Array | None, tuple[Axis, ...]]:
         """x in at least float32, 0 where it does not count."""
         x, valid = w.fitting(info, x, mask, dims)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        return x if valid is None else jnp.where(valid, x, 0), valid, lying.over(info, w.sizes(x, dims))
+        return zero_where_masked(at_least_float32(x), valid), valid, lying.over(info, w.sizes(x, dims))
 
     def counted(axes: tuple[Axis, ...], valid: Any, dtype: Any) -> Any:
         """n, at least 1."""
@@ -119,13 +119,13 @@ def avg_pool(
         del params
         valid, (sizes, dtype) = saved.valid, saved.x.value
         axes = lying.over(info, sizes)
-        dy = dy.astype(jnp.promote_types(dtype, jnp.float32))
+        dy = dy.astype(float32_or_wider(dtype))
 
         def share(number: Any, dy: jax.Array) -> jax.Array:
             return dy * (number >= 0).astype(dy.dtype)
 
         dx = w.spread(axes, dy.ndim - dims - 1, share, dy / counted(axes, valid, dy.dtype))
-        return (), (dx if valid is None else jnp.where(valid, dx, 0)).astype(dtype)
+        return (), zero_where_masked(dx, valid).astype(dtype)
 
     return layer(no_params, apply, forward, backward, name=info)
 

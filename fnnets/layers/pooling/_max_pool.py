@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fnnets.core.arrays import zero_where_masked
 from fnnets.core.layer import Layer, Static, describe, layer, no_params
 from fnnets.layers.convolution.geometry import Axis, Padding
 from fnnets.layers.pooling import pooling_windows as w
@@ -120,6 +121,6 @@ def max_pool(
             return jnp.where(place == number, dy, 0)
 
         dx = w.spread(axes, dy.ndim - dims - 1, share, dy, saved.place)
-        return (), (dx if saved.valid is None else jnp.where(saved.valid, dx, 0)).astype(dtype)
+        return (), zero_where_masked(dx, saved.valid).astype(dtype)
 
     return layer(no_params, apply, forward, backward, name=info)

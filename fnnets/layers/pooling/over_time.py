@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks
+from fnnets.core.arrays import float32_or_wider, zero_where_masked
 from fnnets.core.layer import Info, Layer, Static, describe, layer, no_params
 
 
@@ -137,7 +138,7 @@ def mean_over_time() -> Layer:
 
     def averaged(x: Any, mask: Any) -> tuple[jax.Array, Averaged]:
         x, counts = _valid(info, x, mask)
-        total = jnp.where(counts, x, 0).sum(-2, dtype=_precise(x.dtype))
+        total = zero_where_masked(x, counts).sum(-2, dtype=float32_or_wider(x.dtype))
         y = total / _number(counts, total.dtype)
         return y.astype(x.dtype), Averaged(counts, Static(x.dtype))
 
@@ -151,8 +152,8 @@ def mean_over_time() -> Layer:
 
     def backward(params: Any, saved: Averaged, dy: jax.Array) -> tuple[tuple[()], jax.Array]:
         del params
-        precise = _precise(saved.dtype.value)
-        share = dy.astype(precise) / _number(saved.counts, precise)
+        share = dy.astype(float32_or_wider(saved.dtype.value))
+        share /= _number(saved.counts, share.dtype)
         return (), jnp.where(saved.counts, share[..., None, :], 0).astype(saved.dtype.value)
 
     return layer(no_params, apply, forward, backward, name=info)
@@ -164,7 +165,7 @@ def _picking(info: Info, pick: Any) -> Layer:
     def chosen(x: Any, mask: Any) -> tuple[jax.Array, Picked]:
         x, counts = _valid(info, x, mask)
         step = pick(x, counts)
-        found = jnp.take_along_axis(jnp.where(counts, x, 0), step, -2)
+        found = jnp.take_along_axis(zero_where_masked(x, counts), step, -2)
         return found[..., 0, :], Picked(step, counts, Static(x.dtype))
 
     def apply(params: Any, x: Any, *, mask: Any = None) -> jax.Array:
@@ -194,10 +195,6 @@ def _valid(info: Info, x: Any, mask: Any) -> tuple[jax.Array, jax.Array]:
     mask = checks.bools(info, mask)
     checks.same_shape(info, "mask", mask.shape, x.shape[:-1], "one bool for each step of x.")
     return x, mask[..., None]
-
-
-def _precise(dtype: Any) -> Any:
-    return jnp.promote_types(dtype, jnp.float32)
 
 
 def _number(counts: jax.Array, dtype: Any) -> jax.Array:

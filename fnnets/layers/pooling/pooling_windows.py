@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnnets.core import checks
-from fnnets.layers.convolution.geometry import Axis, Window, per_axis, window
+from fnnets.layers.convolution.geometry import Axis, WindowShape, per_axis, window_shape
 
 Place = tuple[int, ...]
 
 
-def pool_window(who: str, size: Any, strides: Any, padding: Any, rounding: str) -> Window:
+def pool_window(who: str, size: Any, strides: Any, padding: Any, rounding: str) -> WindowShape:
     """The settings of a pool; its windows lie side by side where no strides are given."""
     size = per_axis(who, "window", size, 1 if hasattr(size, "__index__") else None)
-    return window(who, size, size if strides is None else strides, padding, 1, rounding)
+    return window_shape(who, size, size if strides is None else strides, padding, 1, rounding)
 
 
 def fitting(info: Any, x: Any, mask: Any, dims: int) -> tuple[jax.Array, Any]:
@@ -89,8 +89,8 @@ def spread(
     steps = [range(-(-axis.kernel // axis.stride)) for axis in axes]
     parts = []
     for moves in itertools.product(*steps):
-        moved = [_moved(array, axes, moves, batch) for array in given]
-        parts.append(share(_numbers(axes, moves), *moved))
+        by_whole_strides = [_shifted(array, axes, moves, batch) for array in given]
+        parts.append(share(_numbers(axes, moves), *by_whole_strides))
     dx = sum(parts[1:], parts[0])
     shape = [len(step) + axis.outputs - 1 for step, axis in zip(steps, axes, strict=True)]
     dx = dx.reshape(
@@ -103,7 +103,7 @@ def spread(
     return jax.lax.pad(dx, jnp.zeros((), dx.dtype), [*[(0, 0, 0)] * batch, *edges, (0, 0, 0)])
 
 
-def _moved(array: jax.Array, axes: tuple[Axis, ...], moves: Place, batch: int) -> jax.Array:
+def _shifted(array: jax.Array, axes: tuple[Axis, ...], moves: Place, batch: int) -> jax.Array:
     """What windows have, moved by whole strides, with an axis of length 1 behind each of theirs."""
     rooms = [-(-axis.kernel // axis.stride) - 1 for axis in axes]
     edges = [(move, room - move, 0) for move, room in zip(moves, rooms, strict=True)]

@@ -1,0 +1,121 @@
+"""Whether jax can transpose a program: whether it is linear, equation by equation, in some of its inputs.
+
+jax has no question for this: `jax.linear_transpose` raises one of many errors, from wherever it first meets what it
+cannot transpose. So the program is read. Each equation with an operand that moves (that depends on the inputs in
+question) must be one that is known to be linear in all its moving operands together. What is not known is refused:
+a refusal costs memory, never a wrong gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from fnnets.core.programs import scan_parts
+
+Moving = Sequence[bool]  # for each operand, or output, whether it depends on the inputs in question
+
+
+def transposable(program: Any, moving: Moving) -> bool:
+    """Whether jax can transpose a program, with respect to the inputs that are marked.
+
+    Args:
+      program: what `jax.make_jaxpr` gives.
+      moving: a bool for each input.
+
+    Returns:
+      True where every equation is known to be linear in what moves.
+
+    Example:
+      >>> import jax
+      >>> product = jax.make_jaxpr(lambda a, b: a * b)(1.0, 2.0)
+      >>> transposable(product, [True, False]), transposable(product, [True, True])
+      (True, False)
+    """
+    return _through(program.jaxpr, moving) is not None
+
+
+def _through(jaxpr: Any, moving: Moving) -> list[bool] | None:
+    """Which outputs of a program move; None where an equation is not known to be linear."""
+    found = {variable for variable, moves in zip(jaxpr.invars, moving, strict=True) if moves}
+
+    def marks(atoms: Any) -> list[bool]:
+        return [not hasattr(atom, "val") and atom in found for atom in atoms]  # a literal has a `val`
+
+    for equation in jaxpr.eqns:
+        operands = marks(equation.invars)
+        if not any(operands):
+            continue
+        outputs = _outputs(equation, operands)
+        if outputs is None:
+            return None
+        for variable, moves in zip(equation.outvars, outputs, strict=True):
+            if moves and not jnp.issubdtype(variable.aval.dtype, jnp.inexact):
+                return None  # rounded to integers
+            if moves:
+                found.add(variable)
+    return marks(jaxpr.outvars)
+
+
+def _outputs(equation: Any, moving: Moving) -> list[bool] | None:
+    """Which outputs of an equation move; None where it is not known to be linear."""
+    name, parameters = equation.primitive.name, equation.params
+    if name in ("jit", "pjit"):
+        return _through(parameters["jaxpr"].jaxpr, moving)
+    if name == "scan":
+        return _through_scan(equation, moving)
+    if name == "optimization_barrier":
+        return list(moving)
+    if name == "linear_map":
+        linear = not any(moving[: parameters["settings"].number])  # in its tangents, not in its residuals
+    else:
+        linear = name in LINEAR and LINEAR[name](moving)
+    return [True] * len(equation.outvars) if linear else None
+
+
+def _through_scan(equation: Any, moving: Moving) -> list[bool] | None:
+    """As `_outputs`: what moves in the carry after any step moves in it before all of them."""
+    first, count = scan_parts(equation)
+    moving = list(moving)
+    while (outputs := _through(equation.params["jaxpr"].jaxpr, moving)) is not None:
+        carry = [a or b for a, b in zip(moving[first : first + count], outputs, strict=False)]
+        if carry == moving[first : first + count]:
+            return [*carry, *outputs[count:]]
+        moving[first : first + count] = carry
+    return None
+
+
+def _in_all(moving: Moving) -> bool:
+    return any(moving)
+
+
+def _in_one(moving: Moving) -> bool:
+    return sum(moving) == 1
+
+
+def _but(*places: int) -> Callable[[Moving], bool]:
+    return lambda moving: not any(moving[place] for place in places)
+
+
+def _only(*places: int) -> Callable[[Moving], bool]:
+    return lambda moving: not any(moves for place, moves in enumerate(moving) if place not in places)
+
+
+# The primitives that derivations are made of, by their names, and in which operands together each is linear.
+LINEAR: dict[str, Callable[[Moving], bool]] = {
+    **dict.fromkeys(
+        (
+            "add", "add_any", "broadcast_in_dim", "concatenate", "convert_element_type", "copy", "cumsum",
+            "expand_dims", "neg", "pad", "psum", "reduce_sum", "reduce_window_sum", "reshape", "rev", "slice",
+            "split", "squeeze", "stack", "sub", "transpose",
+        ),
+        _in_all,
+    ),
+    **dict.fromkeys(("conv_general_dilated", "dot_general", "mul"), _in_one),
+    **dict.fromkeys(("div", "dynamic_slice", "gather"), _only(0)),
+    "dynamic_update_slice": _only(0, 1),
+    "scatter-add": _only(0, 2),
+    "select_n": _but(0),
+}  # fmt: skip

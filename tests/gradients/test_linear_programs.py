@@ -1,0 +1,72 @@
+"""Which programs are read as linear: those that jax transposes, and no others."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnnets.gradients.linear_programs import transposable
+
+DY = jnp.asarray(np.random.default_rng(0).standard_normal((4, 3)), jnp.float32)
+W = jnp.asarray(np.random.default_rng(1).standard_normal((3, 3)), jnp.float32)
+ROWS = jnp.array([2, 0, 2])
+
+
+def over_time(dy):
+    """As a recurrence goes back: a carry of zeros, and one that counts the steps."""
+
+    def step(state, row):
+        n, dh = state
+        dh = (dh + row) @ W * n
+        return (n + 1, dh), dh
+
+    return jax.lax.scan(step, (jnp.ones(()), jnp.zeros(3)), dy, reverse=True)
+
+
+def powers(dy):
+    """What does not move in the first step moves in the second: there two of its factors are dy."""
+    return jax.lax.scan(lambda product, row: (product * row, None), jnp.ones(3), dy)[0]
+
+
+LINEAR = {
+    "products": lambda dy: (dy @ W, W.T @ dy.T, dy * 2 - dy / 3),
+    "sums and layout": lambda dy: jnp.concatenate([dy.sum(0)[None], jnp.flip(dy.reshape(3, 4).T, 0)[1:]]),
+    "rows": lambda dy: (dy[ROWS], jnp.zeros((5, 3)).at[ROWS].add(dy[:3]), jax.lax.dynamic_slice_in_dim(dy, 1, 2)),
+    "where": lambda dy: jnp.where(W[:1] > 0, dy, 0),
+    "jit": jax.jit(lambda dy: (dy @ W, W)),
+    "scan": over_time,
+    "half the digits": lambda dy: dy.astype(jnp.bfloat16),
+}  # fmt: skip
+OTHERS = {
+    "product": lambda dy: dy * dy,
+    "matrix product": lambda dy: dy.T @ dy,
+    "quotient": lambda dy: 1 / dy,
+    "comparison": lambda dy: jnp.where(dy > 0, dy, 0),
+    "rows of its own": lambda dy: W[dy[:, 0].argsort()],
+    "whole numbers": lambda dy: dy.astype(int).astype(float),
+    "function": jnp.tanh,
+    "inside jit": jax.jit(lambda dy: dy * dy),
+    "inside scan": powers,
+    "custom derivative": jax.nn.relu,
+    "while": lambda dy: jax.lax.while_loop(lambda s: s[0] < 2, lambda s: (s[0] + 1, 2 * s[1]), (0, dy)),
+}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_what_is_read_as_linear_is_transposed_by_jax(name):
+    assert transposable(jax.make_jaxpr(LINEAR[name])(DY), [True])
+    outputs = lambda dy: [leaf for leaf in jax.tree.leaves(LINEAR[name](dy)) if leaf.shape]
+    found = jax.eval_shape(outputs, DY)
+    jax.eval_shape(lambda t: jax.linear_transpose(outputs, DY)(t), found)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_not_known_to_be_linear_is_refused(name):
+    assert not transposable(jax.make_jaxpr(OTHERS[name])(DY), [True])
+
+
+def test_what_does_not_move_may_be_used_in_any_way():
+    program = jax.make_jaxpr(lambda r, dy: jnp.where(r > 0, jnp.tanh(r) * dy, 0) / r)(DY, DY)
+    assert transposable(program, [False, True])
+    assert not transposable(program, [True, True])
+    assert not transposable(program, [True, False])
