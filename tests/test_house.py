@@ -34,11 +34,12 @@ AUTODIFF = {
 
 
 def public_names():
-    for module, prefix in ((fn, ""), (fn.losses, "losses."), (fn.data, "data."), (fn.train, "train.")):
-        for name in vars(module):
+    for module in (fn, fn.losses, fn.updaters, fn.data, fn.train):
+        prefix = module.__name__.removeprefix("fnnets").removeprefix(".") + "."
+        for name in module.__all__:
             value = getattr(module, name)
             if not name.startswith("_") and not inspect.ismodule(value):
-                yield pytest.param(value, id=prefix + name)
+                yield pytest.param(value, id=(prefix + name).removeprefix("."))
 
 
 @pytest.mark.parametrize("value", list(public_names()))
@@ -65,7 +66,7 @@ def test_every_layer_and_loss_gives_its_formula_and_derivation(value):
     text = inspect.getdoc(value)
     assert "Formula:" in text
     assert "Derivation:" in text
-    assert re.search(r"\bdx\b|\bdy\b", text), "the derivation says dx (or dy, of a loss)"
+    assert re.search(r"\b(dx|dy|dw)\b", text), "the derivation says dx (dy of a loss, dw of a penalty)"
 
 
 def functions(tree):
@@ -121,7 +122,8 @@ def test_no_import_leads_upward():
 
 
 def test_the_top_holds_few_rooms():
-    top = {path.name for path in (TOP / "fnnets").iterdir() if path.name != "__pycache__"}
+    files = (TOP / "fnnets").iterdir()
+    top = {path.name for path in files if path.name not in ("__pycache__", "CHANGELOG.md")}
     assert len(top - {"py.typed", "__init__.py", "__main__.py"}) <= 18
     assert {name.removesuffix(".py") for name in top} - {"py.typed", "__init__", "__main__"} == set(FLOORS)
 

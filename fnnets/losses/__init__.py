@@ -13,3 +13,8 @@ from fnnets.losses.regression import huber as huber
 from fnnets.losses.regression import mae as mae
 from fnnets.losses.regression import mse as mse
 from fnnets.losses.regression import squared_error as squared_error
+
+__all__ = [
+    "Loss", "binary_cross_entropy", "cross_entropy", "half_squared_error", "hinge", "huber", "kl_divergence",
+    "mae", "mse", "nll", "sigmoid_cross_entropy", "softmax_cross_entropy", "squared_error",
+]  # fmt: skip

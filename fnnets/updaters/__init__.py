@@ -16,3 +16,8 @@ from fnnets.updaters._rmsprop import RMSpropState as RMSpropState
 from fnnets.updaters._rmsprop import rmsprop as rmsprop
 from fnnets.updaters._sgd import SGDState as SGDState
 from fnnets.updaters._sgd import sgd as sgd
+
+__all__ = [
+    "AdadeltaState", "AdagradState", "AdamState", "MomentumState", "NewtonState", "RMSpropState", "SGDState",
+    "adadelta", "adagrad", "adam", "adamw", "momentum", "nesterov", "newton", "rmsprop", "sgd",
+]  # fmt: skip

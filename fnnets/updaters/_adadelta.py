@@ -22,7 +22,7 @@ class AdadeltaState(NamedTuple):
 def adadelta(
     learning_rate: transformation.Rate = 1.0, rho: Any = 0.9, *, eps: Any = 1e-6
 ) -> optax.GradientTransformationExtraArgs:
-    """Adadelta.
+    """Adadelta: the gradient over its root mean square, times that of the steps taken.
 
     Formula: E[g²]_t = ρ·E[g²]_{t−1} + (1−ρ)·g²; Δ = −√(E[Δ²]_{t−1} + ε)/√(E[g²]_t + ε)·g;
     E[Δ²]_t = ρ·E[Δ²]_{t−1} + (1−ρ)·Δ². The update is η·Δ; η is 1 in the paper.

@@ -25,7 +25,7 @@ def adagrad(
     eps_place: str = "inside",
     initial_accumulator: Any = 0.1,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adagrad.
+    """Adagrad: the gradient over the root of the sum of all its squares so far.
 
     Formula: s_t = s_{t−1} + g², s_0 = initial_accumulator;
     Δ = −η·g/√(s_t + ε) with ε inside the root, −η·g/(√s_t + ε) outside.

@@ -30,7 +30,7 @@ def adam(
     eps: Any = 1e-8,
     eps_place: str = "outside",
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam.
+    """Adam: momentum over the root mean square of the gradient, both corrected for having begun at 0.
 
     Formula: m_t = β₁·m_{t−1} + (1−β₁)·g, v_t = β₂·v_{t−1} + (1−β₂)·g², m_0 = v_0 = 0,
     m̂ = m_t/(1−β₁ᵗ), v̂ = v_t/(1−β₂ᵗ), Δ = −η·m̂/(√v̂ + ε).

@@ -28,7 +28,7 @@ def rmsprop(
     eps_place: str = "inside",
     centered: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """RMSprop.
+    """RMSprop: the gradient over the root of the running mean of its squares.
 
     Formula: E[g²]_t = ρ·E[g²]_{t−1} + (1−ρ)·g², v = E[g²]_t;
     centred: E[g]_t = ρ·E[g]_{t−1} + (1−ρ)·g, v = E[g²]_t − E[g]_t²;
