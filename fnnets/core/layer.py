@@ -92,6 +92,9 @@ class Layer(NamedTuple):
         return self.info.label or self.info.name
 
 
+checks.not_a_function(Layer, "net.apply(params, x), with params = net.init(key, x)")
+
+
 def no_params(key: Any, x: Any) -> tuple[()]:
     """The `init` of a layer that learns nothing."""
     del key, x
@@ -111,7 +114,7 @@ def describe(factory: Callable[..., Any], *, children: tuple[Layer, ...] = (), *
         default = inspect.signature(factory).parameters[name].default
         if default is inspect.Parameter.empty:
             shown.append(repr(value))
-        elif not callable(value) and value != default:
+        elif (isinstance(value, Layer) or not callable(value)) and value != default:
             shown.append(f"{name}={value!r}")
     return Info(factory.__name__, settings, children, f"{factory.__name__}({', '.join(shown)})")
 

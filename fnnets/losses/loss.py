@@ -53,6 +53,9 @@ class Loss(NamedTuple):
         return self.info.label or self.info.name
 
 
+checks.not_a_function(Loss, "loss.apply(y, target)")
+
+
 class Batch(NamedTuple):
     """Output and target as the equations take them: in at least float32, and 0 where nothing counts."""
 

@@ -40,6 +40,9 @@ class Penalty(NamedTuple):
         return self.info.label or self.info.name
 
 
+checks.not_a_function(Penalty, "penalty.apply(params)")
+
+
 def l1(rate: Any, *, n: int = 1, on: Any = kernels) -> Penalty:
     """The L1 penalty (lasso): it drives weights to 0.
 
