@@ -3,8 +3,8 @@
 `import fnnets as fn`. What is there:
 
 layers: dense, dropout, embedding, flatten, identity, reshape
-activations: elu, gelu, hard_sigmoid, leaky_relu, log_softmax, prelu, relu, selu, sigmoid, silu, softmax,
-  softplus, tanh
+activations: elu, gelu, hard_sigmoid, leaky_relu, log_softmax, mish, prelu, relu, selu, sigmoid, silu,
+  softmax, softplus, tanh
 recurrent: elman, gates, gru, jordan, lstm, recurrent
 over time: generate, last, length_mask, max_over_time, mean_over_time, pad_sequences, shift_right,
   truncated_bptt
@@ -95,6 +95,7 @@ from fnnets.layers.activations import gelu as gelu
 from fnnets.layers.activations import hard_sigmoid as hard_sigmoid
 from fnnets.layers.activations import leaky_relu as leaky_relu
 from fnnets.layers.activations import log_softmax as log_softmax
+from fnnets.layers.activations import mish as mish
 from fnnets.layers.activations import prelu as prelu
 from fnnets.layers.activations import relu as relu
 from fnnets.layers.activations import selu as selu
@@ -166,7 +167,7 @@ __all__ = [
     "global_avg_pool", "global_max_pool", "gradient_flow", "gradient_noise_scale", "group_norm", "gru",
     "hard_sigmoid", "identity", "intermediates", "jordan", "kernels", "l1", "l2", "last", "layer",
     "layer_norm", "leaky_relu", "length_mask", "load", "locate_nan", "log_softmax", "losses", "lstm",
-    "max_over_time", "max_pool", "mean_over_time", "nodes", "out_size", "pad_sequences", "pad_trees",
+    "max_over_time", "max_pool", "mean_over_time", "mish", "nodes", "out_size", "pad_sequences", "pad_trees",
     "per_example_gradients", "plots", "prelu", "recurrent", "recursive", "relu", "reshape", "residual",
     "rms_norm", "rtrl", "save", "selu", "serial", "shift_right", "sigmoid", "silu", "softmax", "softplus",
     "stack", "summary", "tanh", "trace_backward", "train", "trainable", "tree_lstm", "truncated_bptt",

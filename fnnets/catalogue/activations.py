@@ -10,7 +10,7 @@ def activation_cases() -> list[Case]:
     """The rows with activations: every one as it is by default, and some of their settings."""
     plain = (
         fn.sigmoid, fn.tanh, fn.relu, fn.leaky_relu, fn.elu, fn.selu, fn.softplus, fn.gelu, fn.silu,
-        fn.hard_sigmoid, fn.softmax, fn.log_softmax,
+        fn.hard_sigmoid, fn.softmax, fn.log_softmax, fn.mish,
     )  # fmt: skip
     return [
         layer_case("prelu", fn.prelu(), normal(4, 5)),

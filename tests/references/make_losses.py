@@ -181,6 +181,7 @@ def activation_cases():
     yield layer_case(
         "embedding", ids, functional.embedding, params=[torch.randn(5, 3)], num_embeddings=5, features=3
     )
+    yield layer_case("mish", x, functional.mish)
 
 
 if __name__ == "__main__":
