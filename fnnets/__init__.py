@@ -13,7 +13,7 @@ pictures: avg_pool, conv, conv_transpose, global_avg_pool, global_max_pool, max_
 normalisation: batch_norm, group_norm, layer_norm, rms_norm
 networks: bidirectional, branch, encoder_decoder, residual, serial, stack
 losses, in fn.losses: binary_cross_entropy, cross_entropy, half_squared_error, hinge, huber, kl_divergence,
-  mae, mse, nll, sigmoid_cross_entropy, softmax_cross_entropy, squared_error
+  mae, mse, nll, poisson, sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 penalties: l1, l2
 updaters, in fn.updaters: adadelta, adagrad, adam, adamw, momentum, nesterov, newton, rmsprop, sgd
 curvature, in fn.curvature: empirical_fisher, empirical_fisher_diagonal, ggn, hvp
