@@ -15,7 +15,7 @@ networks: bidirectional, branch, encoder_decoder, residual, serial, stack
 losses, in fn.losses: binary_cross_entropy, cross_entropy, half_squared_error, hinge, huber, kl_divergence,
   mae, mse, nll, poisson, sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 penalties: l1, l2
-updaters, in fn.updaters: adadelta, adagrad, adam, adamw, momentum, nesterov, newton, rmsprop, sgd
+updaters, in fn.updaters: adadelta, adagrad, adam, adamax, adamw, momentum, nesterov, newton, rmsprop, sgd
 curvature, in fn.curvature: empirical_fisher, empirical_fisher_diagonal, ggn, hvp
 gradients: by_hand, gradient_noise_scale, per_example_gradients, value_and_grad_by_hand
 forward mode by hand: rtrl

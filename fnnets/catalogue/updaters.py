@@ -43,6 +43,7 @@ def updater_cases() -> list[UpdaterCase]:
         UpdaterCase("rmsprop centered", updaters.rmsprop, {"learning_rate": 5e-3, "centered": True}),
         UpdaterCase("adam", updaters.adam, {"learning_rate": 1e-1}),
         UpdaterCase("adamw", updaters.adamw, {"learning_rate": 1e-1}),
+        UpdaterCase("adamax", updaters.adamax, {"learning_rate": 1e-1}),
         UpdaterCase("newton", updaters.newton, {}, order=2),
         UpdaterCase("newton cg", updaters.newton, {"solver": "cg"}, order=2),
         UpdaterCase("newton saddle_free", updaters.newton, {"curvature": "saddle_free"}, order=2),
