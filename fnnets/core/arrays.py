@@ -7,8 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnnets.core.layer import Params
-
 
 def outer(a: jax.Array, b: jax.Array) -> jax.Array:
     """Σ aᵀb over all leading axes: (…, n) and (…, m) give (n, m), in one product.
@@ -25,7 +23,7 @@ def total(a: jax.Array) -> jax.Array:
     return a.sum(range(a.ndim - 1))
 
 
-def turned(params: Params) -> Any:
+def turned(params: Any) -> Any:
     """Params whose matrices lie transposed in memory: for a step back, which multiplies by uᵀ; give it `turned_back`.
 
     Turned once before the loop instead of in every step of it, the product is up to a quarter faster on a CPU.
@@ -33,7 +31,7 @@ def turned(params: Params) -> Any:
     return jax.tree.map(lambda leaf: jax.lax.optimization_barrier(_transposed(leaf)), params)
 
 
-def turned_back(params: Params) -> Any:
+def turned_back(params: Any) -> Any:
     """The params again, within the loop; their transposes are there as rows."""
     return jax.tree.map(_transposed, params)
 

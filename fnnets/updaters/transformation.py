@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fnnets.core.layer import Params, PyTree, Scalar
-
 Rate = float | jax.Array | Callable[[Any], Any]  # a number, or an optax schedule: step -> number
 
 
@@ -24,7 +22,7 @@ def updater(
     gradients' own dtype.
     """
 
-    def update(grads: PyTree, state: Any, params: Params = None) -> tuple[Any, Any]:
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         delta, state = rule(jax.tree.map(widen, grads), state, params)
         delta = jax.tree.map(lambda d, g: d.astype(g.dtype), delta, grads)
         return delta, state._replace(count=optax.safe_increment(state.count))
@@ -38,7 +36,7 @@ def widen(x: Any) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def filled(params: Params, value: Any = 0.0) -> Any:
+def filled(params: Any, value: Any = 0.0) -> Any:
     """An accumulator for each leaf of params, in at least float32; it is placed on the devices as params are."""
     return jax.tree.map(lambda p: jnp.full_like(p, value, dtype=widen_dtype(p)), params)
 
@@ -63,7 +61,7 @@ def scaled(factor: Any, tree: Any) -> Any:
     return jax.tree.map(lambda x: jnp.asarray(factor, x.dtype) * x, tree)
 
 
-def mean(rho: Scalar, old: Any, new: Any) -> Any:
+def mean(rho: Any, old: Any, new: Any) -> Any:
     """The running mean ρ·old + (1 − ρ)·new, leaf by leaf, in the dtype of old."""
     return jax.tree.map(lambda m, x: (rho * m + (1 - rho) * x).astype(m.dtype), old, new)
 
@@ -73,14 +71,14 @@ def squared(tree: Any) -> Any:
     return jax.tree.map(jnp.square, tree)
 
 
-def over_root(g: jax.Array, v: jax.Array, eps: Scalar, eps_place: str) -> jax.Array:
+def over_root(g: jax.Array, v: jax.Array, eps: Any, eps_place: str) -> jax.Array:
     """g/√(v+ε) for "inside", g/(√v+ε) for "outside"; g itself where that root is 0, which takes g² = 0 too."""
     root = jnp.sqrt(v + eps) if eps_place == "inside" else jnp.sqrt(v) + eps
     never_0 = isinstance(eps, int | float) and eps >= jnp.finfo(v.dtype).tiny
     return (g / (root if never_0 else jnp.where(root > 0, root, 1))).astype(g.dtype)
 
 
-def mass(rho: Scalar, count: jax.Array) -> jax.Array:
+def mass(rho: Any, count: jax.Array) -> jax.Array:
     """1 − ρᵗ, the weight that t steps of a mean which began at 0 have given to what they averaged.
 
     As −expm1(t·log ρ), which keeps its digits: in float32, 1 − 0.999¹ is wrong by 5e-5.
