@@ -5,7 +5,7 @@
 layers: dense, dropout, embedding, flatten, identity, reshape
 activations: elu, gelu, hard_sigmoid, leaky_relu, log_softmax, mish, prelu, relu, selu, sigmoid, silu,
   softmax, softplus, tanh
-recurrent: elman, gates, gru, jordan, lstm, recurrent
+recurrent: elman, gates, gru, jordan, lstm, mgu, recurrent
 over time: generate, last, length_mask, max_over_time, mean_over_time, pad_sequences, shift_right,
   truncated_bptt
 trees: nodes, pad_trees, recursive, tree_lstm
@@ -28,9 +28,9 @@ training, in fn.train: accuracy, checkpoints, cross_validate, early_stopping, en
   make_step, predict, start, sweep
 seeing: gradient_flow, intermediates, locate_nan, summary, trace_backward
 plots, in fn.plots: gradient_flow, heat_map, plot_history, trace
-types: GRU, LSTM, RTRL, Aux, BatchNorm, BinaryTreeLSTM, ChildSumTreeLSTM, Conv, CoupledLSTM, Dense, Elman,
-  Embedding, GradientFlow, GradientNoise, GroupNorm, Jordan, LSTMCarry, LayerNorm, NonFinite, PReLU, Penalty,
-  RMSNorm, RTRLState, Recursive, Report, Row, Stats, Trees, TruncatedBPTT, Window
+types: GRU, LSTM, MGU, RTRL, Aux, BatchNorm, BinaryTreeLSTM, ChildSumTreeLSTM, Conv, CoupledLSTM, Dense,
+  Elman, Embedding, GradientFlow, GradientNoise, GroupNorm, Jordan, LSTMCarry, LayerNorm, NonFinite, PReLU,
+  Penalty, RMSNorm, RTRLState, Recursive, Report, Row, Stats, Trees, TruncatedBPTT, Window
 """
 
 # Written by `python tests/support/contents.py`, but for the version: a name is added to its package's list.
@@ -129,6 +129,7 @@ from fnnets.losses.penalties import l1 as l1
 from fnnets.losses.penalties import l2 as l2
 from fnnets.rnn import GRU as GRU
 from fnnets.rnn import LSTM as LSTM
+from fnnets.rnn import MGU as MGU
 from fnnets.rnn import Cell as Cell
 from fnnets.rnn import CoupledLSTM as CoupledLSTM
 from fnnets.rnn import Elman as Elman
@@ -141,6 +142,7 @@ from fnnets.rnn import gru as gru
 from fnnets.rnn import jordan as jordan
 from fnnets.rnn import length_mask as length_mask
 from fnnets.rnn import lstm as lstm
+from fnnets.rnn import mgu as mgu
 from fnnets.rnn import pad_sequences as pad_sequences
 from fnnets.rnn import recurrent as recurrent
 from fnnets.rnn import shift_right as shift_right
@@ -157,7 +159,7 @@ from fnnets.trees import tree_lstm as tree_lstm
 
 __version__ = "0.1.0"
 __all__ = [
-    "GRU", "LSTM", "RTRL", "Aux", "BatchNorm", "BinaryTreeLSTM", "Cell", "ChildSumTreeLSTM", "Conv",
+    "GRU", "LSTM", "MGU", "RTRL", "Aux", "BatchNorm", "BinaryTreeLSTM", "Cell", "ChildSumTreeLSTM", "Conv",
     "CoupledLSTM", "Dense", "Elman", "Embedding", "GradientFlow", "GradientNoise", "GroupNorm", "Info",
     "Jordan", "LSTMCarry", "Layer", "LayerNorm", "NonFinite", "PReLU", "Penalty", "RMSNorm", "RTRLState",
     "Recursive", "Report", "Row", "Static", "Stats", "Trees", "TruncatedBPTT", "Window", "__version__",
@@ -167,9 +169,9 @@ __all__ = [
     "global_avg_pool", "global_max_pool", "gradient_flow", "gradient_noise_scale", "group_norm", "gru",
     "hard_sigmoid", "identity", "intermediates", "jordan", "kernels", "l1", "l2", "last", "layer",
     "layer_norm", "leaky_relu", "length_mask", "load", "locate_nan", "log_softmax", "losses", "lstm",
-    "max_over_time", "max_pool", "mean_over_time", "mish", "nodes", "out_size", "pad_sequences", "pad_trees",
-    "per_example_gradients", "plots", "prelu", "recurrent", "recursive", "relu", "reshape", "residual",
-    "rms_norm", "rtrl", "save", "selu", "serial", "shift_right", "sigmoid", "silu", "softmax", "softplus",
-    "stack", "summary", "tanh", "trace_backward", "train", "trainable", "tree_lstm", "truncated_bptt",
-    "updaters", "upsample", "value_and_grad_by_hand", "zero_carry",
+    "max_over_time", "max_pool", "mean_over_time", "mgu", "mish", "nodes", "out_size", "pad_sequences",
+    "pad_trees", "per_example_gradients", "plots", "prelu", "recurrent", "recursive", "relu", "reshape",
+    "residual", "rms_norm", "rtrl", "save", "selu", "serial", "shift_right", "sigmoid", "silu", "softmax",
+    "softplus", "stack", "summary", "tanh", "trace_backward", "train", "trainable", "tree_lstm",
+    "truncated_bptt", "updaters", "upsample", "value_and_grad_by_hand", "zero_carry",
 ]  # fmt: skip
