@@ -1,7 +1,39 @@
 """Functional neural networks in JAX, with gradients derived by hand and compared with autodiff.
 
-`import fnnets as fn`.
+`import fnnets as fn`. What is there:
+
+layers: dense, dropout, embedding, flatten, identity, reshape
+activations: elu, gelu, hard_sigmoid, leaky_relu, log_softmax, mish, prelu, relu, selu, sigmoid, silu,
+  softmax, softplus, tanh
+recurrent: elman, gates, gru, jordan, lstm, mgu, recurrent
+over time: generate, last, length_mask, max_over_time, mean_over_time, pad_sequences, shift_right,
+  truncated_bptt
+trees: nodes, pad_trees, recursive, tree_lstm
+pictures: avg_pool, conv, conv_transpose, global_avg_pool, global_max_pool, max_pool, out_size, upsample
+normalisation: batch_norm, group_norm, layer_norm, rms_norm
+networks: bidirectional, branch, encoder_decoder, residual, serial, stack
+losses, in fn.losses: binary_cross_entropy, cross_entropy, half_squared_error, hinge, huber, kl_divergence,
+  mae, mse, nll, poisson, sigmoid_cross_entropy, softmax_cross_entropy, squared_error
+penalties: l1, l2
+updaters, in fn.updaters: adadelta, adagrad, adam, adamax, adamw, momentum, nesterov, newton, rmsprop, sgd
+curvature, in fn.curvature: empirical_fisher, empirical_fisher_diagonal, ggn, hvp
+gradients: by_hand, gradient_noise_scale, per_example_gradients, value_and_grad_by_hand
+forward mode by hand: rtrl
+comparison: assert_grad_matches, compare, compare_grad
+your own: Cell, Info, Layer, Static, layer
+params: count_params, freeze, kernels, load, save, trainable, zero_carry
+data, in fn.data: batches, bootstrap, holdout, kfold, min_max, oversample, standardise, take, undersample,
+  vocabulary, windows
+training, in fn.train: accuracy, checkpoints, cross_validate, early_stopping, ensemble, evaluate, fit,
+  make_step, predict, start, sweep
+seeing: gradient_flow, intermediates, locate_nan, summary, trace_backward
+plots, in fn.plots: gradient_flow, heat_map, plot_history, trace
+types: GRU, LSTM, MGU, RTRL, Aux, BatchNorm, BinaryTreeLSTM, ChildSumTreeLSTM, Conv, CoupledLSTM, Dense,
+  Elman, Embedding, GradientFlow, GradientNoise, GroupNorm, Jordan, LSTMCarry, LayerNorm, NonFinite, PReLU,
+  Penalty, RMSNorm, RTRLState, Recursive, Report, Row, Stats, Trees, TruncatedBPTT, Window
 """
+
+# Written by `python tests/support/contents.py`, but for the version: a name is added to its package's list.
 
 from fnnets import data as data
 from fnnets import losses as losses
@@ -49,53 +81,55 @@ from fnnets.insight import intermediates as intermediates
 from fnnets.insight import locate_nan as locate_nan
 from fnnets.insight import summary as summary
 from fnnets.insight import trace_backward as trace_backward
-from fnnets.layers import BatchNorm as BatchNorm
-from fnnets.layers import Conv as Conv
 from fnnets.layers import Dense as Dense
 from fnnets.layers import Embedding as Embedding
-from fnnets.layers import GroupNorm as GroupNorm
-from fnnets.layers import LayerNorm as LayerNorm
-from fnnets.layers import PReLU as PReLU
-from fnnets.layers import RMSNorm as RMSNorm
-from fnnets.layers import avg_pool as avg_pool
-from fnnets.layers import batch_norm as batch_norm
-from fnnets.layers import conv as conv
-from fnnets.layers import conv_transpose as conv_transpose
 from fnnets.layers import dense as dense
 from fnnets.layers import dropout as dropout
-from fnnets.layers import elu as elu
 from fnnets.layers import embedding as embedding
 from fnnets.layers import flatten as flatten
-from fnnets.layers import gelu as gelu
-from fnnets.layers import global_avg_pool as global_avg_pool
-from fnnets.layers import global_max_pool as global_max_pool
-from fnnets.layers import group_norm as group_norm
-from fnnets.layers import hard_sigmoid as hard_sigmoid
 from fnnets.layers import identity as identity
-from fnnets.layers import last as last
-from fnnets.layers import layer_norm as layer_norm
-from fnnets.layers import leaky_relu as leaky_relu
-from fnnets.layers import log_softmax as log_softmax
-from fnnets.layers import max_over_time as max_over_time
-from fnnets.layers import max_pool as max_pool
-from fnnets.layers import mean_over_time as mean_over_time
-from fnnets.layers import out_size as out_size
-from fnnets.layers import prelu as prelu
-from fnnets.layers import relu as relu
 from fnnets.layers import reshape as reshape
-from fnnets.layers import rms_norm as rms_norm
-from fnnets.layers import selu as selu
-from fnnets.layers import sigmoid as sigmoid
-from fnnets.layers import silu as silu
-from fnnets.layers import softmax as softmax
-from fnnets.layers import softplus as softplus
-from fnnets.layers import tanh as tanh
-from fnnets.layers import upsample as upsample
+from fnnets.layers.activations import PReLU as PReLU
+from fnnets.layers.activations import elu as elu
+from fnnets.layers.activations import gelu as gelu
+from fnnets.layers.activations import hard_sigmoid as hard_sigmoid
+from fnnets.layers.activations import leaky_relu as leaky_relu
+from fnnets.layers.activations import log_softmax as log_softmax
+from fnnets.layers.activations import mish as mish
+from fnnets.layers.activations import prelu as prelu
+from fnnets.layers.activations import relu as relu
+from fnnets.layers.activations import selu as selu
+from fnnets.layers.activations import sigmoid as sigmoid
+from fnnets.layers.activations import silu as silu
+from fnnets.layers.activations import softmax as softmax
+from fnnets.layers.activations import softplus as softplus
+from fnnets.layers.activations import tanh as tanh
+from fnnets.layers.convolution import Conv as Conv
+from fnnets.layers.convolution import conv as conv
+from fnnets.layers.convolution import conv_transpose as conv_transpose
+from fnnets.layers.convolution import out_size as out_size
+from fnnets.layers.convolution import upsample as upsample
+from fnnets.layers.normalisation import BatchNorm as BatchNorm
+from fnnets.layers.normalisation import GroupNorm as GroupNorm
+from fnnets.layers.normalisation import LayerNorm as LayerNorm
+from fnnets.layers.normalisation import RMSNorm as RMSNorm
+from fnnets.layers.normalisation import batch_norm as batch_norm
+from fnnets.layers.normalisation import group_norm as group_norm
+from fnnets.layers.normalisation import layer_norm as layer_norm
+from fnnets.layers.normalisation import rms_norm as rms_norm
+from fnnets.layers.pooling import avg_pool as avg_pool
+from fnnets.layers.pooling import global_avg_pool as global_avg_pool
+from fnnets.layers.pooling import global_max_pool as global_max_pool
+from fnnets.layers.pooling import last as last
+from fnnets.layers.pooling import max_over_time as max_over_time
+from fnnets.layers.pooling import max_pool as max_pool
+from fnnets.layers.pooling import mean_over_time as mean_over_time
 from fnnets.losses.penalties import Penalty as Penalty
 from fnnets.losses.penalties import l1 as l1
 from fnnets.losses.penalties import l2 as l2
 from fnnets.rnn import GRU as GRU
 from fnnets.rnn import LSTM as LSTM
+from fnnets.rnn import MGU as MGU
 from fnnets.rnn import Cell as Cell
 from fnnets.rnn import CoupledLSTM as CoupledLSTM
 from fnnets.rnn import Elman as Elman
@@ -108,6 +142,7 @@ from fnnets.rnn import gru as gru
 from fnnets.rnn import jordan as jordan
 from fnnets.rnn import length_mask as length_mask
 from fnnets.rnn import lstm as lstm
+from fnnets.rnn import mgu as mgu
 from fnnets.rnn import pad_sequences as pad_sequences
 from fnnets.rnn import recurrent as recurrent
 from fnnets.rnn import shift_right as shift_right
@@ -121,3 +156,22 @@ from fnnets.trees import nodes as nodes
 from fnnets.trees import pad_trees as pad_trees
 from fnnets.trees import recursive as recursive
 from fnnets.trees import tree_lstm as tree_lstm
+
+__version__ = "0.1.0"
+__all__ = [
+    "GRU", "LSTM", "MGU", "RTRL", "Aux", "BatchNorm", "BinaryTreeLSTM", "Cell", "ChildSumTreeLSTM", "Conv",
+    "CoupledLSTM", "Dense", "Elman", "Embedding", "GradientFlow", "GradientNoise", "GroupNorm", "Info",
+    "Jordan", "LSTMCarry", "Layer", "LayerNorm", "NonFinite", "PReLU", "Penalty", "RMSNorm", "RTRLState",
+    "Recursive", "Report", "Row", "Static", "Stats", "Trees", "TruncatedBPTT", "Window", "__version__",
+    "assert_grad_matches", "avg_pool", "batch_norm", "bidirectional", "branch", "by_hand", "compare",
+    "compare_grad", "conv", "conv_transpose", "count_params", "curvature", "data", "dense", "dropout",
+    "elman", "elu", "embedding", "encoder_decoder", "flatten", "freeze", "gates", "gelu", "generate",
+    "global_avg_pool", "global_max_pool", "gradient_flow", "gradient_noise_scale", "group_norm", "gru",
+    "hard_sigmoid", "identity", "intermediates", "jordan", "kernels", "l1", "l2", "last", "layer",
+    "layer_norm", "leaky_relu", "length_mask", "load", "locate_nan", "log_softmax", "losses", "lstm",
+    "max_over_time", "max_pool", "mean_over_time", "mgu", "mish", "nodes", "out_size", "pad_sequences",
+    "pad_trees", "per_example_gradients", "plots", "prelu", "recurrent", "recursive", "relu", "reshape",
+    "residual", "rms_norm", "rtrl", "save", "selu", "serial", "shift_right", "sigmoid", "silu", "softmax",
+    "softplus", "stack", "summary", "tanh", "trace_backward", "train", "trainable", "tree_lstm",
+    "truncated_bptt", "updaters", "upsample", "value_and_grad_by_hand", "zero_carry",
+]  # fmt: skip

@@ -1,14 +1,15 @@
 """Every activation and its derivative, drawn: `python examples/studies/activations.py`.
 
-The curve is the layer's `apply`, the derivative its `backward`: backward maps dy = ∂E/∂y to dx = dy ⊙ f'(x),
-so with dy = 1 it gives f' itself. Each derivative by hand is held against `jax.grad` of the curve on the way.
+Every activation of the catalogue is drawn. The curve is the layer's `apply`, the derivative its `backward`: it maps
+dy = ∂E/∂y to dx = dy ⊙ f'(x), so with dy = 1 it gives f' itself. Each derivative by hand is held against `jax.grad` of
+the curve on the way.
 
 What to look for:
 
 - sigmoid, tanh and hard_sigmoid are flat on both sides: f' → 0, and whatever is multiplied by it vanishes.
   For sigmoid f' is at most 1/4, so ten of them in a chain shrink a gradient at least a millionfold.
 - relu and its relatives have f' = 1 on the positive side. relu's is 0 on the other, where a unit can
-  die; leaky_relu, prelu and elu keep a little slope there.
+  die; leaky_relu, prelu and elu keep a little slope there, gelu and silu a slope that goes below 0 and back.
 - softmax and log_softmax work on a whole vector; shown is the first output for the logits (x, 0): softmax of
   two is a sigmoid of their difference.
 
@@ -26,12 +27,12 @@ import numpy as np
 from support.common import BLUE, GREY, ORANGE, options, picture, progress, run, table
 
 import fnnets as fn
+from fnnets import catalogue
 
-ACTIVATIONS = (
-    fn.identity(), fn.sigmoid(), fn.hard_sigmoid(), fn.tanh(), fn.softplus(),
-    fn.relu(), fn.leaky_relu(0.1), fn.prelu(), fn.elu(), fn.selu(),
-    fn.silu(), fn.gelu(), fn.gelu(approximate=True), fn.softmax(), fn.log_softmax(),
-)  # fmt: skip
+ACTIVATIONS = [
+    case.layer for case in catalogue.activation_cases() if not case.layer.info.settings.get("per_feature")
+]
+COLUMNS = 4
 
 
 class Curve(NamedTuple):
@@ -68,8 +69,12 @@ def curve(activation: fn.Layer, x: np.ndarray) -> Curve:
 
 
 def of_vectors(activation: fn.Layer) -> bool:
-    """Whether the activation's outputs depend on more than one input."""
-    return activation.info.name in ("softmax", "log_softmax")
+    """Whether the activation's outputs depend on more than one input: dy of the first alone gives dx of the second."""
+    x = jnp.array([0.3, -0.2])
+    params = activation.init(jax.random.key(0), x)
+    _, _, saved = activation.forward(params, x)
+    _, dx, _ = activation.backward(params, saved, jnp.array([1.0, 0.0]))
+    return bool(dx[1] != 0)
 
 
 def title(activation: fn.Layer) -> str:
@@ -79,18 +84,26 @@ def title(activation: fn.Layer) -> str:
 
 def draw(figure: Any, x: np.ndarray, curves: Sequence[Curve]) -> None:
     """A grid of small pictures, all to the same scale, so that slopes can be compared by eye."""
-    panels = figure.subplots(3, 5, sharex=True, sharey=True)
-    for axes, found in zip(panels.flat, curves, strict=True):
+    panels = figure.subplots(rows_of(curves), COLUMNS, sharex=True, sharey=True)
+    for axes in panels.flat[len(curves) :]:
+        axes.axis("off")
+    for axes, found in zip(panels.flat, curves, strict=False):
         axes.axhline(0, color=GREY, linewidth=0.8)
         axes.axvline(0, color=GREY, linewidth=0.8)
         axes.plot(x, found.y, color=BLUE, label="f(x)")
         axes.plot(x, broken_at_jumps(found.slope), color=ORANGE, linewidth=1.5, label="f'(x), by hand")
         axes.set_title(found.name, family="monospace", fontsize=9)
     panels[0, 0].set(xlim=(-5, 5), ylim=(-2.2, 3.2), xticks=(-4, -2, 0, 2, 4), yticks=(-2, -1, 0, 1, 2, 3))
-    for axes in panels[-1]:
+    for axes in panels.flat[len(curves) - COLUMNS : len(curves)]:
+        axes.tick_params(labelbottom=True)
         axes.set_xlabel("x")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=12)
+
+
+def rows_of(curves: Sequence[Curve]) -> int:
+    """How many rows of small pictures there are."""
+    return -(-len(curves) // COLUMNS)
 
 
 def broken_at_jumps(slope: np.ndarray) -> np.ndarray:
@@ -115,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for c in curves
     ]
     print(table(("", "f(-5)", "f(0)", "f(5)", "f'(-5)", "f'(0)", "f'(5)", "off jax.grad"), rows))
-    with picture(chosen.out / "activations.png", 13, 7.5) as figure:
+    with picture(chosen.out / "activations.png", 11, 2.2 * rows_of(curves)) as figure:
         draw(figure, x, curves)
     return 0
 

@@ -19,6 +19,7 @@ What to look for:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ import optax
 from support.common import options, picture, progress, run, table
 
 import fnnets as fn
+from fnnets import catalogue
 
 
 class Landscape(NamedTuple):
@@ -72,30 +74,20 @@ LANDSCAPES = (
     Landscape("Rosenbrock", rosenbrock, (-1.2, 1.0), ((1.0, 1.0),), (-1.9, 1.7, -0.7, 2.2)),
 )
 FIRST_ORDER = {
-    "sgd": fn.updaters.sgd,
-    "momentum": fn.updaters.momentum,
-    "nesterov": fn.updaters.nesterov,
-    "adagrad": fn.updaters.adagrad,
-    "adadelta": lambda rate: fn.updaters.adadelta(10 * rate, eps=1e-4),
-    "rmsprop": fn.updaters.rmsprop,
-    "adam": fn.updaters.adam,
-    "adamw": fn.updaters.adamw,
-}
+    case.name: lambda rate, case=case: case.make(learning_rate=rate)
+    for case in catalogue.updater_cases()
+    if case.order == 1 and case.name == case.factory.__name__
+} | {"adadelta": lambda rate: fn.updaters.adadelta(10 * rate, eps=1e-4)}
 NEWTON = {
     "plain newton": fn.updaters.newton(adapt_damping=False, line_search=False),
     "newton": fn.updaters.newton(),
     "saddle-free": fn.updaters.newton(curvature="saddle_free"),
 }
-COLOURS = dict(
-    zip(
-        (*FIRST_ORDER, *NEWTON),
-        (
-            "#8a8f98", "#2f6db3", "#5fb4d9", "#b08d57", "#d6b35a", "#2a9d6f",
-            "#e08214", "#f2b07b", "#c8373f", "#8458b3", "#d070b8",
-        ),
-        strict=True,
-    )
+PALETTE = (
+    "#8a8f98", "#2f6db3", "#5fb4d9", "#b08d57", "#d6b35a", "#2a9d6f", "#e08214", "#f2b07b", "#7a9e3a", "#4d4d9e",
 )  # fmt: skip
+COLOURS = dict(zip(FIRST_ORDER, itertools.cycle(PALETTE), strict=False))
+COLOURS |= dict(zip(NEWTON, ("#c8373f", "#8458b3", "#d070b8"), strict=True))
 
 
 class Race(NamedTuple):

@@ -1,8 +1,9 @@
-"""Every layer and loss in small configurations: one table, which the command line and the tests share.
+"""Every layer, loss and updater in small configurations: one table, which the command line and the tests share.
 
-A new layer is one new row.
+A new layer is one new row, in the file of its kind; a test says where one is missing.
 """
 
+from fnnets.catalogue.activations import activation_cases as activation_cases
 from fnnets.catalogue.case import MASKS as MASKS
 from fnnets.catalogue.case import Case as Case
 from fnnets.catalogue.case import layer_case as layer_case
@@ -21,12 +22,14 @@ from fnnets.catalogue.rnn import recurrent_cases as recurrent_cases
 from fnnets.catalogue.sequences import sequence_cases as sequence_cases
 from fnnets.catalogue.trees import forest as forest
 from fnnets.catalogue.trees import tree_cases as tree_cases
+from fnnets.catalogue.updaters import UpdaterCase as UpdaterCase
+from fnnets.catalogue.updaters import updater_cases as updater_cases
 
 
 def cases() -> list[Case]:
-    """All rows."""
+    """All rows in which gradients are compared."""
     return [
-        *layer_cases(), *convolution_cases(), *normalisation_cases(), *pooling_cases(),
+        *layer_cases(), *activation_cases(), *convolution_cases(), *normalisation_cases(), *pooling_cases(),
         *network_cases(), *recurrent_cases(), *sequence_cases(), *tree_cases(),
         *loss_cases(),
     ]  # fmt: skip

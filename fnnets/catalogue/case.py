@@ -13,7 +13,7 @@ from fnnets.comparison import problems
 from fnnets.comparison.measurement import Problem, measure
 from fnnets.comparison.report import Report
 from fnnets.comparison.verdict import judge
-from fnnets.core.layer import Layer
+from fnnets.core.layer import Info, Layer
 from fnnets.core.parameters import Stats
 
 Draw = Callable[[np.random.Generator], Any]
@@ -29,6 +29,9 @@ class Case(NamedTuple):
       x: `(rng) -> input`; None in a row of a loss or a penalty.
       mode: the keyword arguments of the layer's apply: train, key, mask.
       carried: whether the problem has a carry, its gradient and that of the last carry.
+      made: what the row is of: the layer, the loss or the penalty.
+      y: `(rng) -> output`, in a row of a loss.
+      target: `(rng) -> target`, in a row of a loss.
     """
 
     name: str
@@ -37,6 +40,17 @@ class Case(NamedTuple):
     x: Draw | None
     mode: dict[str, Any]
     carried: bool = False
+    made: Any = None
+    y: Draw | None = None
+    target: Draw | None = None
+
+    def factories(self) -> set[str]:
+        """The names of what the row is made by: `fn.dense` and `fn.serial` make a network of dense layers."""
+
+        def names(info: Info) -> set[str]:
+            return {info.name}.union(*(names(child.info) for child in info.children))
+
+        return names(self.made.info)
 
     def compare(self, seed: int = 0) -> Report:
         """The row's report."""
@@ -128,7 +142,7 @@ def layer_case(
         carry = random_like(fn.zero_carry(layer, params, given), rng) if carried else None
         return problems.of_layer(layer, params, given, key=key, carry=carry, compiled=compiled, **mode)
 
-    return Case(name, problem, layer, x, mode, carried)
+    return Case(name, problem, layer, x, mode, carried, made=layer)
 
 
 def loss_case(name: str, loss: Any, y: Draw, target: Draw, *, mask: Any = None) -> Case:
@@ -138,7 +152,7 @@ def loss_case(name: str, loss: Any, y: Draw, target: Draw, *, mask: Any = None) 
         rng = np.random.default_rng(seed)
         return problems.of_loss(loss, y(rng), target(rng), bools(mask))
 
-    return Case(name, problem, None, None, {})
+    return Case(name, problem, None, None, {}, made=loss, y=y, target=target)
 
 
 def penalty_case(name: str, penalty: Any, layer: Layer, x: Draw) -> Case:
@@ -148,7 +162,7 @@ def penalty_case(name: str, penalty: Any, layer: Layer, x: Draw) -> Case:
         rng = np.random.default_rng(seed)
         return problems.of_penalty(penalty, random_params(layer, rng, x(rng)))
 
-    return Case(name, problem, None, None, {})
+    return Case(name, problem, None, None, {}, made=penalty)
 
 
 GAPS = [[1, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 0]]  # right padding, left padding, a gap, nothing at all

@@ -8,7 +8,7 @@ from fnnets.catalogue.case import Case, ids, layer_case, normal
 
 def layer_cases() -> list[Case]:
     """The rows with single layers."""
-    rows = [
+    return [
         layer_case("dense", fn.dense(3), normal(4, 5)),
         layer_case("dense, no bias", fn.dense(3, use_bias=False), normal(4, 5)),
         layer_case("dense, square", fn.dense(4), normal(3, 4)),
@@ -24,14 +24,4 @@ def layer_cases() -> list[Case]:
         layer_case("reshape", fn.reshape((3, 2)), normal(4, 6)),
         layer_case("reshape, two axes", fn.reshape((6,), axes=2), normal(4, 2, 3)),
         layer_case("identity", fn.identity(), normal(4, 5)),
-        layer_case("prelu", fn.prelu(), normal(4, 5)),
-        layer_case("prelu, per feature", fn.prelu(per_feature=True), normal(4, 5)),
-        layer_case("leaky_relu, 0.2", fn.leaky_relu(0.2), normal(4, 5)),
-        layer_case("elu, 0.5", fn.elu(0.5), normal(4, 5)),
-        layer_case("gelu, tanh form", fn.gelu(approximate=True), normal(4, 5)),
     ]
-    plain = (
-        fn.sigmoid, fn.tanh, fn.relu, fn.leaky_relu, fn.elu, fn.selu, fn.softplus, fn.gelu, fn.silu,
-        fn.hard_sigmoid, fn.softmax, fn.log_softmax,
-    )  # fmt: skip
-    return rows + [layer_case(factory.__name__, factory(), normal(4, 5)) for factory in plain]

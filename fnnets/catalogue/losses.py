@@ -32,6 +32,13 @@ def loss_cases() -> list[Case]:
         loss_case("mae", losses.mae(), normal(4, 5), normal(4, 5)),
         loss_case("huber", losses.huber(), normal(4, 5), normal(4, 5)),
         loss_case("hinge", losses.hinge(), normal(4, 5), signs(4, 5)),
+        loss_case("poisson", losses.poisson(), normal(4, 5), lambda rng: rng.poisson(2.0, (4, 5))),
+        loss_case(
+            "poisson, rates",
+            losses.poisson(log_input=False),
+            lambda rng: rng.uniform(0.2, 4.0, (4, 5)),
+            lambda rng: rng.poisson(2.0, (4, 5)),
+        ),
         loss_case("kl_divergence", losses.kl_divergence(), log_probabilities(4, 5), probabilities(4, 5)),
         loss_case("binary_cross_entropy", losses.binary_cross_entropy(), shares(4, 5), shares(4, 5)),
         loss_case("sigmoid_cross_entropy", losses.sigmoid_cross_entropy(), normal(4, 5), shares(4, 5)),

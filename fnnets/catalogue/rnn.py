@@ -29,6 +29,8 @@ def recurrent_cases() -> list[Case]:
             "gru, dropout inside each step",
             fn.gru(3, recurrent_dropout=0.4, variational=False, memory=2), short, train=True,
         ),
+        layer_case("mgu", fn.mgu(2), x, **with_carry),
+        layer_case("mgu, no bias, dropout inside", fn.mgu(3, use_bias=False, recurrent_dropout=0.4), short, train=True),
         layer_case("elman", fn.elman(3), x, **with_carry),
         layer_case("elman, sigmoid, no batch", fn.elman(2, fn.sigmoid(), use_bias=False), normal(4, 2)),
         layer_case("jordan", fn.jordan(3, 2), x, **with_carry),

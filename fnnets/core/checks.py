@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -169,8 +170,21 @@ def layers(who: str, children: tuple[Any, ...], kind: type) -> None:
     for i, child in enumerate(children):
         if not isinstance(child, kind):
             name = getattr(child, "__name__", type(child).__name__)
-            remedy = f"call it: fn.{name}(…)" if callable(child) else "make it one with fn.layer"
+            remedy = f"call it: fn.{name}(…)" if inspect.isroutine(child) else "make it one with fn.layer"
             raise TypeError(f"{who}: layer {i} must be a Layer, got {name}; {remedy}.")
+
+
+def not_a_function(kind: type, instead: str) -> None:
+    """Calling a tuple of functions, as other libraries' layers and losses are called, says what to write instead.
+
+    It is set from without: in the class's body a type checker would take `net(x)` for right.
+    """
+
+    def refuse(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
+        del args, kwargs
+        raise TypeError(f"{self.info} is a {kind.__name__}, not a function; write {instead}.")
+
+    kind.__call__ = refuse  # type: ignore[method-assign]
 
 
 def made(who: str, name: str, got: Any, functions: tuple[str, ...], kind: str) -> None:

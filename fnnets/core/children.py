@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core import checks, recording
-from fnnets.core.layer import Layer, keep_stats
+from fnnets.core.layer import Carry, Key, Layer, Mask, Params, PyTree, Saved, keep_stats
 
 
-def child_key(key: Any, i: Any) -> Any:
+def child_key(key: Key | None, i: Any) -> Any:
     """Child i's key. By `fold_in`, so that appending a layer changes no earlier draw."""
     return None if key is None else jax.random.fold_in(key, i)
 
 
 def apply_child(
-    parent: Any, i: int, layer: Layer, params: Any, x: Any, *, key: Any, train: bool, mask: Any
+    parent: Any, i: int, layer: Layer, params: Params, x: PyTree, *, key: Key | None, train: bool, mask: Mask
 ) -> Any:
     """Child i's output."""
     with recording.child(parent, i, layer):
@@ -25,7 +25,16 @@ def apply_child(
 
 
 def forward_child(
-    parent: Any, i: int, layer: Layer, params: Any, x: Any, carry: Any, *, key: Any, train: bool, mask: Any
+    parent: Any,
+    i: int,
+    layer: Layer,
+    params: Params,
+    x: PyTree,
+    carry: Carry,
+    *,
+    key: Key | None,
+    train: bool,
+    mask: Mask,
 ) -> Any:
     """Child i's (y, carry, saved)."""
     with recording.child(parent, i, layer):
@@ -33,7 +42,9 @@ def forward_child(
         return recording.seen(layer, x, y, mask), carry, saved
 
 
-def backward_child(parent: Any, i: int, layer: Layer, params: Any, saved: Any, dy: Any, dcarry: Any) -> Any:
+def backward_child(
+    parent: Any, i: int, layer: Layer, params: Params, saved: Saved, dy: PyTree, dcarry: Carry
+) -> Any:
     """Child i's (dparams, dx, dcarry)."""
     with recording.child(parent, i, layer):
         if recording.collects("gradients", "values"):
@@ -44,7 +55,7 @@ def backward_child(parent: Any, i: int, layer: Layer, params: Any, saved: Any, d
         return dparams, dx, dcarry
 
 
-def one_each(who: Any, carry: Any, n: int) -> list[Any]:
+def one_each(who: Any, carry: Carry, n: int) -> list[Any]:
     """The carries of n children, in a list to be written to; None stands for one None each."""
     if carry is None:
         return [None] * n
@@ -57,7 +68,7 @@ def all_or_none(carries: list[Any]) -> Any:
     return None if all(carry is None for carry in carries) else tuple(carries)
 
 
-def fitted_carry(who: Any, carry: Any, like: Any, given: str) -> Any:
+def fitted_carry(who: Any, carry: Carry, like: Any, given: str) -> Any:
     """A carry in the structure and the dtypes of another: leaf by leaf, in their order.
 
     So an encoder's carry fits a decoder that has more layers, if those have no carry.
@@ -74,7 +85,7 @@ def fitted_carry(who: Any, carry: Any, like: Any, given: str) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def add(first: Any, second: Any) -> Any:
+def add(first: PyTree, second: PyTree) -> PyTree:
     """The sum of two gradients of one input; None stays None."""
     return jax.tree.map(jnp.add, first, second)
 

@@ -9,12 +9,18 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from fnnets.core import checks
 
-Params = Any
-Saved = Any
-Carry = Any
+Array = jax.Array | np.ndarray  # what is taken for an array
+Scalar = float | jax.Array  # a number, a traced one too
+Key = jax.Array  # a random key
+PyTree = Any  # arrays in nested tuples, lists and dicts; one array alone too
+Params = PyTree  # what a layer learns, as its `init` gives them
+Saved = PyTree  # what `forward` keeps for `backward`
+Carry = PyTree  # what a layer hands on in time; None where it hands on nothing
+Mask = PyTree  # bools, True where x counts, (…) of an x (…, D); a tuple where x is one; None where all counts
 
 
 @jax.tree_util.register_static
@@ -157,18 +163,21 @@ class Layer(NamedTuple):
     """
 
     init: Callable[..., Params]
-    apply: Callable[..., Any]
-    forward: Callable[..., tuple[Any, Carry, Saved]]
-    backward: Callable[..., tuple[Params, Any, Carry]]
+    apply: Callable[..., PyTree]
+    forward: Callable[..., tuple[PyTree, Carry, Saved]]
+    backward: Callable[..., tuple[Params, PyTree, Carry]]
     update_stats: Callable[[Params, Saved], Params]
     info: Info
-    tangent: Callable[..., tuple[Any, Carry]] | None = None
+    tangent: Callable[..., tuple[PyTree, Carry]] | None = None
 
     def __repr__(self) -> str:
         return self.info.label or self.info.name
 
 
-def no_params(key: Any, x: Any) -> tuple[()]:
+checks.not_a_function(Layer, "net.apply(params, x), with params = net.init(key, x)")
+
+
+def no_params(key: Key | None, x: PyTree) -> tuple[()]:
     """The `init` of a layer that learns nothing."""
     del key, x
     return ()
@@ -197,18 +206,18 @@ def describe(
         default = defaults[name] if name in defaults else parameters[name].default
         if default is inspect.Parameter.empty:
             shown.append(repr(value))
-        elif not callable(value) and value != default:
+        elif (isinstance(value, Layer) or not callable(value)) and value != default:
             shown.append(f"{name}={value!r}")
     return Info(factory.__name__, settings, children, f"{factory.__name__}({', '.join(shown)})")
 
 
 def layer(
     init: Callable[..., Params],
-    apply: Callable[..., Any],
-    forward: Callable[..., tuple[Any, Saved]],
-    backward: Callable[[Params, Saved, Any], tuple[Params, Any]],
+    apply: Callable[..., PyTree],
+    forward: Callable[..., tuple[PyTree, Saved]],
+    backward: Callable[[Params, Saved, PyTree], tuple[Params, PyTree]],
     *,
-    tangent: Callable[[Params, Saved, Params, Any], Any] | None = None,
+    tangent: Callable[[Params, Saved, Params, PyTree], PyTree] | None = None,
     name: str | Info = "layer",
 ) -> Layer:
     """Makes a `Layer` of four short functions, for a layer with no carry and no moving statistics.
@@ -251,13 +260,19 @@ def layer(
     apply_mode, forward_mode = _modes(apply), _modes(forward)
 
     def lifted_apply(
-        params: Params, x: Any, *, key: Any = None, train: bool = False, mask: Any = None
+        params: Params, x: PyTree, *, key: Key | None = None, train: bool = False, mask: Mask = None
     ) -> Any:
         given = {"key": key, "train": train, "mask": mask}
         return apply(params, x, **{mode: given[mode] for mode in apply_mode})
 
     def lifted_forward(
-        params: Params, x: Any, carry: Carry = None, *, key: Any = None, train: bool = False, mask: Any = None
+        params: Params,
+        x: PyTree,
+        carry: Carry = None,
+        *,
+        key: Key | None = None,
+        train: bool = False,
+        mask: Mask = None,
     ) -> tuple[Any, Carry, Saved]:
         checks.no_carry(info, carry)
         given = {"key": key, "train": train, "mask": mask}
@@ -267,14 +282,14 @@ def layer(
         return y, None, saved
 
     def lifted_backward(
-        params: Params, saved: Saved, dy: Any, dcarry: Carry = None
+        params: Params, saved: Saved, dy: PyTree, dcarry: Carry = None
     ) -> tuple[Params, Any, Carry]:
         checks.no_carry(info, dcarry)
         dparams, dx = checks.pair(info, "backward", "(dparams, dx)", backward(params, saved, dy))
         return dparams, dx, None
 
     def lifted_tangent(
-        params: Params, saved: Saved, dparams: Params, dx: Any, dcarry: Carry = None
+        params: Params, saved: Saved, dparams: Params, dx: PyTree, dcarry: Carry = None
     ) -> tuple[Any, Carry]:
         checks.no_carry(info, dcarry)
         assert tangent is not None

@@ -9,14 +9,15 @@ import jax.numpy as jnp
 
 from fnnets.core import checks
 from fnnets.core.arrays import zero_where_masked
+from fnnets.core.layer import Mask, PyTree
 
 
-def mask_shape(x: Any) -> tuple[int, ...]:
+def mask_shape(x: PyTree) -> tuple[int, ...]:
     """The shape of a mask for x: without the features, which integers (ids) have not."""
     return x.shape if jnp.issubdtype(x.dtype, jnp.integer) else x.shape[:-1]
 
 
-def time_axis(who: Any, x: Any, name: str = "x") -> int:
+def time_axis(who: Any, x: PyTree, name: str = "x") -> int:
     """The time axis of x: its last, behind which floats have one of features."""
     x = checks.array(who, x, name)
     features = x.ndim - len(mask_shape(x))
@@ -24,7 +25,7 @@ def time_axis(who: Any, x: Any, name: str = "x") -> int:
     return -1 - features
 
 
-def zero_padding(who: Any, x: Any, mask: Any) -> Any:
+def zero_padding(who: Any, x: PyTree, mask: Mask) -> Any:
     """x with 0 wherever the mask is False, so that what stands there (NaN too) reaches no product."""
     if mask is None:
         return x
@@ -34,7 +35,7 @@ def zero_padding(who: Any, x: Any, mask: Any) -> Any:
             "give each input its own mask, an array of bools."
         )
 
-    def clean(x: Any, mask: Any) -> Any:
+    def clean(x: PyTree, mask: Mask) -> Any:
         mask = checks.bools(who, mask)
         checks.same_shape(who, "mask", mask.shape, mask_shape(x), "one bool for each step of x.")
         return zero_where_masked(x, mask)
@@ -42,7 +43,7 @@ def zero_padding(who: Any, x: Any, mask: Any) -> Any:
     return jax.tree.map(clean, x, mask)
 
 
-def hide_gradient(dx: Any, mask: Any) -> Any:
+def hide_gradient(dx: PyTree, mask: Mask) -> Any:
     """dx behind `zero_padding`: what stood in the padding was not used. None (integers) stays None."""
     if mask is None or dx is None:
         return dx
@@ -56,7 +57,7 @@ def hide_gradient(dx: Any, mask: Any) -> Any:
     )
 
 
-def fitting_mask(who: Any, x: Any, mask: Any) -> Any:
+def fitting_mask(who: Any, x: PyTree, mask: Mask) -> Any:
     """The mask for the next child: itself while it fits x, None once its time axis (or its places) are reduced away."""
     if mask is None:
         return None
@@ -74,7 +75,7 @@ def fitting_mask(who: Any, x: Any, mask: Any) -> Any:
     return mask
 
 
-def same_structure(first: Any, second: Any) -> bool:
+def same_structure(first: PyTree, second: PyTree) -> bool:
     """Whether two trees have the same structure."""
     structure: Any = jax.tree.structure(first)
     return bool(structure == jax.tree.structure(second))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fnnets.core.layer import Layer
+from fnnets.core.layer import Carry, Layer, Params, PyTree
 
 Initializer = Callable[..., jax.Array]  # (key, shape, dtype) -> array
 
@@ -29,7 +29,7 @@ def _is_stats(node: Any) -> bool:
     return isinstance(node, Stats)
 
 
-def with_fixed_stats(params: Any) -> Any:
+def with_fixed_stats(params: Params) -> Any:
     """The params, with moving statistics that are constants to autodiff too."""
 
     def fixed(node: Any) -> Any:
@@ -38,7 +38,7 @@ def with_fixed_stats(params: Any) -> Any:
     return jax.tree.map(fixed, params, is_leaf=_is_stats)
 
 
-def trainable(params: Any) -> Any:
+def trainable(params: Params) -> PyTree:
     """The mask of what is trained: True on every floating-point leaf outside `Stats`.
 
     Args:
@@ -61,7 +61,7 @@ def trainable(params: Any) -> Any:
     return jax.tree.map(mark, params, is_leaf=_is_stats)
 
 
-def kernels(params: Any) -> Any:
+def kernels(params: Params) -> PyTree:
     """The mask of what penalties act on: True on kernels (fields `w`, `v`) and recurrent kernels (`u`).
 
     Biases, peepholes, scales and moving statistics are False. A leaf is told by the name of its
@@ -87,7 +87,7 @@ def kernels(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(mark, params)
 
 
-def freeze(updater: Any, mask: Any) -> optax.GradientTransformationExtraArgs:
+def freeze(updater: Any, mask: PyTree | Callable[[Params], PyTree]) -> optax.GradientTransformationExtraArgs:
     """The updater with the chosen leaves kept as they are.
 
     Formula: Δ = 0 where mask is True, the updater's own Δ elsewhere. `optax.masked` alone would
@@ -110,7 +110,7 @@ def freeze(updater: Any, mask: Any) -> optax.GradientTransformationExtraArgs:
       0.0
     """
 
-    def labels(params: Any) -> Any:
+    def labels(params: Params) -> Any:
         chosen = mask(params) if callable(mask) else mask
         return jax.tree.map(lambda fixed: "fixed" if fixed else "trained", chosen)
 
@@ -119,7 +119,7 @@ def freeze(updater: Any, mask: Any) -> optax.GradientTransformationExtraArgs:
     )
 
 
-def count_params(params: Any) -> int:
+def count_params(params: Params) -> int:
     """The number of trained values; moving statistics are not counted.
 
     Args:
@@ -139,7 +139,7 @@ def count_params(params: Any) -> int:
     )
 
 
-def zero_carry(layer: Layer, params: Any, x: Any) -> Any:
+def zero_carry(layer: Layer, params: Params, x: PyTree) -> Carry:
     """The carry that a sequence starts from when none is given: zeros.
 
     Args:

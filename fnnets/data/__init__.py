@@ -17,3 +17,8 @@ from fnnets.data.scaling import Scaler as Scaler
 from fnnets.data.scaling import min_max as min_max
 from fnnets.data.scaling import standardise as standardise
 from fnnets.data.split import Split as Split
+
+__all__ = [
+    "Batches", "Examples", "Scale", "Scaler", "Split", "Vocabulary", "batches", "bootstrap", "holdout",
+    "kfold", "min_max", "oversample", "standardise", "take", "undersample", "vocabulary", "windows",
+]  # fmt: skip

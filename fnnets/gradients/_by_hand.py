@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import jax
 
 from fnnets.core import checks
-from fnnets.core.layer import Carry, Layer, Params, Saved, named
+from fnnets.core.layer import Carry, Key, Layer, Mask, Params, PyTree, Saved, named
 from fnnets.core.parameters import with_fixed_stats
 from fnnets.gradients.custom_derivatives import are_plain, plain_forward
 from fnnets.gradients.custom_derivatives import rules as rules_of
+from fnnets.losses.loss import Loss
 
 
 def by_hand(layer: Layer) -> Layer:
@@ -51,14 +52,22 @@ def by_hand(layer: Layer) -> Layer:
     info = layer.info
     rules = rules_of(layer, False), rules_of(layer, True)
 
-    def apply(params: Params, x: Any, *, key: Any = None, train: bool = False, mask: Any = None) -> Any:
+    def apply(
+        params: Params, x: PyTree, *, key: Key | None = None, train: bool = False, mask: Mask = None
+    ) -> Any:
         checks.static_bool(info, train)
         if are_plain():
             return layer.apply(params, x, key=key, train=train, mask=mask)
         return rules[train].apply(with_fixed_stats(params), x, key, mask)
 
     def forward(
-        params: Params, x: Any, carry: Carry = None, *, key: Any = None, train: bool = False, mask: Any = None
+        params: Params,
+        x: PyTree,
+        carry: Carry = None,
+        *,
+        key: Key | None = None,
+        train: bool = False,
+        mask: Mask = None,
     ) -> tuple[Any, Carry, Saved]:
         checks.static_bool(info, train)
         if are_plain():
@@ -72,12 +81,12 @@ def by_hand(layer: Layer) -> Layer:
 class Aux(NamedTuple):
     """What `value_and_grad_by_hand` gives beside the value."""
 
-    y: Any  # the network's output
+    y: PyTree  # the network's output
     carry: Carry  # what a sequence hands on; None without recurrent layers
     saved: Saved  # for `update_stats`
 
 
-def value_and_grad_by_hand(layer: Layer, loss: Any) -> Callable[..., tuple[tuple[jax.Array, Aux], Params]]:
+def value_and_grad_by_hand(layer: Layer, loss: Loss) -> Callable[..., tuple[tuple[jax.Array, Aux], Params]]:
     """The value of a loss and its gradient, with no autodiff at all.
 
     Formula: E = loss(apply(params, x), target).
@@ -108,14 +117,14 @@ def value_and_grad_by_hand(layer: Layer, loss: Any) -> Callable[..., tuple[tuple
 
     def value_and_grad(
         params: Params,
-        x: Any,
-        target: Any,
+        x: PyTree,
+        target: PyTree,
         *,
         carry: Carry = None,
-        key: Any = None,
+        key: Key | None = None,
         train: bool = False,
-        mask: Any = None,
-        loss_mask: Any = None,
+        mask: Mask = None,
+        loss_mask: Mask = None,
     ) -> tuple[tuple[jax.Array, Aux], Params]:
         y, carry, saved = plain_forward(layer, params, x, carry, key, train, mask)
         value, kept = loss.forward(y, target, loss_mask)

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 
 from fnnets.core import checks, masks
 from fnnets.core import children as c
-from fnnets.core.layer import Layer
+from fnnets.core.layer import Array, Carry, Key, Layer, Mask, Params, PyTree
 from fnnets.core.parameters import zero_carry
 from fnnets.gradients._by_hand import Aux, value_and_grad_by_hand
+from fnnets.losses.loss import Loss
 
 Gradient = tuple[tuple[jax.Array, Aux], Any]
 
@@ -24,7 +25,7 @@ class Window(NamedTuple):
     target: jax.Array  # (…, steps, …)
     mask: jax.Array | None  # (…, steps), the network's
     loss_mask: jax.Array | None  # (…, steps), the loss's
-    reset: jax.Array | None  # (…), the rows in which a new sequence begins with the window
+    reset: Array | None  # (…), the rows in which a new sequence begins with the window
 
 
 class TruncatedBPTT(NamedTuple):
@@ -45,7 +46,7 @@ class TruncatedBPTT(NamedTuple):
     whole: Callable[..., Gradient]
 
 
-def truncated_bptt(net: Layer, loss: Any, steps: int) -> TruncatedBPTT:
+def truncated_bptt(net: Layer, loss: Loss, steps: int) -> TruncatedBPTT:
     """Truncated backpropagation through time: the state goes on from window to window, the gradient does not.
 
     Formula: window w covers the steps wS … wS + S − 1. (y_w, s_{w+1}) = net(x_w) from the carry s_w, and in a row
@@ -124,7 +125,9 @@ def truncated_bptt(net: Layer, loss: Any, steps: int) -> TruncatedBPTT:
     checks.positive("truncated_bptt", steps=steps)
     one = value_and_grad_by_hand(net, loss)
 
-    def windows(x: Any, target: Any, *, mask: Any = None, loss_mask: Any = None, reset: Any = None) -> Window:
+    def windows(
+        x: PyTree, target: PyTree, *, mask: Mask = None, loss_mask: Mask = None, reset: Array | None = None
+    ) -> Window:
         x, target, mask, loss_mask, reset = _checked(Window(x, target, mask, loss_mask, reset), steps)
         axis = _time_axis(x)
         if x.shape[axis] % steps:  # False is what fills up the last window
@@ -138,25 +141,25 @@ def truncated_bptt(net: Layer, loss: Any, steps: int) -> TruncatedBPTT:
         return Window(divided(x), divided(target), divided(mask), divided(loss_mask), starts)
 
     def value_and_grad(
-        params: Any, window: Window, carry: Any = None, *, key: Any = None, train: bool = False
+        params: Params, window: Window, carry: Carry = None, *, key: Key | None = None, train: bool = False
     ) -> Gradient:
         carry = _restarted(carry, window.reset)
         masks = {"mask": window.mask, "loss_mask": window.loss_mask}
         return one(params, window.x, window.target, carry=carry, key=key, train=train, **masks)
 
     def whole(
-        params: Any,
-        x: Any,
-        target: Any,
-        carry: Any = None,
+        params: Params,
+        x: PyTree,
+        target: PyTree,
+        carry: Carry = None,
         *,
-        key: Any = None,
+        key: Key | None = None,
         train: bool = False,
-        mask: Any = None,
-        loss_mask: Any = None,
-        reset: Any = None,
+        mask: Mask = None,
+        loss_mask: Mask = None,
+        reset: Array | None = None,
     ) -> Gradient:
-        def ahead(carry: Any, scanned: Any) -> Any:
+        def ahead(carry: Carry, scanned: Any) -> Any:
             i, window = scanned
             carry, mode = _restarted(carry, window.reset), {"key": c.child_key(key, i), "train": train}
             y, carry, saved = net.forward(params, window.x, carry, mask=window.mask, **mode)
@@ -183,7 +186,7 @@ def truncated_bptt(net: Layer, loss: Any, steps: int) -> TruncatedBPTT:
     return TruncatedBPTT(windows, value_and_grad, whole)
 
 
-def _time_axis(x: Any) -> int:
+def _time_axis(x: PyTree) -> int:
     """The time axis of x, and of target, masks and y, counted from the front."""
     return len(masks.mask_shape(x)) - 1
 
@@ -227,7 +230,7 @@ def _joined(windows: Any, axis: int, length: int) -> Any:
     return jax.lax.slice_in_dim(array, 0, length, axis=axis)
 
 
-def _restarted(carry: Any, reset: Any) -> Any:
+def _restarted(carry: Carry, reset: Any) -> Carry:
     """The carry, zeros in the rows where a new sequence begins."""
 
     def restart(leaf: Any) -> Any:

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnnets.core.layer import Layer, Params
+from fnnets.core.layer import Key, Layer, Mask, Params, PyTree
 from fnnets.gradients.custom_derivatives import plain_equations
 from fnnets.gradients.per_example import examples
+from fnnets.losses.loss import Loss
 
 Product = Callable[[Params], Params]
 
@@ -53,15 +54,15 @@ def hvp(loss_fn: Callable[[Params], jax.Array], params: Params) -> Product:
 
 def ggn(
     net: Layer,
-    loss: Any,
+    loss: Loss,
     params: Params,
-    x: Any,
-    target: Any,
+    x: PyTree,
+    target: PyTree,
     *,
-    key: Any = None,
+    key: Key | None = None,
     train: bool = False,
-    mask: Any = None,
-    loss_mask: Any = None,
+    mask: Mask = None,
+    loss_mask: Mask = None,
 ) -> Product:
     """The product of the generalised Gauss-Newton matrix of a network and its loss with a vector.
 
@@ -122,15 +123,15 @@ def ggn(
 
 def empirical_fisher(
     net: Layer,
-    loss: Any,
+    loss: Loss,
     params: Params,
-    x: Any,
-    target: Any,
+    x: PyTree,
+    target: PyTree,
     *,
-    key: Any = None,
+    key: Key | None = None,
     train: bool = False,
-    mask: Any = None,
-    loss_mask: Any = None,
+    mask: Mask = None,
+    loss_mask: Mask = None,
 ) -> Product:
     """The product of the empirical Fisher matrix of a network and its loss with a vector.
 

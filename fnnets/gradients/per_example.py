@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from fnnets.core.arrays import at_least_float32
-from fnnets.core.layer import Carry, Layer, Params
+from fnnets.core.layer import Carry, Key, Layer, Mask, Params, PyTree
 from fnnets.core.time_order import examples_first
 from fnnets.gradients._by_hand import value_and_grad_by_hand
+from fnnets.losses.loss import Loss
 
 
 class Example(NamedTuple):
     """What one example's loss is computed of; of a batch, each array with the examples on its first axis."""
 
-    x: Any
-    target: Any
+    x: PyTree
+    target: PyTree
     carry: Carry = None
-    key: Any = None
-    mask: Any = None
-    loss_mask: Any = None
+    key: Key | None = None
+    mask: Mask = None
+    loss_mask: Mask = None
 
 
 def examples(
-    x: Any, target: Any, carry: Carry = None, key: Any = None, mask: Any = None, loss_mask: Any = None
+    x: PyTree,
+    target: PyTree,
+    carry: Carry = None,
+    key: Key | None = None,
+    mask: Mask = None,
+    loss_mask: Mask = None,
 ) -> Example:
     """A batch as batches of one, along a new first axis, each with a key of its own."""
     alone = jax.tree.map(lambda leaf: leaf[:, None], (x, target, mask, loss_mask))
@@ -39,7 +45,7 @@ def examples(
     return Example(x, target, carry, None if key is None else jax.random.split(key, count), mask, loss_mask)
 
 
-def per_example_gradients(net: Layer, loss: Any) -> Callable[..., Params]:
+def per_example_gradients(net: Layer, loss: Loss) -> Callable[..., Params]:
     """The gradient of each example's own loss, by hand and all at once.
 
     Formula: g_i = ∂E_i/∂params, E_i = loss(apply(params, x_i), t_i), for i = 1 … n.
@@ -80,14 +86,14 @@ def per_example_gradients(net: Layer, loss: Any) -> Callable[..., Params]:
 
     def gradients(
         params: Params,
-        x: Any,
-        target: Any,
+        x: PyTree,
+        target: PyTree,
         *,
         carry: Carry = None,
-        key: Any = None,
+        key: Key | None = None,
         train: bool = False,
-        mask: Any = None,
-        loss_mask: Any = None,
+        mask: Mask = None,
+        loss_mask: Mask = None,
     ) -> Params:
         def one(example: Example) -> Params:
             x, target, carry, key, mask, loss_mask = example

@@ -12,12 +12,12 @@ from jax.flatten_util import ravel_pytree
 
 from fnnets.core import checks, masks
 from fnnets.core.arrays import float32_or_wider
-from fnnets.core.layer import Layer
+from fnnets.core.layer import Carry, Layer, Mask, Params, PyTree, Saved
 from fnnets.core.parameters import zero_carry
 from fnnets.core.time_order import examples_first
 from fnnets.gradients._by_hand import Aux
 from fnnets.gradients.custom_derivatives import plain_equations
-from fnnets.losses.loss import Kept, ratio
+from fnnets.losses.loss import Kept, Loss, ratio
 from fnnets.rnn.cell import Cell
 from fnnets.rnn.recurrence import recurrent
 
@@ -25,10 +25,10 @@ from fnnets.rnn.recurrence import recurrent
 class RTRLState(NamedTuple):
     """What one step of `fn.rtrl` hands on to the next; its size does not depend on the number of steps."""
 
-    carry: Any  # as the network hands it on
+    carry: Carry  # as the network hands it on
     influence: Any  # ds_t/dparams: for every leaf on which the carry depends (…, S, *leaf.shape), else None
     value: jax.Array  # (), Σ_t N_t E_t
-    dparams: Any  # its gradient
+    dparams: Params  # its gradient
     weight: jax.Array  # (), Σ_t N_t; 1 where the loss is a sum
 
 
@@ -50,7 +50,7 @@ class RTRL(NamedTuple):
     whole: Callable[..., tuple[tuple[jax.Array, Aux], Any]]
 
 
-def rtrl(net: Layer | Cell, loss: Any) -> RTRL:
+def rtrl(net: Layer | Cell, loss: Loss) -> RTRL:
     """Real-time recurrent learning: the whole gradient, forward in time, without a look back.
 
     Formula: s_t, y_t = net(x_t, s_{t−1}); E = Σ_t N_t E_t / Σ_t N_t, E_t = loss(y_t, target_t), where N_t is what the loss
@@ -128,7 +128,7 @@ def rtrl(net: Layer | Cell, loss: Any) -> RTRL:
     checks.layers("rtrl", (net,), Layer)
     examples_first("rtrl", net)
 
-    def start(params: Any, x: Any, carry: Any = None) -> RTRLState:
+    def start(params: Params, x: PyTree, carry: Carry = None) -> RTRLState:
         batch, row = masks.mask_shape(x), _row(x)
         one = zero_carry(net, params, row)
         if not jax.tree.leaves(one):
@@ -150,14 +150,20 @@ def rtrl(net: Layer | Cell, loss: Any) -> RTRL:
         return RTRLState(first, influence, nothing, jax.tree.map(jnp.zeros_like, params), nothing)
 
     def step(
-        params: Any, state: RTRLState, x: Any, target: Any, *, mask: Any = None, loss_mask: Any = None
+        params: Params,
+        state: RTRLState,
+        x: PyTree,
+        target: PyTree,
+        *,
+        mask: Mask = None,
+        loss_mask: Mask = None,
     ) -> tuple[RTRLState, Any]:
         batch = masks.mask_shape(x)
         rows = math.prod(batch)
         x = x.reshape(rows, *x.shape[len(batch) :])
         mask = None if mask is None else checks.bools("rtrl", mask).reshape(rows)
 
-        def forward(x: Any, carry: Any, mask: Any) -> Any:
+        def forward(x: PyTree, carry: Carry, mask: Mask) -> Any:
             return net.forward(params, x[None], carry, mask=None if mask is None else mask[None])
 
         y, carry, saved = jax.vmap(forward)(x, _examples_first(state.carry, batch), mask)
@@ -201,7 +207,13 @@ def rtrl(net: Layer | Cell, loss: Any) -> RTRL:
         return ratio(state.value, n), jax.tree.map(lambda d: ratio(d, n.astype(d.dtype)), state.dparams)
 
     def whole(
-        params: Any, x: Any, target: Any, carry: Any = None, *, mask: Any = None, loss_mask: Any = None
+        params: Params,
+        x: PyTree,
+        target: PyTree,
+        carry: Carry = None,
+        *,
+        mask: Mask = None,
+        loss_mask: Mask = None,
     ) -> tuple[tuple[jax.Array, Aux], Any]:
         x, target = checks.array("rtrl", x), checks.array("rtrl", target, "target")
         masks.time_axis("rtrl", x)
@@ -227,7 +239,7 @@ def rtrl(net: Layer | Cell, loss: Any) -> RTRL:
     return RTRL(start, step, so_far, whole)
 
 
-def _of(loss: Any, y: Any, target: Any, mask: Any) -> tuple[jax.Array, Kept]:
+def _of(loss: Loss, y: PyTree, target: PyTree, mask: Mask) -> tuple[jax.Array, Kept]:
     """The loss of a step, and what it keeps, which says how the steps' losses are put together."""
     value, kept = loss.forward(y, target, mask)
     if not isinstance(kept, Kept):
@@ -238,12 +250,12 @@ def _of(loss: Any, y: Any, target: Any, mask: Any) -> tuple[jax.Array, Kept]:
     return value, kept
 
 
-def _row(x: Any) -> jax.ShapeDtypeStruct:
+def _row(x: PyTree) -> jax.ShapeDtypeStruct:
     """The shape of one example's step as a sequence of one."""
     return jax.ShapeDtypeStruct((1, *x.shape[len(masks.mask_shape(x)) :]), x.dtype)
 
 
-def _examples_first(carry: Any, batch: tuple[int, ...]) -> Any:
+def _examples_first(carry: Carry, batch: tuple[int, ...]) -> Any:
     """A carry with the examples, which lie in front of its last axis, as the first one."""
 
     def move(leaf: jax.Array) -> jax.Array:
@@ -253,7 +265,7 @@ def _examples_first(carry: Any, batch: tuple[int, ...]) -> Any:
     return jax.tree.map(move, carry)
 
 
-def _examples_back(carry: Any, batch: tuple[int, ...]) -> Any:
+def _examples_back(carry: Carry, batch: tuple[int, ...]) -> Any:
     """What `_examples_first` was given."""
 
     def move(leaf: jax.Array) -> jax.Array:
@@ -268,15 +280,15 @@ def _examples(leaf: jax.Array, batch: tuple[int, ...]) -> range:
     return range(leaf.ndim - 1 - len(batch), leaf.ndim - 1)
 
 
-def _ways(net: Layer, params: Any, carry: Any) -> Callable[[Any, jax.Array], Any]:
+def _ways(net: Layer, params: Params, carry: Carry) -> Callable[[Any, jax.Array], Any]:
     """All derivatives of one example's step, from what it saved: `(saved, dy) -> (dparams, ds_{t−1}, I, D)`."""
     flat, unravel = ravel_pytree(carry)
 
-    def backward(saved: Any, dy: jax.Array, dcarry: jax.Array) -> tuple[Any, jax.Array]:
+    def backward(saved: Saved, dy: jax.Array, dcarry: jax.Array) -> tuple[Any, jax.Array]:
         dparams, _, dcarry = net.backward(params, saved, dy, unravel(dcarry))
         return dparams, ravel_pytree(dcarry)[0]
 
-    def ways(saved: Any, dy: jax.Array) -> Any:
+    def ways(saved: Saved, dy: jax.Array) -> Any:
         units = jnp.eye(flat.size, dtype=flat.dtype)
         rows = jax.vmap(lambda unit: backward(saved, jnp.zeros_like(dy), unit))(units)
         return *backward(saved, dy, jnp.zeros_like(flat)), *rows
@@ -284,7 +296,7 @@ def _ways(net: Layer, params: Any, carry: Any) -> Callable[[Any, jax.Array], Any
     return ways
 
 
-def _reach(net: Layer, params: Any, row: Any, carry: Any) -> Any:
+def _reach(net: Layer, params: Params, row: Any, carry: Carry) -> Any:
     """Which leaves of the params the next carry depends on, as a tree of bools.
 
     The traced step tells it in its variables: each line names what it reads and what it gives. Derivatives do not: they

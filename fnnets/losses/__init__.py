@@ -1,5 +1,6 @@
 """The losses: each its equation, and beside it the gradient derived by hand."""
 
+from fnnets.losses._poisson import poisson as poisson
 from fnnets.losses.binary import binary_cross_entropy as binary_cross_entropy
 from fnnets.losses.binary import sigmoid_cross_entropy as sigmoid_cross_entropy
 from fnnets.losses.classification import cross_entropy as cross_entropy
@@ -13,3 +14,8 @@ from fnnets.losses.regression import huber as huber
 from fnnets.losses.regression import mae as mae
 from fnnets.losses.regression import mse as mse
 from fnnets.losses.regression import squared_error as squared_error
+
+__all__ = [
+    "Loss", "binary_cross_entropy", "cross_entropy", "half_squared_error", "hinge", "huber", "kl_divergence",
+    "mae", "mse", "nll", "poisson", "sigmoid_cross_entropy", "softmax_cross_entropy", "squared_error",
+]  # fmt: skip

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 
 from fnnets.core import checks
@@ -11,7 +9,7 @@ from fnnets.losses import logarithm, targets
 from fnnets.losses.loss import Loss, loss
 
 
-def binary_cross_entropy(*, weights: Any = None, label_smoothing: float = 0.0) -> Loss:
+def binary_cross_entropy(*, weights: targets.Weights = None, label_smoothing: float = 0.0) -> Loss:
     """The cross entropy of probabilities that each say yes: one or more classes, each on its own.
 
     Formula: E = 1/N Σ_n Σ_c w_c e_nc / Σ_c w_c, e = −t log q − (1 − t) log(1 − q), q = y the
@@ -76,7 +74,7 @@ def binary_cross_entropy(*, weights: Any = None, label_smoothing: float = 0.0) -
     )
 
 
-def sigmoid_cross_entropy(*, weights: Any = None, label_smoothing: float = 0.0) -> Loss:
+def sigmoid_cross_entropy(*, weights: targets.Weights = None, label_smoothing: float = 0.0) -> Loss:
     """The cross entropy of logits whose sigmoids each say yes: one or more classes, each on its own.
 
     Formula: E = 1/N Σ_n Σ_c w_c e_nc / Σ_c w_c, e = −t log σ(z) − (1 − t) log(1 − σ(z)), z = y the

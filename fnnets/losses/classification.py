@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from fnnets.losses.loss import Loss, loss, of_either
 
 
 def cross_entropy(
-    *, weights: Any = None, label_smoothing: float = 0.0, ignore_label: int | None = None
+    *, weights: targets.Weights = None, label_smoothing: float = 0.0, ignore_label: int | None = None
 ) -> Loss:
     """The cross entropy of predicted probabilities (of softmax, say).
 
@@ -88,7 +88,9 @@ def cross_entropy(
     )
 
 
-def nll(*, weights: Any = None, label_smoothing: float = 0.0, ignore_label: int | None = None) -> Loss:
+def nll(
+    *, weights: targets.Weights = None, label_smoothing: float = 0.0, ignore_label: int | None = None
+) -> Loss:
     """The negative log-likelihood: cross entropy of log-probabilities (of log_softmax, say).
 
     Formula: E = Σ_n e_n / N, e = −Σ_c w_c t_c y_c, y the log-probabilities; a term with t = 0 is 0
@@ -197,7 +199,7 @@ def _of_labels(info: Info, ignore_label: int | None) -> Loss:
 
 
 def softmax_cross_entropy(
-    *, weights: Any = None, label_smoothing: float = 0.0, ignore_label: int | None = None
+    *, weights: targets.Weights = None, label_smoothing: float = 0.0, ignore_label: int | None = None
 ) -> Loss:
     """The cross entropy of logits, softmax included.
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from fnnets.core import checks
 from fnnets.core.arrays import at_least_float32, zero_where_masked
-from fnnets.core.layer import Info, Saved, Static
+from fnnets.core.layer import Array, Info, Saved, Scalar, Static
 from fnnets.losses import targets
 
 Reduction = Literal["mean", "sum"]
@@ -54,6 +54,9 @@ class Loss(NamedTuple):
         return self.info.label or self.info.name
 
 
+checks.not_a_function(Loss, "loss.apply(y, target)")
+
+
 class Batch(NamedTuple):
     """Output and target as the equations take them: in at least float32, and 0 where nothing counts."""
 
@@ -82,7 +85,7 @@ def loss(
     *,
     features: Reduction,
     examples: Reduction,
-    weights: Any = None,
+    weights: targets.Weights = None,
     read_target: targets.ReadTarget = targets.same_shape,
 ) -> Loss:
     """The loss of which one feature of one example has the term e.
@@ -132,24 +135,24 @@ def loss(
     def reduced(e: jax.Array, batch: Batch) -> jax.Array:
         return ratio(zero_where_masked(summed(e), batch.counts).sum(), batch.divisor)
 
-    def apply(y: Any, target: Any, mask: Any = None) -> jax.Array:
+    def apply(y: Array, target: Array, mask: Array | None = None) -> jax.Array:
         batch = read(y, target, mask)
         return reduced(equation(batch.y, batch.t), batch)
 
-    def lifted_forward(y: Any, target: Any, mask: Any = None) -> tuple[jax.Array, Kept]:
+    def lifted_forward(y: Array, target: Array, mask: Array | None = None) -> tuple[jax.Array, Kept]:
         batch = read(y, target, mask)
         e, saved = forward(batch.y, batch.t)
         return reduced(e, batch), Kept(
             saved, batch.counts, batch.divisor, batch.dtype, Static(examples == "mean")
         )
 
-    def lifted_backward(kept: Kept, dvalue: Any = 1.0) -> jax.Array:
+    def lifted_backward(kept: Kept, dvalue: Scalar = 1.0) -> jax.Array:
         dsum = ratio(jnp.asarray(dvalue, kept.divisor.dtype), kept.divisor)
         de = jnp.where(kept.counts, dsum, 0)[..., None]
         de = de if weights is None else de * jnp.asarray(weights, de.dtype)
         return backward(kept.saved, de).astype(kept.dtype.value)
 
-    def per_example(y: Any, target: Any) -> jax.Array:
+    def per_example(y: Array, target: Array) -> jax.Array:
         batch = read(y, target, None)
         terms = summed(equation(batch.y, batch.t))
         return zero_where_masked(ratio(terms, share_of_features(batch.y)), batch.counts)
@@ -160,22 +163,22 @@ def loss(
 def of_either(of_labels: Loss, of_distributions: Loss, kept_of_labels: type) -> Loss:
     """One loss of both kinds of targets, which their shapes tell apart; `kept_of_labels` is what the first saves."""
 
-    def chosen(y: Any, target: Any) -> Loss:
+    def chosen(y: Array, target: Array) -> Loss:
         y = checks.floats(of_labels.info, y, "y")
         target = checks.array(of_labels.info, target, "target")
         return of_distributions if y.shape == target.shape else of_labels
 
-    def apply(y: Any, target: Any, mask: Any = None) -> jax.Array:
+    def apply(y: Array, target: Array, mask: Array | None = None) -> jax.Array:
         return chosen(y, target).apply(y, target, mask)
 
-    def forward(y: Any, target: Any, mask: Any = None) -> tuple[jax.Array, Kept]:
+    def forward(y: Array, target: Array, mask: Array | None = None) -> tuple[jax.Array, Kept]:
         return chosen(y, target).forward(y, target, mask)
 
-    def backward(kept: Kept, dvalue: Any = 1.0) -> jax.Array:
+    def backward(kept: Kept, dvalue: Scalar = 1.0) -> jax.Array:
         loss = of_labels if isinstance(kept.saved, kept_of_labels) else of_distributions
         return loss.backward(kept, dvalue)
 
-    def per_example(y: Any, target: Any) -> jax.Array:
+    def per_example(y: Array, target: Array) -> jax.Array:
         return chosen(y, target).per_example(y, target)
 
     return named(Loss(apply, forward, backward, per_example, of_labels.info))

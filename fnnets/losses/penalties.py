@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from fnnets.core import checks
 from fnnets.core.arrays import at_least_float32
-from fnnets.core.layer import Info, Params, Saved, describe
+from fnnets.core.layer import Info, Params, PyTree, Saved, Scalar, describe
 from fnnets.core.parameters import kernels
 
 
@@ -41,7 +41,10 @@ class Penalty(NamedTuple):
         return self.info.label or self.info.name
 
 
-def l1(rate: Any, *, n: int = 1, on: Any = kernels) -> Penalty:
+checks.not_a_function(Penalty, "penalty.apply(params)")
+
+
+def l1(rate: Scalar, *, n: int = 1, on: PyTree | Callable[[Params], PyTree] = kernels) -> Penalty:
     """The L1 penalty (lasso): it drives weights to 0.
 
     Formula: E = λ/n·Σ|w| over all weights that it acts on, λ = rate.
@@ -85,7 +88,7 @@ def l1(rate: Any, *, n: int = 1, on: Any = kernels) -> Penalty:
     return _penalty(info, rate, n, on, lambda w: (w * jnp.sign(w)).sum(), jnp.sign)
 
 
-def l2(rate: Any, *, n: int = 1, on: Any = kernels) -> Penalty:
+def l2(rate: Scalar, *, n: int = 1, on: PyTree | Callable[[Params], PyTree] = kernels) -> Penalty:
     """The L2 penalty (weight decay): it keeps weights small.
 
     Formula: E = λ/(2n)·Σw² over all weights that it acts on, λ = rate.
@@ -130,9 +133,9 @@ def l2(rate: Any, *, n: int = 1, on: Any = kernels) -> Penalty:
 
 def _penalty(
     info: Info,
-    rate: Any,
+    rate: Scalar,
     n: int,
-    on: Any,
+    on: PyTree | Callable[[Params], PyTree],
     size: Callable[[jax.Array], jax.Array],
     slope: Callable[[jax.Array], jax.Array],
 ) -> Penalty:
@@ -156,7 +159,7 @@ def _penalty(
     def forward(params: Params) -> tuple[jax.Array, Params]:
         return apply(params), params
 
-    def backward(params: Params, dvalue: Any = 1.0) -> Params:
+    def backward(params: Params, dvalue: Scalar = 1.0) -> Params:
         def gradient(mark: bool, w: Any) -> jax.Array:
             if not mark:
                 return jnp.zeros_like(w)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnnets.core import checks
-from fnnets.core.layer import Info, describe
+from fnnets.core.layer import Array, Info, describe
 
 
 class Target(NamedTuple):
@@ -22,6 +22,7 @@ class Target(NamedTuple):
     weight: jax.Array | None  # (…) what each example weighs in the mean; None: 1 each
 
 
+Weights = Sequence[float] | Array | None  # one for each class
 ReadTarget = Callable[[Info, jax.Array, Any], Target]
 
 
@@ -43,7 +44,7 @@ def binary(label_smoothing: float) -> ReadTarget:
     return read
 
 
-def classes(weights: Any, label_smoothing: float, ignore_label: int | None) -> ReadTarget:
+def classes(weights: Weights, label_smoothing: float, ignore_label: int | None) -> ReadTarget:
     """Integer labels, or distributions of the shape of y."""
 
     def read(info: Info, y: jax.Array, target: Any) -> Target:
@@ -136,7 +137,7 @@ def mask_of_examples(info: Info, y: jax.Array, mask: Any) -> jax.Array:
     return mask
 
 
-def class_weights(info: Info, y: jax.Array, weights: Any) -> None:
+def class_weights(info: Info, y: jax.Array, weights: Weights) -> None:
     """Refuses weights that are not one for each class."""
     if weights is not None:
         remedy = f"y has shape {checks.shape_text(y.shape)}, and each entry of its last axis one weight."
@@ -150,7 +151,7 @@ class _Elided:
         return "…"
 
 
-def describe_weighted(factory: Callable[..., Any], *, weights: Any, **settings: Any) -> Info:
+def describe_weighted(factory: Callable[..., Any], *, weights: Weights, **settings: Any) -> Info:
     """`describe`, with weights written `weights=…` in the label."""
     info = describe(factory, weights=None if weights is None else _Elided(), **settings)
     return dataclasses.replace(info, settings={**info.settings, "weights": weights})

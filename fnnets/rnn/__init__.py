@@ -11,6 +11,8 @@ from fnnets.rnn._lstm import LSTM as LSTM
 from fnnets.rnn._lstm import CoupledLSTM as CoupledLSTM
 from fnnets.rnn._lstm import LSTMCarry as LSTMCarry
 from fnnets.rnn._lstm import lstm as lstm
+from fnnets.rnn._mgu import MGU as MGU
+from fnnets.rnn._mgu import mgu as mgu
 from fnnets.rnn.cell import Cell as Cell
 from fnnets.rnn.generation import generate as generate
 from fnnets.rnn.padding import length_mask as length_mask

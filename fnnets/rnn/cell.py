@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from fnnets.core import checks
 from fnnets.core.layer import Carry, Info, Params, Saved
 
 
@@ -97,3 +98,6 @@ class Cell(NamedTuple):
     shown: Callable[[Any], Any] = _as_it_is
     spread: Callable[..., Any] | None = None
     tangent: Callable[..., Carry] | None = None
+
+
+checks.not_a_function(Cell, "fn.recurrent(cell), a Layer that runs it over time")

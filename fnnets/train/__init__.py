@@ -24,3 +24,10 @@ from fnnets.train.step import make_step as make_step
 from fnnets.train.stopping import Best as Best
 from fnnets.train.stopping import EarlyStopping as EarlyStopping
 from fnnets.train.stopping import early_stopping as early_stopping
+
+__all__ = [
+    "Best", "CheckpointError", "Checkpoints", "CrossValidated", "EarlyStopping", "Ensemble", "Fitted",
+    "History", "NonFiniteError", "Prediction", "Recipe", "State", "Swept", "accuracy", "checkpoints",
+    "cross_validate", "early_stopping", "ensemble", "evaluate", "fit", "make_step", "predict", "start",
+    "sweep",
+]  # fmt: skip

@@ -6,6 +6,8 @@ from fnnets.updaters._adagrad import AdagradState as AdagradState
 from fnnets.updaters._adagrad import adagrad as adagrad
 from fnnets.updaters._adam import AdamState as AdamState
 from fnnets.updaters._adam import adam as adam
+from fnnets.updaters._adamax import AdamaxState as AdamaxState
+from fnnets.updaters._adamax import adamax as adamax
 from fnnets.updaters._adamw import adamw as adamw
 from fnnets.updaters._momentum import MomentumState as MomentumState
 from fnnets.updaters._momentum import momentum as momentum
@@ -16,3 +18,9 @@ from fnnets.updaters._rmsprop import RMSpropState as RMSpropState
 from fnnets.updaters._rmsprop import rmsprop as rmsprop
 from fnnets.updaters._sgd import SGDState as SGDState
 from fnnets.updaters._sgd import sgd as sgd
+
+__all__ = [
+    "AdadeltaState", "AdagradState", "AdamState", "AdamaxState", "MomentumState", "NewtonState",
+    "RMSpropState", "SGDState", "adadelta", "adagrad", "adam", "adamax", "adamw", "momentum", "nesterov",
+    "newton", "rmsprop", "sgd",
+]  # fmt: skip

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fnnets.core.layer import Params, PyTree, Scalar
 from fnnets.updaters import transformation
 
 
@@ -15,14 +16,14 @@ class AdadeltaState(NamedTuple):
     """The state of `adadelta`."""
 
     count: jax.Array  # type: ignore[assignment]  # () int32, the steps taken
-    g2: Any  # the shapes of params: E[g²]
-    delta2: Any  # the shapes of params: E[Δ²], of Δ before the learning rate
+    g2: PyTree  # the shapes of params: E[g²]
+    delta2: PyTree  # the shapes of params: E[Δ²], of Δ before the learning rate
 
 
 def adadelta(
-    learning_rate: transformation.Rate = 1.0, rho: Any = 0.9, *, eps: Any = 1e-6
+    learning_rate: transformation.Rate = 1.0, rho: Scalar = 0.9, *, eps: Scalar = 1e-6
 ) -> optax.GradientTransformationExtraArgs:
-    """Adadelta.
+    """Adadelta: the gradient over its root mean square, times that of the steps taken.
 
     Formula: E[g²]_t = ρ·E[g²]_{t−1} + (1−ρ)·g²; Δ = −√(E[Δ²]_{t−1} + ε)/√(E[g²]_t + ε)·g;
     E[Δ²]_t = ρ·E[Δ²]_{t−1} + (1−ρ)·Δ². The update is η·Δ; η is 1 in the paper.
@@ -59,12 +60,12 @@ def adadelta(
     transformation.not_negative("adadelta", learning_rate=learning_rate, eps=eps)
     transformation.fractions("adadelta", rho=rho)
 
-    def init(params: Any) -> AdadeltaState:
+    def init(params: Params) -> AdadeltaState:
         return AdadeltaState(
             transformation.start(), transformation.filled(params), transformation.filled(params)
         )
 
-    def rule(g: Any, state: AdadeltaState, params: Any) -> tuple[Any, AdadeltaState]:
+    def rule(g: PyTree, state: AdadeltaState, params: Params) -> tuple[Any, AdadeltaState]:
         del params
         g2 = transformation.mean(rho, state.g2, transformation.squared(g))
         delta = jax.tree.map(

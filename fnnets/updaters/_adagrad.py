@@ -8,6 +8,7 @@ import jax
 import optax
 
 from fnnets.core import checks
+from fnnets.core.layer import Params, PyTree, Scalar
 from fnnets.updaters import transformation
 
 
@@ -15,17 +16,17 @@ class AdagradState(NamedTuple):
     """The state of `adagrad`."""
 
     count: jax.Array  # type: ignore[assignment]  # () int32, the steps taken
-    total: Any  # the shapes of params: Σ g²
+    total: PyTree  # the shapes of params: Σ g²
 
 
 def adagrad(
     learning_rate: transformation.Rate,
     *,
-    eps: Any = 1e-7,
+    eps: Scalar = 1e-7,
     eps_place: str = "inside",
-    initial_accumulator: Any = 0.1,
+    initial_accumulator: Scalar = 0.1,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adagrad.
+    """Adagrad: the gradient over the root of the sum of all its squares so far.
 
     Formula: s_t = s_{t−1} + g², s_0 = initial_accumulator;
     Δ = −η·g/√(s_t + ε) with ε inside the root, −η·g/(√s_t + ε) outside.
@@ -70,10 +71,10 @@ def adagrad(
     )
     checks.choice("adagrad", "eps_place", eps_place, ("inside", "outside"))
 
-    def init(params: Any) -> AdagradState:
+    def init(params: Params) -> AdagradState:
         return AdagradState(transformation.start(), transformation.filled(params, initial_accumulator))
 
-    def rule(g: Any, state: AdagradState, params: Any) -> tuple[Any, AdagradState]:
+    def rule(g: PyTree, state: AdagradState, params: Params) -> tuple[Any, AdagradState]:
         del params
         total = jax.tree.map(lambda s, g: (s + g**2).astype(s.dtype), state.total, g)
         delta = jax.tree.map(lambda g, s: transformation.over_root(g, s, eps, eps_place), g, total)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from fnnets.core import checks
+from fnnets.core.layer import Params, PyTree, Scalar
 from fnnets.updaters import transformation
 
 EPS_PLACES = ("outside", "uncorrected", "inside")
@@ -18,19 +19,19 @@ class AdamState(NamedTuple):
     """The state of `adam` and `adamw`."""
 
     count: jax.Array  # type: ignore[assignment]  # () int32, the steps taken
-    m: Any  # the shapes of params: the running mean of g
-    v: Any  # the shapes of params: the running mean of g²
+    m: PyTree  # the shapes of params: the running mean of g
+    v: PyTree  # the shapes of params: the running mean of g²
 
 
 def adam(
     learning_rate: transformation.Rate,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
     *,
-    eps: Any = 1e-8,
+    eps: Scalar = 1e-8,
     eps_place: str = "outside",
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam.
+    """Adam: momentum over the root mean square of the gradient, both corrected for having begun at 0.
 
     Formula: m_t = β₁·m_{t−1} + (1−β₁)·g, v_t = β₂·v_{t−1} + (1−β₂)·g², m_0 = v_0 = 0,
     m̂ = m_t/(1−β₁ᵗ), v̂ = v_t/(1−β₂ᵗ), Δ = −η·m̂/(√v̂ + ε).
@@ -74,7 +75,7 @@ def adam(
     """
     check_adam("adam", learning_rate, b1, b2, eps, eps_place)
 
-    def rule(g: Any, state: AdamState, params: Any) -> tuple[Any, AdamState]:
+    def rule(g: PyTree, state: AdamState, params: Params) -> tuple[Any, AdamState]:
         del params
         ratio, state = adam_ratio(g, state, b1, b2, eps, eps_place)
         return transformation.scaled(-transformation.rate_at(learning_rate, state.count), ratio), state
@@ -82,12 +83,14 @@ def adam(
     return transformation.updater(start_adam, rule)
 
 
-def start_adam(params: Any) -> AdamState:
+def start_adam(params: Params) -> AdamState:
     """The state before the first step."""
     return AdamState(transformation.start(), transformation.filled(params), transformation.filled(params))
 
 
-def adam_ratio(g: Any, state: AdamState, b1: Any, b2: Any, eps: Any, eps_place: str) -> tuple[Any, AdamState]:
+def adam_ratio(
+    g: PyTree, state: AdamState, b1: Scalar, b2: Scalar, eps: Scalar, eps_place: str
+) -> tuple[Any, AdamState]:
     """m̂/(√v̂ + ε), with ε where eps_place says, and the state with the two means of this step."""
     m = transformation.mean(b1, state.m, g)
     v = transformation.mean(b2, state.v, transformation.squared(g))
@@ -107,7 +110,7 @@ def adam_ratio(g: Any, state: AdamState, b1: Any, b2: Any, eps: Any, eps_place: 
 
 
 def check_adam(
-    who: str, learning_rate: transformation.Rate, b1: Any, b2: Any, eps: Any, eps_place: str
+    who: str, learning_rate: transformation.Rate, b1: Scalar, b2: Scalar, eps: Scalar, eps_place: str
 ) -> None:
     """Refuses settings that `adam` and `adamw` cannot mean."""
     transformation.not_negative(who, learning_rate=learning_rate, eps=eps)

@@ -7,18 +7,19 @@ from typing import Any
 import jax
 import optax
 
+from fnnets.core.layer import Params, PyTree, Scalar
 from fnnets.updaters import transformation
 from fnnets.updaters._adam import AdamState, adam_ratio, check_adam, start_adam
 
 
 def adamw(
     learning_rate: transformation.Rate,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
     *,
-    eps: Any = 1e-8,
+    eps: Scalar = 1e-8,
     eps_place: str = "outside",
-    weight_decay: Any = 1e-4,
+    weight_decay: Scalar = 1e-4,
     mask: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Adam with decoupled weight decay.
@@ -65,7 +66,7 @@ def adamw(
     check_adam("adamw", learning_rate, b1, b2, eps, eps_place)
     transformation.not_negative("adamw", weight_decay=weight_decay)
 
-    def rule(g: Any, state: AdamState, params: Any) -> tuple[Any, AdamState]:
+    def rule(g: PyTree, state: AdamState, params: Params) -> tuple[Any, AdamState]:
         if params is None:
             raise ValueError(
                 "adamw: params are needed for the decay, got None; call update(grads, state, params)."
@@ -82,7 +83,7 @@ def adamw(
     return transformation.updater(start_adam, rule)
 
 
-def _every_leaf(mask: Any, params: Any) -> Any:
+def _every_leaf(mask: Any, params: Params) -> Any:
     """The mask with one bool for each leaf of params."""
     if mask is None:
         return jax.tree.map(lambda _: True, params)

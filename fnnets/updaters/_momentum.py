@@ -8,6 +8,7 @@ import jax
 import optax
 
 from fnnets.core import checks
+from fnnets.core.layer import Params, PyTree, Scalar
 from fnnets.updaters import transformation
 
 PLACES = ("inside", "outside")
@@ -17,11 +18,11 @@ class MomentumState(NamedTuple):
     """The state of `momentum` and `nesterov`."""
 
     count: jax.Array  # type: ignore[assignment]  # () int32, the steps taken
-    memory: Any  # the shapes of params: the last Δ (rate_place="inside"), or Σ ρᵏ g (rate_place="outside")
+    memory: PyTree  # the shapes of params: the last Δ (rate_place="inside"), or Σ ρᵏ g (rate_place="outside")
 
 
 def momentum(
-    learning_rate: transformation.Rate, rho: Any = 0.9, *, rate_place: str = "inside"
+    learning_rate: transformation.Rate, rho: Scalar = 0.9, *, rate_place: str = "inside"
 ) -> optax.GradientTransformationExtraArgs:
     """Gradient descent with momentum.
 
@@ -67,20 +68,20 @@ def momentum(
 
 
 def with_memory(
-    who: str, learning_rate: transformation.Rate, rho: Any, rate_place: str, *, look_ahead: bool
+    who: str, learning_rate: transformation.Rate, rho: Scalar, rate_place: str, *, look_ahead: bool
 ) -> optax.GradientTransformationExtraArgs:
     """`momentum`, or with look_ahead `nesterov`: the memory is used once more on the way."""
     transformation.not_negative(who, learning_rate=learning_rate)
     transformation.fractions(who, rho=rho)
     checks.choice(who, "rate_place", rate_place, PLACES)
 
-    def init(params: Any) -> MomentumState:
+    def init(params: Params) -> MomentumState:
         return MomentumState(transformation.start(), transformation.filled(params))
 
-    def remember(memory: Any, new: Any) -> Any:
+    def remember(memory: PyTree, new: Any) -> Any:
         return jax.tree.map(lambda m, x: (rho * m + x).astype(m.dtype), memory, new)
 
-    def rule(g: Any, state: MomentumState, params: Any) -> tuple[Any, MomentumState]:
+    def rule(g: PyTree, state: MomentumState, params: Params) -> tuple[Any, MomentumState]:
         del params
         minus_rate = -transformation.rate_at(learning_rate, state.count)
         new = transformation.scaled(minus_rate, g) if rate_place == "inside" else g

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
+from fnnets.core.layer import Scalar
 from fnnets.updaters import transformation
 from fnnets.updaters._momentum import with_memory
 
 
 def nesterov(
-    learning_rate: transformation.Rate, rho: Any = 0.9, *, rate_place: str = "inside"
+    learning_rate: transformation.Rate, rho: Scalar = 0.9, *, rate_place: str = "inside"
 ) -> optax.GradientTransformationExtraArgs:
     """Nesterov's accelerated gradient: momentum whose gradient is that of the place ahead.
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from fnnets.core import checks
+from fnnets.core.layer import Params, PyTree, Scalar
 from fnnets.gradients import curvature as curvatures
 from fnnets.updaters import linear_solvers, transformation
 
@@ -43,7 +44,7 @@ def newton(
     *,
     curvature: str = "hessian",
     solver: str = "dense",
-    damping: Any = 0.0,
+    damping: Scalar = 0.0,
     adapt_damping: bool = True,
     line_search: bool = True,
     tolerance: float = 1e-5,
@@ -123,7 +124,7 @@ def newton(
         )
     settings = _Settings(adapt_damping, line_search)
 
-    def init(params: Any) -> NewtonState:
+    def init(params: Params) -> NewtonState:
         nothing = _nothing(jax.tree.map(lambda p: jnp.zeros((), _dtype(params)), params))
         return NewtonState(
             count=transformation.start(),
@@ -136,16 +137,16 @@ def newton(
             finite=jnp.ones((), bool),
         )
 
-    def solver_of(product: Any, g: Any, params: Any) -> linear_solvers.Solver:
+    def solver_of(product: Any, g: PyTree, params: Params) -> linear_solvers.Solver:
         if solver == "dense":
             return linear_solvers.dense(product, g, absolute=curvature == "saddle_free")
         limit = max_iterations or sum(leaf.size for leaf in jax.tree.leaves(params))
         return linear_solvers.conjugate_gradients(product, g, tolerance=tolerance, max_iterations=limit)
 
     def update(
-        grads: Any,
+        grads: PyTree,
         state: NewtonState,
-        params: Any = None,
+        params: Params = None,
         *,
         value_fn: Any = None,
         product: Any = None,
@@ -188,7 +189,7 @@ class _Settings(NamedTuple):
 class _Landscape(NamedTuple):
     """The loss around params."""
 
-    g: Any
+    g: PyTree
     value: jax.Array  # () E(params); NaN where value_fn is not given
     along: Callable[[Any, jax.Array], jax.Array]  # (d, t) -> E(params + t·d)
     rounding: jax.Array  # () by how much E may rise without a meaning
@@ -228,7 +229,7 @@ def _search(
     return jax.lax.while_loop(going, attempt, _nothing(landscape.g)._replace(damping=start))
 
 
-def _nothing(g: Any) -> _Attempt:
+def _nothing(g: PyTree) -> _Attempt:
     """What there is before the first attempt."""
     dtype = jax.tree.leaves(g)[0].dtype
     nan, zero = functools.partial(jnp.full, (), jnp.nan, dtype), functools.partial(jnp.zeros, (), jnp.int32)
@@ -274,7 +275,9 @@ class _Steps(NamedTuple):
     full: jax.Array  # () the loss at t = 1
 
 
-def _steps(settings: _Settings, landscape: _Landscape, d: Any, slope: jax.Array, usable: jax.Array) -> _Steps:
+def _steps(
+    settings: _Settings, landscape: _Landscape, d: PyTree, slope: jax.Array, usable: jax.Array
+) -> _Steps:
     """The first t of 1, ½, ¼, … at which the loss has fallen; 1 without line search."""
 
     def going(s: _Steps) -> jax.Array:
@@ -295,12 +298,12 @@ def _fell(landscape: _Landscape, value: jax.Array, slope: jax.Array, t: Any) -> 
     return (value <= bound) & (slope <= 0)
 
 
-def _landscape(value_fn: Any, params: Any, g: Any, dtype: Any) -> _Landscape:
+def _landscape(value_fn: Any, params: Params, g: PyTree, dtype: Any) -> _Landscape:
     if value_fn is None:
         nan = jnp.full((), jnp.nan, dtype)
         return _Landscape(g, nan, lambda *_: nan, jnp.zeros((), dtype))
 
-    def along(d: Any, t: jax.Array) -> jax.Array:
+    def along(d: PyTree, t: jax.Array) -> jax.Array:
         moved = jax.tree.map(lambda p, d: (p + t * d).astype(p.dtype), params, d)
         return jnp.asarray(value_fn(moved), dtype)
 
@@ -309,7 +312,7 @@ def _landscape(value_fn: Any, params: Any, g: Any, dtype: Any) -> _Landscape:
     return _Landscape(g, value, along, ROUNDING * jnp.asarray(coarsest, dtype) * jnp.abs(value))
 
 
-def _scale(product: Callable[[Any], Any], g: Any) -> jax.Array:
+def _scale(product: Callable[[Any], Any], g: PyTree) -> jax.Array:
     """|C·g|/|g|, a curvature of the right size; 1 where C·g or g is 0, NaN where either is."""
     norm, bent = optax.tree.norm(g), optax.tree.norm(product(g))
     scale = bent / jnp.where(norm == 0, 1, norm)
@@ -329,21 +332,21 @@ def _next_damping(state: NewtonState, scale: jax.Array) -> jax.Array:
     return jnp.where(bad, _raised(state.damping, scale), damping)
 
 
-def _dtype(params: Any) -> Any:
+def _dtype(params: Params) -> Any:
     return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in jax.tree.leaves(params)))
 
 
-def _in_dtype(product: Callable[[Any], Any], params: Any, dtype: Any) -> Callable[[Any], Any]:
+def _in_dtype(product: Callable[[Any], Any], params: Params, dtype: Any) -> Callable[[Any], Any]:
     """The product on trees of one dtype, for one that works in the dtypes of params."""
 
-    def wide(v: Any) -> Any:
+    def wide(v: PyTree) -> Any:
         narrow = jax.tree.map(lambda v, p: v.astype(p.dtype), v, params)
         return optax.tree.cast(product(narrow), dtype)
 
     return wide
 
 
-def _check_given(curvature: str, settings: _Settings, params: Any, value_fn: Any, product: Any) -> None:
+def _check_given(curvature: str, settings: _Settings, params: Params, value_fn: Any, product: Any) -> None:
     if params is None:
         raise ValueError(
             "newton: params are needed, got None; call update(grads, state, params, value_fn=…)."

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from fnnets.core import checks
+from fnnets.core.layer import Params, PyTree, Scalar
 from fnnets.updaters import transformation
 
 
@@ -16,19 +17,19 @@ class RMSpropState(NamedTuple):
     """The state of `rmsprop`."""
 
     count: jax.Array  # type: ignore[assignment]  # () int32, the steps taken
-    g2: Any  # the shapes of params: E[g²]
-    g1: Any  # the shapes of params: E[g]; () unless centered
+    g2: PyTree  # the shapes of params: E[g²]
+    g1: PyTree  # the shapes of params: E[g]; () unless centered
 
 
 def rmsprop(
     learning_rate: transformation.Rate,
-    rho: Any = 0.9,
+    rho: Scalar = 0.9,
     *,
-    eps: Any = 1e-8,
+    eps: Scalar = 1e-8,
     eps_place: str = "inside",
     centered: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """RMSprop.
+    """RMSprop: the gradient over the root of the running mean of its squares.
 
     Formula: E[g²]_t = ρ·E[g²]_{t−1} + (1−ρ)·g², v = E[g²]_t;
     centred: E[g]_t = ρ·E[g]_{t−1} + (1−ρ)·g, v = E[g²]_t − E[g]_t²;
@@ -70,11 +71,11 @@ def rmsprop(
     transformation.fractions("rmsprop", rho=rho)
     checks.choice("rmsprop", "eps_place", eps_place, ("inside", "outside"))
 
-    def init(params: Any) -> RMSpropState:
+    def init(params: Params) -> RMSpropState:
         g1 = transformation.filled(params) if centered else ()
         return RMSpropState(transformation.start(), transformation.filled(params), g1)
 
-    def rule(g: Any, state: RMSpropState, params: Any) -> tuple[Any, RMSpropState]:
+    def rule(g: PyTree, state: RMSpropState, params: Params) -> tuple[Any, RMSpropState]:
         del params
         g2 = transformation.mean(rho, state.g2, transformation.squared(g))
         g1 = transformation.mean(rho, state.g1, g) if centered else ()

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from fnnets.core.layer import Params, PyTree
 from fnnets.updaters import transformation
 
 
@@ -46,11 +47,11 @@ def sgd(learning_rate: transformation.Rate) -> optax.GradientTransformationExtra
     """
     transformation.not_negative("sgd", learning_rate=learning_rate)
 
-    def init(params: Any) -> SGDState:
+    def init(params: Params) -> SGDState:
         del params
         return SGDState(transformation.start())
 
-    def rule(g: Any, state: SGDState, params: Any) -> tuple[Any, SGDState]:
+    def rule(g: PyTree, state: SGDState, params: Params) -> tuple[Any, SGDState]:
         del params
         return transformation.scaled(-transformation.rate_at(learning_rate, state.count), g), state
 

@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from fnnets.core.layer import PyTree
+
 
 class Solution(NamedTuple):
     """A step, and what was met on the way to it."""
 
-    d: Any  # the shapes of params
+    d: PyTree  # the shapes of params
     lowest: jax.Array  # () the lowest curvature of C that was met: its smallest eigenvalue, or least pᵀCp/pᵀp
     definite: jax.Array  # () bool, whether C + λI was positive definite wherever it was met
     iterations: jax.Array  # () int32, of conjugate gradients
@@ -23,7 +25,7 @@ class Solution(NamedTuple):
 Solver = Callable[[jax.Array], Solution]  # of λ
 
 
-def dense(product: Callable[[Any], Any], g: Any, *, absolute: bool) -> Solver:
+def dense(product: Callable[[Any], Any], g: PyTree, *, absolute: bool) -> Solver:
     """Solves by the eigenvalues w and eigenvectors Q of C, found once for every λ.
 
     Formula: d = −Q·(Qᵀ·g ⊘ (w + λ)), with |w| for w if `absolute`; 0 along eigenvectors where w + λ is 0.
@@ -45,7 +47,7 @@ def dense(product: Callable[[Any], Any], g: Any, *, absolute: bool) -> Solver:
 
 
 def conjugate_gradients(
-    product: Callable[[Any], Any], g: Any, *, tolerance: float, max_iterations: int
+    product: Callable[[Any], Any], g: PyTree, *, tolerance: float, max_iterations: int
 ) -> Solver:
     """Solves by conjugate gradients, stopped at a residual of tolerance·|g| or at a curvature below 0.
 
@@ -89,9 +91,9 @@ def conjugate_gradients(
 
 
 class _Conjugate(NamedTuple):
-    d: Any
-    r: Any
-    p: Any
+    d: PyTree
+    r: PyTree
+    p: PyTree
     rr: jax.Array
     lowest: jax.Array
     definite: jax.Array

@@ -1,7 +1,7 @@
 """Every row of the catalogue × every property that a layer must have."""
 
 import functools
-import re
+from pathlib import Path
 
 import chex
 import jax
@@ -11,6 +11,7 @@ import pytest
 from catalogue_rows import CASES, FEWER, LAYERS, QUICK, SOME, at, rows
 
 import fnnets as fn
+from fnnets import catalogue
 from fnnets.comparison import float_trees
 from fnnets.comparison.measurement import measure
 from fnnets.comparison.verdict import judge
@@ -48,18 +49,43 @@ def test_names_are_unique():
     assert len({case.name for case in CASES}) == len(CASES)
 
 
-def test_every_layer_and_loss_is_there():
-    words = {word for case in CASES for word in re.findall("[a-z0-9_]+", case.name)}
-    public = [name for name in dir(fn.losses) if name.islower() and not name.startswith("_")]
-    factories = [name for name in public if isinstance(getattr(fn.losses, name), type(fn.dense))]
-    homes = (
-        "fnnets.convolution", "fnnets.layers", "fnnets.normalisation", "fnnets.pooling", "fnnets.recursive",
-    )  # fmt: skip
-    layers = [name for name in dir(fn) if getattr(getattr(fn, name), "__module__", "").startswith(homes)]
-    no_layers = ("out_size", "pad_trees")
-    missing = [name for name in factories + layers if name.islower() and name not in (*words, *no_layers)]
-    assert not missing
-    assert len(factories) == 12
+# What a function makes is told by its annotation; these make one of what the caller brings.
+KINDS = ("Layer", "Cell", "Loss", "Penalty", "optax.GradientTransformationExtraArgs")
+OF_THE_CALLERS = ("layer", "recurrent", "by_hand", "freeze")
+LISTS = {"fn": fn, "fn.losses": fn.losses, "fn.updaters": fn.updaters}
+FACTORIES = {
+    f"{place}.{name}": getattr(module, name)
+    for place, module in LISTS.items()
+    for name in module.__all__
+    if getattr(getattr(module, name), "__annotations__", {}).get("return") in KINDS
+    and name not in OF_THE_CALLERS
+}
+ROWS = {name for case in CASES for name in case.factories()}
+ROWS |= {case.factory.__name__ for case in catalogue.updater_cases()}
+
+
+def test_the_factories_are_found():
+    assert {"fn.dense", "fn.gru", "fn.tree_lstm", "fn.losses.mse", "fn.l2", "fn.updaters.newton"} <= set(
+        FACTORIES
+    )
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("name", FACTORIES)
+def test_everything_that_can_be_made_has_a_row(name):
+    factory = FACTORIES[name]
+    home = factory.__module__.split(".")[1:]  # ["layers", "activations", "rectifiers"]
+    kinds = {path.stem for path in Path(catalogue.__file__).parent.glob("*.py")}
+    file = next((part for part in reversed(home) if part in kinds), home[0])
+    assert factory.__name__ in ROWS, (
+        f"{name} has no row in the catalogue: add one beside those of fnnets/catalogue/{file}.py"
+    )
+
+
+def test_every_updater_has_a_row_of_its_own_name():
+    names = [case.name for case in catalogue.updater_cases()]
+    assert len(set(names)) == len(names)
+    assert all(case.name.split()[0] == case.factory.__name__ for case in catalogue.updater_cases())
 
 
 @rows(CASES, quick=QUICK)

@@ -11,7 +11,7 @@ import fnnets as fn
 from fnnets import catalogue
 from fnnets.comparison.diagnosis import causes
 
-ACTIVATIONS = (fn.tanh, fn.sigmoid, fn.relu, fn.elu, fn.gelu, fn.silu, fn.softplus, fn.prelu, fn.log_softmax)
+ACTIVATIONS = [case.layer for case in catalogue.activation_cases()]
 few = settings(max_examples=6, deadline=None, derandomize=True)
 many = settings(max_examples=100, deadline=None, derandomize=True)
 
@@ -19,7 +19,7 @@ many = settings(max_examples=100, deadline=None, derandomize=True)
 def networks(width: int) -> st.SearchStrategy:
     """Networks that keep the width of their input, nested at will."""
     leaves = st.one_of(
-        st.sampled_from(ACTIVATIONS).map(lambda factory: factory()),
+        st.sampled_from(ACTIVATIONS),
         st.booleans().map(lambda use_bias: fn.dense(width, use_bias=use_bias)),
         st.floats(0, 1).map(lambda rate: fn.dropout(round(rate, 2))),
     )

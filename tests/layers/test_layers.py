@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 
 import fnnets as fn
+from fnnets import catalogue
 
 KEY = jax.random.key(0)
 X = jnp.asarray(np.random.default_rng(0).standard_normal((4, 5)), jnp.float32)
-POINTWISE = [
-    fn.sigmoid(), fn.tanh(), fn.relu(), fn.leaky_relu(), fn.elu(), fn.selu(), fn.softplus(), fn.gelu(),
-    fn.gelu(approximate=True), fn.silu(), fn.hard_sigmoid(), fn.softmax(), fn.log_softmax(), fn.prelu(),
-]  # fmt: skip
+ACTIVATIONS = [case.layer for case in catalogue.activation_cases()]
 
 
 def test_dense_by_hand_on_paper():
@@ -91,7 +89,7 @@ def test_dropout_at_inference_reads_no_key_and_changes_nothing():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16], ids=str)
-@pytest.mark.parametrize("layer", POINTWISE, ids=repr)
+@pytest.mark.parametrize("layer", ACTIVATIONS, ids=repr)
 def test_activations_survive_large_input(layer, dtype):
     x = jnp.array([[1e4, -1e4, 0.0, 30.0, -30.0, 1.0]], dtype)
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), layer.init(KEY, x))

@@ -47,6 +47,15 @@ def regression_cases():
     for delta in (1.0, 0.5):
         yield loss_case("huber", y, t, lambda y, d=delta: functional.huber_loss(y, t, delta=d), delta=delta)
     yield loss_case("hinge", y, signs, lambda y: (1 - signs * y).clamp(min=0).mean())
+    counts, rates = (2 * t.abs()).round(), y.abs() + 0.1
+    yield loss_case("poisson", y, counts, lambda y: functional.poisson_nll_loss(y, counts))
+    yield loss_case(
+        "poisson",
+        rates,
+        counts,
+        lambda y: functional.poisson_nll_loss(y, counts, log_input=False, eps=0.0),
+        log_input=False,
+    )
 
 
 def binary_cases():
@@ -181,6 +190,7 @@ def activation_cases():
     yield layer_case(
         "embedding", ids, functional.embedding, params=[torch.randn(5, 3)], num_embeddings=5, features=3
     )
+    yield layer_case("mish", x, functional.mish)
 
 
 if __name__ == "__main__":

@@ -192,6 +192,18 @@ def gru_step(x, states, w, u, b, b_n=0.0, reset="before", update="new"):
     return h, [h]
 
 
+def mgu_step(x, states, w, u, b):
+    """Zhou et al. 2016: the forget gate resets too."""
+    (h,) = states
+    wf, wn = w.chunk(2, -1)
+    uf, un = u.chunk(2, -1)
+    bf, bn = b.chunk(2, -1)
+    f = torch.sigmoid(x @ wf + h @ uf + bf)
+    n = torch.tanh(x @ wn + (f * h) @ un + bn)
+    h = (1 - f) * h + f * n
+    return h, [h]
+
+
 def elman_step(x, states, w, u, b, activation):
     """Elman 1990: the context is the last hidden state."""
     (s,) = states
@@ -207,9 +219,11 @@ def jordan_step(x, states, w, u, b, v, c, activation):
 
 
 def equation_case(kind, mask=None, **options):
-    step = {"lstm": lstm_step, "gru": gru_step, "elman": elman_step, "jordan": jordan_step}[kind]
+    step = {
+        "lstm": lstm_step, "gru": gru_step, "mgu": mgu_step, "elman": elman_step, "jordan": jordan_step,
+    }[kind]  # fmt: skip
     coupled, peephole = options.get("coupled", False), options.pop("peephole", False)
-    blocks = {"lstm": 3 if coupled else 4, "gru": 3}.get(kind, 1) * UNITS
+    blocks = {"lstm": 3 if coupled else 4, "gru": 3, "mgu": 2}.get(kind, 1) * UNITS
     size = OUTPUTS if kind == "jordan" else UNITS
     shapes = {"w": (INPUTS, blocks), "u": (size, blocks), "b": (blocks,)}
     shapes |= {"p": (2 if coupled else 3, UNITS)} if peephole else {}
@@ -270,6 +284,8 @@ def equation_cases():
     yield equation_case("gru", GAPS, reset="after", update="new")
     yield equation_case("elman", GAPS, activation="sigmoid")
     yield equation_case("jordan", GAPS, activation="tanh")
+    yield equation_case("mgu")
+    yield equation_case("mgu", GAPS)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ TORCH = {
         {"eps": 0.01, "weight_decay": 0.1},
         False,
     ),
+    "adamax": ("adamax", {"eps": 0.01}, "Adamax", {"eps": 0.01}, False),
 }
 KERAS = {
     "momentum scheduled": ("momentum", {"rho": 0.9}, "SGD", {"momentum": 0.9}, True),
@@ -86,6 +87,7 @@ KERAS = {
         {"epsilon": 0.01, "weight_decay": 0.1},
         False,
     ),
+    "adamax": ("adamax", {"eps": 0.01, "eps_place": "outside"}, "Adamax", {"epsilon": 0.01}, False),
 }
 RATES = {
     "sgd": (1e-3, 5e-4, 0.1),
@@ -96,6 +98,7 @@ RATES = {
     "rmsprop": (0.002, 0.002, 0.01),
     "adam": (0.02, 0.02, 0.02),
     "adamw": (0.02, 0.02, 0.02),
+    "adamax": (0.02, 0.02, 0.02),
 }
 
 

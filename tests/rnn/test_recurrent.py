@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fnnets as fn
+from fnnets import catalogue
 from fnnets.catalogue.case import random_like, random_params
 from fnnets.rnn.run_options import Options, RunOptions
 
@@ -20,6 +21,11 @@ NETS = {
     "gru": fn.gru(3),
     "gru before": fn.gru(3, reset="before", update="new"),
     "deep": fn.serial(fn.lstm(2), fn.gru(3)),
+}
+NETS |= {  # and every other recurrent layer of the catalogue, as it is by default
+    case.name: case.layer
+    for case in catalogue.recurrent_cases()
+    if case.name == case.layer.info.name and case.name not in NETS
 }
 nets = pytest.mark.parametrize("net", NETS.values(), ids=NETS.keys())
 

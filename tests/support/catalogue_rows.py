@@ -14,8 +14,8 @@ CASES = catalogue.cases()
 LAYERS = [case for case in CASES if case.layer is not None]
 # What the newest jax is held to: every row but those that scan, of which a few, as they take long to compile.
 WITHOUT_SCANS = [
-    *catalogue.layer_cases(), *catalogue.convolution_cases(), *catalogue.normalisation_cases(),
-    *catalogue.pooling_cases(), *catalogue.network_cases(), *catalogue.loss_cases(),
+    *catalogue.layer_cases(), *catalogue.activation_cases(), *catalogue.convolution_cases(),
+    *catalogue.normalisation_cases(), *catalogue.pooling_cases(), *catalogue.network_cases(), *catalogue.loss_cases(),
 ]  # fmt: skip
 SCANS = {"lstm", "gru, before, old", "lstm, no bias, sqrt memory", "bidirectional, concat", "recursive"}
 QUICK = {case.name for case in WITHOUT_SCANS} | SCANS

@@ -263,20 +263,14 @@ def _constant(forgotten: str) -> tuple[str, Any, tuple[str, ...]]:
     return f"constant {forgotten}", plant, ("missing term", "not zero")
 
 
-SQUASHING = (
-    "sigmoid",
-    "tanh",
-    "relu",
-    "leaky_relu",
-    "elu",
-    "selu",
-    "softplus",
-    "gelu",
-    "silu",
-    "hard_sigmoid",
-)
+# The activations of each number by itself that learn nothing: a row of softmax sees its neighbours.
+POINTWISE = [
+    case.layer.info.name
+    for case in catalogue.activation_cases()
+    if case.layer.info.name not in ("prelu", "softmax", "log_softmax")
+]
 LAYER_MISTAKES: dict[str, tuple[tuple[str, Any, tuple[str, ...]], ...]] = {
-    **dict.fromkeys(SQUASHING, (("no derivative f'", _without_slope, ("missing derivative",)),)),
+    **dict.fromkeys(POINTWISE, (("no derivative f'", _without_slope, ("missing derivative",)),)),
     "gelu": (
         ("no derivative f'", _without_slope, ("missing derivative",)),
         ("dropped term", _first_factor_only, ("missing term",)),
@@ -293,15 +287,12 @@ LAYER_MISTAKES: dict[str, tuple[tuple[str, Any, tuple[str, ...]], ...]] = {
     "branch": (("dropped term", _without_last_arm, ("missing term",)),),
     "bidirectional": (("dropped term", _without_second_direction, ("missing term",)),),
     "encoder_decoder": (("dropped term", _without_carry, ("zero",)),),
-    **dict.fromkeys(
-        ("elman", "jordan", "lstm", "gru"),
-        (
-            # Of a copy that is seen at one step only, the gradient is 0, or is not where it should be.
-            ("last step collected", _last_step_collected, ("missing sum", "zero")),
-            ("state one step late", _state_one_step_late, ("wrong step", "not zero")),
-        ),
-    ),
 }
+RECURRENT_MISTAKES = (
+    # Of a copy that is seen at one step only, the gradient is 0, or is not where it should be.
+    ("last step collected", _last_step_collected, ("missing sum", "zero")),
+    ("state one step late", _state_one_step_late, ("wrong step", "not zero")),
+)
 
 
 def planted(case: catalogue.Case, problem: Problem) -> Iterator[Planted]:
@@ -374,7 +365,8 @@ def _differ(wrong: Any, true: np.ndarray) -> bool:
 
 def _broken(layer: fn.Layer) -> Iterator[tuple[str, fn.Layer, tuple[str, ...]]]:
     """The network with one mistake in one of its layers, for every mistake and layer."""
-    for name, plant, causes in LAYER_MISTAKES.get(layer.info.name, ()):
+    known = RECURRENT_MISTAKES if "cell" in layer.info.settings else LAYER_MISTAKES.get(layer.info.name, ())
+    for name, plant, causes in known:
         if (broken := plant(layer)) is not None:
             yield name, broken, causes
     for i, child in enumerate(layer.info.children):

@@ -1,4 +1,4 @@
-"""What the tests of the updaters share: problems, and one setting of each rule."""
+"""What the tests of the updaters share: problems, and the catalogue's rows."""
 
 import json
 import pathlib
@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 import fnnets as fn
-from fnnets import updaters
+from fnnets import catalogue
 
 REFERENCE = json.loads((pathlib.Path(__file__).parents[1] / "references" / "updaters.json").read_text())
 INPUTS, TARGETS = np.array(REFERENCE["inputs"]), np.array(REFERENCE["targets"])
@@ -58,29 +58,8 @@ def worst(ours, theirs):
     return np.abs(np.asarray(ours) - np.asarray(theirs)).max() / np.abs(np.asarray(theirs)).max()
 
 
-RULES = {
-    "sgd": {"learning_rate": 1e-3},
-    "momentum": {"learning_rate": 1e-3},
-    "nesterov": {"learning_rate": 1e-3},
-    "adagrad": {"learning_rate": 1.0},
-    "adadelta": {"learning_rate": 0.1},
-    "rmsprop": {"learning_rate": 5e-3},
-    "rmsprop centered": {"learning_rate": 5e-3, "centered": True},
-    "adam": {"learning_rate": 1e-1},
-    "adamw": {"learning_rate": 1e-1},
-    "newton": {},
-    "newton cg": {"solver": "cg"},
-    "newton saddle_free": {"curvature": "saddle_free"},
-}
-FIRST_ORDER = [name for name in RULES if not name.startswith("newton")]
-
-
-def factory(name):
-    return getattr(updaters, name.split()[0])
-
-
-def make(name):
-    return factory(name)(**RULES[name])
+RULES = {case.name: case for case in catalogue.updater_cases()}
+FIRST_ORDER = [name for name, case in RULES.items() if case.order == 1]
 
 
 def step_of(updater, loss, traces=None):

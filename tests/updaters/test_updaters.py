@@ -182,6 +182,7 @@ OPTAX = {
         lambda rate: optax.adamw(rate, weight_decay=0.1),
         QUICK,
     ),
+    "adamax": (lambda rate: updaters.adamax(rate), lambda rate: optax.adamax(rate), QUICK),
 }
 
 

@@ -1,5 +1,6 @@
 """Activations: functions of each value, or of each row."""
 
+from fnnets.layers.activations._mish import mish as mish
 from fnnets.layers.activations.rectifiers import PReLU as PReLU
 from fnnets.layers.activations.rectifiers import elu as elu
 from fnnets.layers.activations.rectifiers import gelu as gelu
