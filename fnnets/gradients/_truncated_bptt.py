@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -123,22 +124,7 @@ def truncated_bptt(net: Layer, loss: Loss, steps: int) -> TruncatedBPTT:
     resets all rows at once).
     """
     checks.positive("truncated_bptt", steps=steps)
-    one = value_and_grad_by_hand(net, loss)
-
-    def windows(
-        x: PyTree, target: PyTree, *, mask: Mask = None, loss_mask: Mask = None, reset: Array | None = None
-    ) -> Window:
-        x, target, mask, loss_mask, reset = _checked(Window(x, target, mask, loss_mask, reset), steps)
-        axis = _time_axis(x)
-        if x.shape[axis] % steps:  # False is what fills up the last window
-            everywhere = jnp.ones(masks.mask_shape(x), bool)
-            mask, loss_mask = (everywhere if part is None else part for part in (mask, loss_mask))
-
-        def divided(part: Any) -> Any:
-            return None if part is None else _in_windows(part, axis, steps)
-
-        starts = None if reset is None else jnp.moveaxis(reset, -1, 0)
-        return Window(divided(x), divided(target), divided(mask), divided(loss_mask), starts)
+    one, windows = value_and_grad_by_hand(net, loss), functools.partial(_windows, steps)
 
     def value_and_grad(
         params: Params, window: Window, carry: Carry = None, *, key: Key | None = None, train: bool = False
@@ -184,6 +170,29 @@ def truncated_bptt(net: Layer, loss: Loss, steps: int) -> TruncatedBPTT:
         return (value, Aux(y, carry, saved)), dparams
 
     return TruncatedBPTT(windows, value_and_grad, whole)
+
+
+def _windows(
+    steps: int,
+    x: PyTree,
+    target: PyTree,
+    *,
+    mask: Mask = None,
+    loss_mask: Mask = None,
+    reset: Array | None = None,
+) -> Window:
+    """The windows of a stream, on a new first axis."""
+    x, target, mask, loss_mask, reset = _checked(Window(x, target, mask, loss_mask, reset), steps)
+    axis = _time_axis(x)
+    if x.shape[axis] % steps:  # False is what fills up the last window
+        everywhere = jnp.ones(masks.mask_shape(x), bool)
+        mask, loss_mask = (everywhere if part is None else part for part in (mask, loss_mask))
+
+    def divided(part: Any) -> Any:
+        return None if part is None else _in_windows(part, axis, steps)
+
+    starts = None if reset is None else jnp.moveaxis(reset, -1, 0)
+    return Window(divided(x), divided(target), divided(mask), divided(loss_mask), starts)
 
 
 def _time_axis(x: PyTree) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -127,116 +128,127 @@ def rtrl(net: Layer | Cell, loss: Loss) -> RTRL:
     net = recurrent(net) if isinstance(net, Cell) else net
     checks.layers("rtrl", (net,), Layer)
     examples_first("rtrl", net)
+    return RTRL(partial(_start, net), partial(_step, net, loss), _so_far, partial(_whole, net, loss))
 
-    def start(params: Params, x: PyTree, carry: Carry = None) -> RTRLState:
-        batch, row = masks.mask_shape(x), _row(x)
-        one = zero_carry(net, params, row)
-        if not jax.tree.leaves(one):
-            raise TypeError(f"rtrl: {net.info} must have a carry; give a network with a recurrent layer.")
-        size = sum(leaf.size for leaf in jax.tree.leaves(one))
-        reaches = _reach(net, params, row, one)
-        influence = jax.tree.map(
-            lambda leaf, reaches: jnp.zeros((*batch, size, *leaf.shape), leaf.dtype) if reaches else None,
-            params,
-            reaches,
+
+def _start(net: Layer, params: Params, x: PyTree, carry: Carry = None) -> RTRLState:
+    """The state before the first step."""
+    batch, row = masks.mask_shape(x), _row(x)
+    one = zero_carry(net, params, row)
+    if not jax.tree.leaves(one):
+        raise TypeError(f"rtrl: {net.info} must have a carry; give a network with a recurrent layer.")
+    size = sum(leaf.size for leaf in jax.tree.leaves(one))
+    reaches = _reach(net, params, row, one)
+    influence = jax.tree.map(
+        lambda leaf, reaches: jnp.zeros((*batch, size, *leaf.shape), leaf.dtype) if reaches else None,
+        params,
+        reaches,
+    )
+    rows = math.prod(batch)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), one)
+    first = _examples_back(zeros, batch)
+    if carry is not None:
+        first = jax.tree.map(lambda leaf, zero: jnp.asarray(leaf, zero.dtype), carry, first)
+    y, _, _ = jax.eval_shape(net.forward, params, row)
+    nothing = jnp.zeros((), float32_or_wider(y.dtype))
+    return RTRLState(first, influence, nothing, jax.tree.map(jnp.zeros_like, params), nothing)
+
+
+def _step(
+    net: Layer,
+    loss: Loss,
+    params: Params,
+    state: RTRLState,
+    x: PyTree,
+    target: PyTree,
+    *,
+    mask: Mask = None,
+    loss_mask: Mask = None,
+) -> tuple[RTRLState, Any]:
+    """One step: its loss, and the gradient of this loss through all steps before."""
+    batch = masks.mask_shape(x)
+    rows = math.prod(batch)
+    x = x.reshape(rows, *x.shape[len(batch) :])
+    mask = None if mask is None else checks.bools("rtrl", mask).reshape(rows)
+
+    def forward(x: PyTree, carry: Carry, mask: Mask) -> Any:
+        return net.forward(params, x[None], carry, mask=None if mask is None else mask[None])
+
+    y, carry, saved = jax.vmap(forward)(x, _examples_first(state.carry, batch), mask)
+    shape = (rows, 1, *y.shape[2:])
+    checks.same_shape("rtrl", "the network's output", y.shape, shape, "one row for each step.")
+    y = y.reshape(*batch, *shape[2:])
+    value, kept = _of(loss, y, target, loss_mask)
+    dy = loss.backward(kept).reshape(shape)
+    ways = _ways(net, params, jax.tree.map(lambda leaf: leaf[0], carry))
+    dparams, dbefore, immediate, dynamics = jax.vmap(ways)(saved, dy)
+
+    def through(own: jax.Array, influence: Any) -> jax.Array:
+        """dE_t/dparams: within this step, and through the carry before it."""
+        if influence is None:
+            return own.sum(0)
+        return own.sum(0) + jnp.einsum(
+            "bs,bs...->...", dbefore, influence.reshape(rows, *influence.shape[len(batch) :])
         )
-        rows = math.prod(batch)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), one)
-        first = _examples_back(zeros, batch)
-        if carry is not None:
-            first = jax.tree.map(lambda leaf, zero: jnp.asarray(leaf, zero.dtype), carry, first)
-        y, _, _ = jax.eval_shape(net.forward, params, row)
-        nothing = jnp.zeros((), float32_or_wider(y.dtype))
-        return RTRLState(first, influence, nothing, jax.tree.map(jnp.zeros_like, params), nothing)
 
-    def step(
-        params: Params,
-        state: RTRLState,
-        x: PyTree,
-        target: PyTree,
-        *,
-        mask: Mask = None,
-        loss_mask: Mask = None,
-    ) -> tuple[RTRLState, Any]:
-        batch = masks.mask_shape(x)
-        rows = math.prod(batch)
-        x = x.reshape(rows, *x.shape[len(batch) :])
-        mask = None if mask is None else checks.bools("rtrl", mask).reshape(rows)
+    def onward(immediate: jax.Array, influence: Any) -> Any:
+        """M_t = D_t·M_{t−1} + I_t."""
+        if influence is None:
+            return None
+        m = dynamics @ influence.reshape(rows, dynamics.shape[-1], -1)
+        return (m + immediate.reshape(m.shape)).reshape(influence.shape)
 
-        def forward(x: PyTree, carry: Carry, mask: Mask) -> Any:
-            return net.forward(params, x[None], carry, mask=None if mask is None else mask[None])
+    dparams = jax.tree.map(through, dparams, state.influence)
+    influence = jax.tree.map(onward, immediate, state.influence)
+    n = kept.divisor if kept.mean.value else jnp.ones_like(state.weight)
+    state = RTRLState(
+        _examples_back(carry, batch),
+        influence,
+        state.value + n * value,
+        jax.tree.map(lambda total, d: total + n.astype(d.dtype) * d, state.dparams, dparams),
+        state.weight + n if kept.mean.value else n,
+    )
+    return state, ((value, y), dparams)
 
-        y, carry, saved = jax.vmap(forward)(x, _examples_first(state.carry, batch), mask)
-        shape = (rows, 1, *y.shape[2:])
-        checks.same_shape("rtrl", "the network's output", y.shape, shape, "one row for each step.")
-        y = y.reshape(*batch, *shape[2:])
-        value, kept = _of(loss, y, target, loss_mask)
-        dy = loss.backward(kept).reshape(shape)
-        ways = _ways(net, params, jax.tree.map(lambda leaf: leaf[0], carry))
-        dparams, dbefore, immediate, dynamics = jax.vmap(ways)(saved, dy)
 
-        def through(own: jax.Array, influence: Any) -> jax.Array:
-            """dE_t/dparams: within this step, and through the carry before it."""
-            if influence is None:
-                return own.sum(0)
-            return own.sum(0) + jnp.einsum(
-                "bs,bs...->...", dbefore, influence.reshape(rows, *influence.shape[len(batch) :])
-            )
+def _so_far(state: RTRLState) -> tuple[jax.Array, Any]:
+    """The loss over all steps since the start, and its gradient."""
+    n = state.weight
+    return ratio(state.value, n), jax.tree.map(lambda d: ratio(d, n.astype(d.dtype)), state.dparams)
 
-        def onward(immediate: jax.Array, influence: Any) -> Any:
-            """M_t = D_t·M_{t−1} + I_t."""
-            if influence is None:
-                return None
-            m = dynamics @ influence.reshape(rows, dynamics.shape[-1], -1)
-            return (m + immediate.reshape(m.shape)).reshape(influence.shape)
 
-        dparams = jax.tree.map(through, dparams, state.influence)
-        influence = jax.tree.map(onward, immediate, state.influence)
-        n = kept.divisor if kept.mean.value else jnp.ones_like(state.weight)
-        state = RTRLState(
-            _examples_back(carry, batch),
-            influence,
-            state.value + n * value,
-            jax.tree.map(lambda total, d: total + n.astype(d.dtype) * d, state.dparams, dparams),
-            state.weight + n if kept.mean.value else n,
-        )
-        return state, ((value, y), dparams)
+def _whole(
+    net: Layer,
+    loss: Loss,
+    params: Params,
+    x: PyTree,
+    target: PyTree,
+    carry: Carry = None,
+    *,
+    mask: Mask = None,
+    loss_mask: Mask = None,
+) -> tuple[tuple[jax.Array, Aux], Any]:
+    """A sequence, in one scan."""
+    x, target = checks.array("rtrl", x), checks.array("rtrl", target, "target")
+    masks.time_axis("rtrl", x)
+    axis = len(masks.mask_shape(x)) - 1
 
-    def so_far(state: RTRLState) -> tuple[jax.Array, Any]:
-        n = state.weight
-        return ratio(state.value, n), jax.tree.map(lambda d: ratio(d, n.astype(d.dtype)), state.dparams)
+    def at(array: Any, t: Any) -> Any:
+        """Step t, cut out where it lies: a copy with time first would hold x twice."""
+        return None if array is None else jax.lax.dynamic_index_in_dim(array, t, axis, keepdims=False)
 
-    def whole(
-        params: Params,
-        x: PyTree,
-        target: PyTree,
-        carry: Carry = None,
-        *,
-        mask: Mask = None,
-        loss_mask: Mask = None,
-    ) -> tuple[tuple[jax.Array, Aux], Any]:
-        x, target = checks.array("rtrl", x), checks.array("rtrl", target, "target")
-        masks.time_axis("rtrl", x)
-        axis = len(masks.mask_shape(x)) - 1
+    def ahead(now: Any, _: None) -> Any:
+        state, y, t = now
+        masks = {"mask": at(mask, t), "loss_mask": at(loss_mask, t)}
+        state, ((_, row), _) = _step(net, loss, params, state, at(x, t), at(target, t), **masks)
+        return (state, jax.lax.dynamic_update_index_in_dim(y, row, t, axis), t + 1), None
 
-        def at(array: Any, t: Any) -> Any:
-            """Step t, cut out where it lies: a copy with time first would hold x twice."""
-            return None if array is None else jax.lax.dynamic_index_in_dim(array, t, axis, keepdims=False)
-
-        def ahead(now: Any, _: None) -> Any:
-            state, y, t = now
-            masks = {"mask": at(mask, t), "loss_mask": at(loss_mask, t)}
-            state, ((_, row), _) = step(params, state, at(x, t), at(target, t), **masks)
-            return (state, jax.lax.dynamic_update_index_in_dim(y, row, t, axis), t + 1), None
-
-        shape = jax.eval_shape(lambda params, x: net.forward(params, x)[0], params, x)
-        y = jnp.zeros(shape.shape, shape.dtype)
-        state = start(params, jax.eval_shape(lambda: at(x, 0)), carry)
-        (state, y, _), _ = jax.lax.scan(ahead, (state, y, jnp.int32(0)), length=x.shape[axis])
-        value, dparams = so_far(state)
-        return (value, Aux(y, state.carry, None)), dparams
-
-    return RTRL(start, step, so_far, whole)
+    shape = jax.eval_shape(lambda params, x: net.forward(params, x)[0], params, x)
+    y = jnp.zeros(shape.shape, shape.dtype)
+    state = _start(net, params, jax.eval_shape(lambda: at(x, 0)), carry)
+    (state, y, _), _ = jax.lax.scan(ahead, (state, y, jnp.int32(0)), length=x.shape[axis])
+    value, dparams = _so_far(state)
+    return (value, Aux(y, state.carry, None)), dparams
 
 
 def _of(loss: Loss, y: PyTree, target: PyTree, mask: Mask) -> tuple[jax.Array, Kept]:

@@ -126,16 +126,8 @@ def newton(
 
     def init(params: Params) -> NewtonState:
         nothing = _nothing(jax.tree.map(lambda p: jnp.zeros((), _dtype(params)), params))
-        return NewtonState(
-            count=transformation.start(),
-            damping=jnp.asarray(damping, _dtype(params)),
-            step_length=nothing.length,
-            ratio=nothing.ratio,
-            lowest=nothing.solution.lowest,
-            systems=nothing.systems,
-            iterations=nothing.iterations,
-            finite=jnp.ones((), bool),
-        )
+        attempt = nothing._replace(damping=jnp.asarray(damping, _dtype(params)))
+        return _state(transformation.start(), attempt, nothing.length, jnp.ones((), bool))
 
     def solver_of(product: Any, g: PyTree, params: Params) -> linear_solvers.Solver:
         if solver == "dense":
@@ -167,16 +159,8 @@ def newton(
         delta = jax.tree.map(
             lambda d, grad: jnp.where(length > 0, length * d, 0).astype(grad.dtype), attempt.solution.d, grads
         )
-        return delta, NewtonState(
-            count=optax.safe_increment(state.count),
-            damping=attempt.damping,
-            step_length=length,
-            ratio=attempt.ratio,
-            lowest=attempt.solution.lowest,
-            systems=attempt.systems,
-            iterations=attempt.iterations,
-            finite=sound & jnp.isfinite(optax.tree.norm(attempt.solution.d)),
-        )
+        finite = sound & jnp.isfinite(optax.tree.norm(attempt.solution.d))
+        return delta, _state(optax.safe_increment(state.count), attempt, length, finite)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -205,6 +189,20 @@ class _Attempt(NamedTuple):
     accepted: jax.Array
     systems: jax.Array
     iterations: jax.Array  # in all systems of this step
+
+
+def _state(count: jax.Array, attempt: _Attempt, length: jax.Array, finite: jax.Array) -> NewtonState:
+    """The state after an attempt, of which a step of that length was taken."""
+    return NewtonState(
+        count=count,
+        damping=attempt.damping,
+        step_length=length,
+        ratio=attempt.ratio,
+        lowest=attempt.solution.lowest,
+        systems=attempt.systems,
+        iterations=attempt.iterations,
+        finite=finite,
+    )
 
 
 def _search(
