@@ -95,7 +95,7 @@ def functions(layer: Layer, train: bool, loss: Any = None, with_carry: bool = Fa
                 y, carry, _ = layer.forward(at["params"], at["x"], at["carry"], **mode)
             else:
                 y = layer.apply(at["params"], at["x"], **mode)
-        y = recording.passed(y)
+        y = recording.probed_output(y)
         if loss is not None:
             return loss.apply(y, fixed["target"], fixed["loss_mask"])
         return (y, carry) if with_carry else y

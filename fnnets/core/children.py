@@ -1,4 +1,4 @@
-"""What every combinator does for its children: keys, masks, and sums over the paths of a gradient."""
+"""How a combinator calls its children: keys, masks, carries, and sums over the paths of a gradient."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fnnets.core.layer import Layer, keep_stats
 
 
 def child_key(key: Any, i: Any) -> Any:
-    """Child i's key. By `fold_in`, so that appending a layer changes no earlier draw."""
+    """Child i's key, by `fold_in`: appending a layer changes no earlier draw."""
     return None if key is None else jax.random.fold_in(key, i)
 
 
@@ -21,7 +21,7 @@ def apply_child(
 ) -> Any:
     """Child i's output."""
     with recording.child(parent, i, layer):
-        return recording.seen(layer, x, layer.apply(params, x, key=key, train=train, mask=mask), mask)
+        return recording.observed(layer, x, layer.apply(params, x, key=key, train=train, mask=mask), mask)
 
 
 def forward_child(
@@ -30,7 +30,7 @@ def forward_child(
     """Child i's (y, carry, saved)."""
     with recording.child(parent, i, layer):
         y, carry, saved = layer.forward(params, x, carry, key=key, train=train, mask=mask)
-        return recording.seen(layer, x, y, mask), carry, saved
+        return recording.observed(layer, x, y, mask), carry, saved
 
 
 def backward_child(parent: Any, i: int, layer: Layer, params: Any, saved: Any, dy: Any, dcarry: Any) -> Any:
@@ -45,7 +45,7 @@ def backward_child(parent: Any, i: int, layer: Layer, params: Any, saved: Any, d
 
 
 def one_each(who: Any, carry: Any, n: int) -> list[Any]:
-    """The carries of n children, in a list to be written to; None stands for one None each."""
+    """The carries of n children as a new list; None stands for n times None."""
     if carry is None:
         return [None] * n
     checks.count(who, "carry", carry, n)
@@ -53,14 +53,14 @@ def one_each(who: Any, carry: Any, n: int) -> list[Any]:
 
 
 def all_or_none(carries: list[Any]) -> Any:
-    """The children's carries as one: None where no child has any."""
+    """The children's carries as a tuple; None if no child has one."""
     return None if all(carry is None for carry in carries) else tuple(carries)
 
 
 def fitted_carry(who: Any, carry: Any, like: Any, given: str) -> Any:
-    """A carry in the structure and the dtypes of another: leaf by leaf, in their order.
+    """A carry with the structure and the dtypes of another, matched leaf by leaf in order.
 
-    So an encoder's carry fits a decoder that has more layers, if those have no carry.
+    An encoder's carry so fits a decoder with more layers, as long as those have no carry.
     """
     leaves, wanted = jax.tree.leaves(carry), jax.tree.leaves(like)
     shapes = [jnp.shape(leaf) for leaf in leaves], [leaf.shape for leaf in wanted]
