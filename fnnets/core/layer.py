@@ -207,11 +207,10 @@ def layer(
 
     Args:
       init: `(key, x) -> params`.
-      apply: `(params, x) -> y`, the plain equation.
-      forward: `(params, x) -> (y, saved)`, the same y and what `backward` needs. saved is a tree of arrays; wrap a
-        shape, a string or anything else that is not an array in `fn.Static(value)`.
+      apply: `(params, x) -> y`, the plain equation. It may also take `key`, `train` or `mask` as keyword arguments.
+      forward: `(params, x) -> (y, saved)`, the same y and what `backward` needs; it may take the same keywords.
+        saved is a tree of arrays; wrap a shape, a string or anything else that is not an array in `fn.Static(value)`.
       backward: `(params, saved, dy) -> (dparams, dx)`, trees with the shapes of params and x.
-        apply and forward may also take `key`, `train` or `mask` as keyword arguments.
       tangent: optional, `(params, saved, dparams, dx) -> dy`: the change of y, to first order, when params changes by
         dparams and x by dx.
       name: the layer's name in errors and tables; or an `Info`, as for a combinator.
