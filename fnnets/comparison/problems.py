@@ -109,8 +109,8 @@ def functions(layer: Layer, train: bool, loss: Any = None, with_carry: bool = Fa
             y, carry, saved = layer.forward(at["params"], at["x"], at["carry"], **mode)
         outputs, dcarry = ((y, carry), None) if with_carry else (y, None)
         if loss is not None:
-            outputs, kept = loss.forward(y, fixed["target"], fixed["loss_mask"])
-            dy = loss.backward(kept, dy)
+            outputs, loss_saved = loss.forward(y, fixed["target"], fixed["loss_mask"])
+            dy = loss.backward(loss_saved, dy)
         elif with_carry:
             dy, dcarry = dy
         if recording.collects("gradients"):

@@ -61,7 +61,7 @@ def width(who: Any, x: Any, size: int, name: str = "x") -> None:
     if x.ndim == 0 or x.shape[-1] != size:
         raise ValueError(
             f"{who}: {name} must have shape (…, {size}), got {shape_text(x.shape)}; "
-            "give that input, or call init again with this one."
+            "pass such an input, or call init again with this one."
         )
 
 
@@ -157,7 +157,7 @@ def pair(who: Any, function: str, expected: str, got: Any) -> Any:
 
 
 def two(what: str, got: Any) -> Any:
-    """Refuses anything but a tuple of two; `what` begins the error, which goes on with what came."""
+    """Refuses anything but a tuple of two; `what` is the beginning of the error."""
     if not isinstance(got, tuple) or len(got) != 2:
         came = f"a tuple of {len(got)}" if isinstance(got, tuple) else type(got).__name__
         raise TypeError(f"{what}, got {came}.")

@@ -57,17 +57,17 @@ def all_or_none(carries: list[Any]) -> Any:
     return None if all(carry is None for carry in carries) else tuple(carries)
 
 
-def fitted_carry(who: Any, carry: Any, like: Any, given: str) -> Any:
+def fitted_carry(who: Any, carry: Any, like: Any, name: str) -> Any:
     """A carry with the structure and the dtypes of another, matched leaf by leaf in order.
 
-    An encoder's carry so fits a decoder with more layers, as long as those have no carry.
+    So an encoder's carry fits a decoder with more layers, as long as the additional layers have no carry.
     """
     leaves, wanted = jax.tree.leaves(carry), jax.tree.leaves(like)
     shapes = [jnp.shape(leaf) for leaf in leaves], [leaf.shape for leaf in wanted]
     if shapes[0] != shapes[1]:
         got, expected = (", ".join(map(checks.shape_text, each)) or "none" for each in shapes)
         raise ValueError(
-            f"{who}: {given} must hold arrays of the shapes {expected}, got {got}; the recurrent layers on both "
+            f"{who}: {name} must hold arrays of the shapes {expected}, got {got}; the recurrent layers on both "
             "sides need the same kind, width and batch axes."
         )
     leaves = [jnp.asarray(leaf, target.dtype) for leaf, target in zip(leaves, wanted, strict=True)]

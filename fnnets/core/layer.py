@@ -211,7 +211,7 @@ def layer(
       forward: `(params, x) -> (y, saved)`, the same y and what `backward` needs; it may take the same keywords.
         saved is a tree of arrays; wrap a shape, a string or anything else that is not an array in `fn.Static(value)`.
       backward: `(params, saved, dy) -> (dparams, dx)`, trees with the shapes of params and x.
-      tangent: optional, `(params, saved, dparams, dx) -> dy`: the change of y, to first order, when params changes by
+      tangent: optional, `(params, saved, dparams, dx) -> dy`: the change of y, to first order, when params change by
         dparams and x by dx.
       name: the layer's name in errors and tables; or an `Info`, as for a combinator.
 
