@@ -1,6 +1,6 @@
-"""Pictures of gradients and of training, drawn with matplotlib, which is imported when a picture is drawn.
+"""Pictures of gradients and of training, drawn with matplotlib, which is only imported to draw.
 
-Every function returns a matplotlib `Figure`, which notebooks show and `savefig` writes; with `ax` it draws there.
+Every function returns a matplotlib `Figure`. Given `ax`, it draws on these axes and returns their figure.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from fnnets.train.epoch import History
 from fnnets.train.many import Swept
 
 BLUE, ORANGE, GREY = "#2f6db3", "#e08214", "#8a8f98"
-LOWEST = 1e-30  # what is smaller is not drawn
+LOWEST = 1e-30  # smaller values are not drawn
 
 
 def gradient_flow(flow: GradientFlow, ax: Any = None) -> Any:
-    """What `fn.gradient_flow` found, as a picture.
+    """Draws the result of `fn.gradient_flow`.
 
     Args:
       flow: from `fn.gradient_flow`.
-      ax: axes for the first panel alone, the gradients through time, or through depth where there is no time; by
+      ax: axes for the first panel alone: the gradients through time, or through depth for a network without time. By
         default a new figure with a panel for each field.
 
     Returns:
-      The figure: a heat map of log₁₀ ‖∂s_t/∂s_k‖, the singular values of the steps, the norms
-      through depth, and the shares that are saturated, as far as they are there.
+      The figure: a heat map of log₁₀ ‖∂s_t/∂s_k‖, the singular values of the steps, the norms through depth, and
+      the saturated shares. Empty fields have no panel.
 
     Raises:
       ModuleNotFoundError: matplotlib is not installed.
@@ -48,53 +48,54 @@ def gradient_flow(flow: GradientFlow, ax: Any = None) -> Any:
         panels.append(lambda ax: _through_depth(ax, depth))
     if shares := _flat(flow.saturated):
         panels.append(lambda ax: _saturated(ax, shares))
-    return _drawn(panels or [lambda ax: _through_depth(ax, depth)], ax)
+    return _draw(panels or [lambda ax: _through_depth(ax, depth)], ax)
 
 
 def trace(trace: dict[str, dict[str, Any]], ax: Any = None, *, time_axis: int = -2) -> Any:
-    """What `fn.trace_backward` recorded of recurrent layers, as a picture: how large every quantity is at every step.
+    """Draws the sizes in a trace: of every quantity of a recurrent layer, at every step.
 
     Args:
       trace: from `fn.trace_backward`.
       ax: axes for the first recurrent layer alone; by default a new figure with a panel for each.
-      time_axis: where time is: −2, or 0 for layers with `time_major`.
+      time_axis: the axis of time: −2, or 0 for layers with `time_major`.
 
     Returns:
-      The figure: for each layer a heat map of log₁₀ of the root mean square, a row for each quantity in the order in
-      which they are computed, a column for each step.
+      The figure: for each recurrent layer a heat map of log₁₀ of the root mean square, with a row for each quantity in
+      the order of computation and a column for each step.
 
     Raises:
       ModuleNotFoundError: matplotlib is not installed.
-      ValueError: there is no recurrent layer in the trace.
+      ValueError: the trace does not contain a recurrent layer.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
       >>> net, x = fn.gru(3), jax.random.normal(jax.random.key(1), (4, 7, 2))
-      >>> found = fn.trace_backward(net, net.init(jax.random.key(0), x), x, jnp.ones((4, 7, 3)))
-      >>> fn.plots.trace(found).axes[0].get_title()
+      >>> trace = fn.trace_backward(net, net.init(jax.random.key(0), x), x, jnp.ones((4, 7, 3)))
+      >>> fn.plots.trace(trace).axes[0].get_title()
       'gru'
     """
     layers = {path: steps for path, steps in trace.items() if len(steps) > 1}
     if not layers:
-        raise ValueError("plots.trace: the trace must hold a recurrent layer's steps; its layers have none.")
+        raise ValueError(
+            "plots.trace: the trace must hold the steps of a recurrent layer, got none; trace a recurrent network."
+        )
 
     def panel(path: str) -> Callable[[Any], None]:
         return lambda ax: _trace(ax, path, layers[path], time_axis)
 
-    return _drawn([panel(path) for path in layers], ax)
+    return _draw([panel(path) for path in layers], ax)
 
 
 def plot_history(history: History, ax: Any = None) -> Any:
-    """How a training went, epoch by epoch.
+    """Draws the loss and the metrics of a training, epoch by epoch.
 
     Args:
-      history: from `fn.train.fit`; or with a leading axis of several models, from `fn.train.cross_validate` or
-        `fn.train.ensemble`: then each is a thin line, and their mean a thick one.
+      history: from `fn.train.fit`; or, with a leading axis for several models, from `fn.train.cross_validate` or
+        `fn.train.ensemble`. Each model is then a thin line, and their mean a thick one.
       ax: axes for the loss alone; by default a new figure with a panel for the loss and one for each metric.
 
     Returns:
-      The figure. The loss of training is the mean over an epoch, in which params change; that of the validation is
-      from its end.
+      The figure. The training loss is the mean over an epoch, the validation loss that at its end.
 
     Raises:
       ModuleNotFoundError: matplotlib is not installed.
@@ -114,7 +115,7 @@ def plot_history(history: History, ax: Any = None) -> Any:
     curves = {"training": history.loss}
     if "loss" in history.validation:
         curves["validation"] = history.validation["loss"]
-    return _drawn([lambda ax: _curves(ax, "Loss", curves), *map(panel, metrics)], ax)
+    return _draw([lambda ax: _curves(ax, "Loss", curves), *map(panel, metrics)], ax)
 
 
 def heat_map(
@@ -126,19 +127,19 @@ def heat_map(
     *,
     larger_is_better: bool = False,
 ) -> Any:
-    """Two hyperparameters of a sweep: the mean over the seeds, at the best of all other hyperparameters.
+    """Draws two hyperparameters of a sweep: the mean score over the seeds, at the best of all other hyperparameters.
 
     Args:
       swept: from `fn.train.sweep`.
       x: the hyperparameter from left to right.
-      y: the one from top to bottom.
-      metric: which score.
-      ax: axes to draw on; by default a new figure.
-      larger_is_better: whether the best is the largest.
+      y: the hyperparameter from top to bottom.
+      metric: the score to show.
+      ax: the axes to draw on; by default a new figure.
+      larger_is_better: whether the largest score is the best.
 
     Returns:
-      The figure: the number in each cell, the best one bold; or, where there are more than 64 cells, a cross at the
-      best. White is where training diverged.
+      The figure, with the number in each cell, the best one bold. Above 64 cells it only marks the best with a cross. A
+      white cell is a training that diverged.
 
     Raises:
       ModuleNotFoundError: matplotlib is not installed.
@@ -162,20 +163,20 @@ def heat_map(
     if names.index(x) < names.index(y):
         values = values.T
     values = np.where(np.isfinite(values), values, np.nan)
-    return _drawn([lambda ax: _heat_map(ax, values, swept.axes, (x, y), metric, larger_is_better)], ax)
+    return _draw([lambda ax: _heat_map(ax, values, swept.axes, (x, y), metric, larger_is_better)], ax)
 
 
-def _drawn(panels: list[Callable[[Any], None]], ax: Any) -> Any:
-    """The panels on a new figure, two in a row; or the first on the given axes."""
+def _draw(panels: list[Callable[[Any], None]], ax: Any) -> Any:
+    """The panels on a new figure, two in a row; or the first panel on `ax`."""
     if ax is not None:
         panels[0](ax)
         return ax.figure
     try:
         from matplotlib.figure import Figure  # without pyplot: no window, and nothing to close
     except ModuleNotFoundError as error:
-        remedy = 'pip install "fnnets[examples]" brings it'
+        remedy = 'pip install "fnnets[examples]"'
         raise ModuleNotFoundError(
-            f"plots: matplotlib is not installed; {remedy}.", name=error.name
+            f"plots: matplotlib is not installed; install it with {remedy}.", name=error.name
         ) from error
     columns = min(len(panels), 2)
     rows = -(-len(panels) // columns)
@@ -192,7 +193,7 @@ def _through_time(ax: Any, flow: GradientFlow) -> None:
 
 
 def _heat(ax: Any, values: np.ndarray, label: str) -> None:
-    """Logarithms as colours, white where there is nothing; 0 in the middle, so that blue vanishes and red explodes."""
+    """Logarithms as colours: blue below 0 (vanishing), red above (exploding), white where there is no value."""
     with np.errstate(divide="ignore"):
         logs = np.log10(np.where(values > LOWEST, values, 0))
     logs[~np.isfinite(logs)] = np.nan
@@ -246,7 +247,7 @@ def _curves(ax: Any, title: str, curves: dict[str, Any]) -> None:
 def _heat_map(
     ax: Any, values: np.ndarray, axes: dict[str, Any], names: tuple[str, str], metric: str, larger: bool
 ) -> None:
-    """The values (y, x) as colours, dark where they are good, with the number in each cell where there is room."""
+    """The values (y, x) as colours, dark where they are good; with a number in each cell if there is room."""
     x, y = ([f"{v:.3g}" if isinstance(v, float) else str(v) for v in axes[name]] for name in names)
     image = ax.imshow(
         values, cmap="viridis" if larger else "viridis_r", aspect="auto", interpolation="nearest"
@@ -274,9 +275,9 @@ def _heat_map(
 
 
 def _flat(values: dict[str, Any]) -> dict[str, float]:
-    """A number for each name; for copies in a stack, one for each."""
-    found: dict[str, float] = {}
+    """A number for each name; inside a stack, one for each copy."""
+    numbers: dict[str, float] = {}
     for name, value in values.items():
         value = np.asarray(value)
-        found |= {f"{name} {list(i)}" if i else name: float(value[i]) for i in np.ndindex(value.shape)}
-    return found
+        numbers |= {f"{name} {list(i)}" if i else name: float(value[i]) for i in np.ndindex(value.shape)}
+    return numbers

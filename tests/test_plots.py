@@ -1,4 +1,4 @@
-"""The pictures of gradients: what is drawn, and that matplotlib is asked for only then."""
+"""The pictures of gradients and of training: their content, and that matplotlib is only needed to draw."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ def titles(figure):
     return [ax.get_title() for ax in figure.axes if ax.get_title()]
 
 
-def test_a_panel_for_each_field(tmp_path):
+def test_every_field_has_a_panel(tmp_path):
     net = fn.serial(fn.gru(2), fn.dense(2))
     flow = flow_of(net)
     figure = fn.plots.gradient_flow(flow)
@@ -29,7 +29,7 @@ def test_a_panel_for_each_field(tmp_path):
     (image,) = figure.axes[0].images
     logs = np.log10(np.where(np.tri(5) == 1, flow.through_time, 1))
     np.testing.assert_allclose(np.where(np.tri(5) == 1, image.get_array(), 0), logs, atol=1e-6)
-    assert np.ma.getmaskarray(image.get_array())[0, 1], "nothing goes back to a later step"
+    assert np.ma.getmaskarray(image.get_array())[0, 1], "no gradient goes back to a later step"
     (line, _) = next(ax for ax in figure.axes if ax.get_title() == "Each step").lines
     np.testing.assert_allclose(line.get_ydata(), flow.singular)
     bars = next(ax for ax in figure.axes if ax.get_title() == "Saturated")
@@ -37,7 +37,7 @@ def test_a_panel_for_each_field(tmp_path):
     figure.savefig(tmp_path / "flow.png")
 
 
-def test_feed_forward_networks_have_depth():
+def test_feed_forward_networks_show_depth_alone():
     net = fn.stack(fn.serial(fn.dense(3), fn.tanh()), 2)
     figure = fn.plots.gradient_flow(flow_of(net))
     assert titles(figure) == ["Gradient through depth", "Saturated"]
@@ -46,7 +46,7 @@ def test_feed_forward_networks_have_depth():
     assert titles(fn.plots.gradient_flow(flow_of(fn.dense(3)))) == ["Gradient through depth"]
 
 
-def test_axes_of_ones_own():
+def test_a_picture_is_drawn_on_the_users_axes():
     from matplotlib.figure import Figure
 
     figure = Figure()
@@ -66,7 +66,7 @@ def test_a_trace_has_a_row_for_each_quantity(tmp_path):
     sizes = jnp.sqrt(jnp.square(trace["1.elman"]["dz"]).mean((0, 2)))
     np.testing.assert_allclose(image.get_array()[2], np.log10(sizes), atol=1e-6)
     figure.savefig(tmp_path / "trace.png")
-    with pytest.raises(ValueError, match=r"plots.trace: the trace must hold a recurrent layer"):
+    with pytest.raises(ValueError, match=r"plots.trace: the trace must hold the steps of a recurrent layer"):
         fn.plots.trace({"dense": {"dy": X}})
 
 
@@ -86,7 +86,7 @@ else:
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
 
 
-def test_histories_of_one_and_of_several_models(tmp_path):
+def test_histories_of_one_and_of_several_models_are_drawn(tmp_path):
     validation = {"loss": np.array([0.9, 0.6, 0.7]), "accuracy": np.array([0.7, 0.8, 0.8])}
     one = fn.train.History(np.ones((3, 4)), np.array([0.8, 0.5, 0.4]), validation)
     figure = fn.plots.plot_history(one)
@@ -99,7 +99,7 @@ def test_histories_of_one_and_of_several_models(tmp_path):
     fn.plots.plot_history(several).savefig(tmp_path / "history.png")
 
 
-def test_a_heat_map_is_the_best_over_the_others():
+def test_a_heat_map_shows_the_best_over_the_other_hyperparameters():
     axes = {"units": (4, 8), "rate": (0.1, 1.0), "depth": (1, 2), "seed": (0, 1)}
     losses = np.random.default_rng(0).random((2, 2, 2, 2))
     losses[0, 1] = np.nan

@@ -1,3 +1,3 @@
-"""`python -m fnnets`: gradients compared from the command line."""
+"""`python -m fnnets`: compares gradients from the command line."""
 
 from fnnets.command_line._main import main as main

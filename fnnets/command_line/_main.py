@@ -1,4 +1,4 @@
-"""`python -m fnnets compare`: the catalogue, or a user's own layer, compared."""
+"""`python -m fnnets compare`: compares the catalogue, or a user's own layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OK, MISMATCH, BAD_USE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line and gives its exit status: 0, 1 on a mismatch, 2 on bad use."""
+    """Runs the command line and returns its exit status: 0, 1 on a mismatch, 2 on bad use."""
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     except user_objects.TargetError as error:
         print(f"fnnets compare: {error}", file=sys.stderr)
         return BAD_USE
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
 
@@ -42,27 +42,27 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="compare")
     compare = commands.add_parser(
         "compare",
-        help="hold gradients by hand against autodiff and central differences",
-        description="Holds gradients by hand against autodiff and central differences, in float64: of every layer "
-        "and loss of the library, or of the target. Exit status: 0 all agree, 1 a mismatch, 2 bad use.",
+        help="compare gradients by hand with autodiff and central differences",
+        description="Compares gradients by hand with autodiff and central differences, in float64, for every layer "
+        "and loss of the library or for the target. Exit status: 0 all agree, 1 a mismatch, 2 bad use.",
     )
     compare.add_argument(
         "target", nargs="?", help=f"path/to/file.py:name or module:name of {user_objects.EXPECTED}"
     )
     compare.add_argument(
-        "--only", metavar="PATTERN", help="rows of the catalogue whose name contains, or matches, this"
+        "--only", metavar="PATTERN", help="only rows of the catalogue whose name contains or matches PATTERN"
     )
     compare.add_argument(
-        "--shape", type=_shape, metavar="4,5", help="the shape of x for a target that is a layer alone"
+        "--shape", type=_shape, metavar="4,5", help="the shape of x, if the target is only a layer"
     )
-    compare.add_argument("--json", type=Path, metavar="FILE", help="write the reports there as well")
+    compare.add_argument("--json", type=Path, metavar="FILE", help="also write the reports to FILE")
     return parser
 
 
 def _one(options: argparse.Namespace) -> int:
-    found = user_objects.load(options.target)
+    subject = user_objects.load(options.target)
     try:
-        report = user_objects.report_on(found, options.shape)
+        report = user_objects.report_on(subject, options.shape)
     except user_objects.TargetError:
         raise
     except Exception as error:  # the user's own code may raise anything
@@ -73,11 +73,11 @@ def _one(options: argparse.Namespace) -> int:
 
 
 def _catalogue(options: argparse.Namespace) -> int:
-    from fnnets import catalogue  # only here: nobody else pays for building every layer
+    from fnnets import catalogue  # imported here, since it builds every layer
 
     cases = [case for case in catalogue.cases() if _selected(case.name, options.only)]
     if not cases:
-        raise user_objects.TargetError(f"--only {options.only}: no row of the catalogue has such a name")
+        raise user_objects.TargetError(f"--only {options.only}: no row of the catalogue has a name like this")
     start, width = time.perf_counter(), max(len(case.name) for case in cases)
     print(f"{'row':{width}}  leaves  vs autodiff  vs differences  verdict", flush=True)
     reports: dict[str, Report] = {}
@@ -142,13 +142,13 @@ def _write(path: Path | None, reports: list[Report], names: list[str] | None = N
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(path)  # at once: a reader never sees half a file
+        partial.replace(path)  # in one move: a reader never sees half a file
     except OSError as error:
         raise user_objects.TargetError(f"--json {path}: {error.strerror}") from error
 
 
 class _Progress:
-    """A progress bar on a terminal, where tqdm is installed; lines alone elsewhere."""
+    """A progress bar on a terminal if tqdm is installed; otherwise only lines."""
 
     def __init__(self, total: int) -> None:
         self._bar: Any = None

@@ -1,4 +1,4 @@
-"""What a user names on the command line: a layer, or a function with its derivation, in a file or a module."""
+"""The target of a command: a layer, or a function with its derivation, in a file or a module."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ from fnnets.comparison import compare, compare_grad
 from fnnets.comparison.report import Report
 from fnnets.core.layer import Layer
 
-GUESSES = ((4, 5), (4, 3, 5), (2, 6, 6, 3))  # a batch of vectors, of sequences, of pictures
+GUESSES = ((4, 5), (4, 3, 5), (2, 6, 6, 3))  # shapes of x: a batch of vectors, of sequences, of pictures
 
 EXPECTED = "a Layer, (layer, x), (layer, params, x) or (f, grad, args)"
 
 
 class TargetError(Exception):
-    """Something that the user named cannot be compared; the message is one line for them."""
+    """The target cannot be compared; the message is one line for the user."""
 
 
 def load(target: str) -> Any:
-    """The object that `path/to/file.py:name` or `module:name` stands for."""
+    """The object at `path/to/file.py:name` or `module:name`."""
     place, colon, name = target.rpartition(":")
     if not (colon and place and name):
         raise TargetError(f"{target!r} must be path/to/file.py:name or module:name")
     module = _from_file(Path(place)) if place.endswith(".py") else _from_module(place)
     if not hasattr(module, name):
-        public = [found for found, value in vars(module).items() if isinstance(value, Layer | tuple)]
+        public = [own for own, value in vars(module).items() if isinstance(value, Layer | tuple)]
         hint = f"; it has {', '.join(public)}" if public else ""
         raise TargetError(f"{place} has no {name}{hint}")
     return getattr(module, name)
 
 
-def report_on(found: Any, shape: tuple[int, ...] | None) -> Report:
-    """The report on what was named; `shape` is that of the input of a layer given alone."""
-    if isinstance(found, Layer):
-        return _of_layer(found, shape)
-    if not isinstance(found, tuple) or len(found) not in (2, 3):
-        raise TargetError(f"expected {EXPECTED}, got {type(found).__name__}")
-    if isinstance(found[0], Layer):
-        layer, *params, x = found
+def report_on(subject: Any, shape: tuple[int, ...] | None) -> Report:
+    """The report on a target; `shape` is the shape of x if the target is only a layer."""
+    if isinstance(subject, Layer):
+        return _of_layer(subject, shape)
+    if not isinstance(subject, tuple) or len(subject) not in (2, 3):
+        raise TargetError(f"expected {EXPECTED}, got {type(subject).__name__}")
+    if isinstance(subject[0], Layer):
+        layer, *params, x = subject
         return compare(layer, params[0] if params else layer.init(jax.random.key(0), x), x)
-    if len(found) == 3 and callable(found[0]) and callable(found[1]):
-        f, grad, args = found
+    if len(subject) == 3 and callable(subject[0]) and callable(subject[1]):
+        f, grad, args = subject
         return compare_grad(f, grad, *(args if isinstance(args, tuple) else (args,)))
     raise TargetError(
-        f"expected {EXPECTED}, got a tuple of {', '.join(type(part).__name__ for part in found)}"
+        f"expected {EXPECTED}, got a tuple of {', '.join(type(part).__name__ for part in subject)}"
     )
 
 
 def _of_layer(layer: Layer, shape: tuple[int, ...] | None) -> Report:
-    """A layer alone: compared on the given shape, or on the first usual one that it takes."""
+    """Compares a layer at the given shape, or at the first of `GUESSES` that it accepts."""
     refused = None
     for guess in [shape] if shape else GUESSES:
         x = np.random.default_rng(0).standard_normal(guess)
@@ -70,12 +70,12 @@ def _of_layer(layer: Layer, shape: tuple[int, ...] | None) -> Report:
         return compare(layer, _away_from_zeros(params), x)
     tried = shape or " or ".join(map(str, GUESSES))
     raise TargetError(
-        f"{layer!r} takes no x of shape {tried} ({first_line(refused)}); give --shape, or name a tuple (layer, x)"
+        f"{layer!r} does not accept x of shape {tried} ({first_line(refused)}); give --shape, or name a tuple (layer, x)"
     )
 
 
 def _away_from_zeros(params: Any) -> Any:
-    """Params away from their initial zeros, where mistakes hide."""
+    """Moves params away from their initial zeros, which hide mistakes."""
     rng = np.random.default_rng(1)
 
     def move(leaf: Any) -> Any:
@@ -91,9 +91,9 @@ def _from_file(path: Path) -> ModuleType:
         raise TargetError(f"there is no file {path}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise TargetError(f"{path} is no Python file")
+        raise TargetError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    # As `python path/to/file.py` would: its neighbours can be imported, and its classes found by name.
+    # Like `python path/to/file.py`: it can import its neighbours, and its classes can be looked up by name.
     sys.path.insert(0, str(path.parent.resolve()))
     sys.modules.setdefault(path.stem, module)
     try:
@@ -112,6 +112,6 @@ def _from_module(name: str) -> ModuleType:
 
 
 def first_line(error: BaseException | None) -> str:
-    """What an error says, in one line."""
+    """The type and the first line of an error."""
     lines = str(error).splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"

@@ -1,4 +1,4 @@
-"""Gradients by hand held against autodiff and central differences."""
+"""Gradients by hand, compared with autodiff and central differences."""
 
 from fnnets.comparison._compare import assert_grad_matches as assert_grad_matches
 from fnnets.comparison._compare import compare as compare

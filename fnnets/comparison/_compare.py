@@ -1,4 +1,4 @@
-"""Gradients by hand held against autodiff and central differences, leaf by leaf."""
+"""Gradients by hand, compared with autodiff and central differences leaf by leaf."""
 
 from __future__ import annotations
 
@@ -28,39 +28,37 @@ def compare(
     target: Any = None,
     loss_mask: Any = None,
 ) -> Report:
-    """Holds three gradients of a layer against each other: by hand, by autodiff, by central differences.
+    """Compares a layer's gradient by hand with autodiff and with central differences.
 
     Formula: with E = Σ dy ⊙ apply(params, x), or E = loss(apply(params, x), target), the gradients of E
     with respect to every floating-point leaf of params, x and carry:
 
         by hand       layer.backward(params, saved, dy)
-        autodiff      jax.vjp of the plain equations (`apply`; `forward` where a carry is given)
+        autodiff      jax.vjp of the plain equations (`apply`, or `forward` with a carry)
         differences   (E(p + h) − E(p − h))/2h, extrapolated, at every entry of a small leaf and a sample
-                      of a large one; entries at a kink are set aside
+                      of a large one, except at kinks
 
-    All of it in float64, whatever the dtypes given and the program's own default, whose configuration
-    is left as it is. A leaf is right when hand and autodiff differ by at most 1e-11, and both
-    differ from the differences by at most 1e-7, of the gradient's scale.
+    Everything runs in float64; jax's configuration does not change. A leaf is right if hand and autodiff differ
+    by at most 1e-11, and both differ from the differences by at most 1e-7, relative to the gradient's scale.
 
     Args:
-      layer: any layer or network; one made by `by_hand` is taken as the plain layer that it was.
+      layer: any layer or network; `by_hand(layer)` counts as the plain layer.
       params: its parameters, away from their initial zeros (a zero bias hides mistakes).
       x: its input.
       key, train, mask, carry: as in `layer.forward`.
-      dy: the gradient of the output; drawn at random when it is not given.
-      loss: a `Loss` to be compared together with the layer, instead of dy.
+      dy: the gradient of the output; random by default.
+      loss: a `Loss` to compare together with the layer, instead of dy.
       target: the loss's target.
       loss_mask: the loss's mask.
 
     Returns:
-      A `Report`: a row for each leaf, `.ok`, a readable table as its text, `.to_json()`. A leaf that is
-      wrong is diagnosed: sign, factor, transpose, missing sum, block, missing term or derivative, or
-      that no simple cause was found. Where recurrent layers are involved, a note says at which time step, and
-      with which quantity, the backward pass departs from autodiff first; or that only the sum over time is wrong.
+      A `Report`: a row for each leaf, `.ok`, `.to_json()`, and a table as its text. It names the mistake in a wrong
+      leaf: sign, factor, transpose, missing sum, block, missing term or derivative, or no simple cause. For recurrent
+      layers a note names the first time step and quantity of the backward pass that depart from autodiff.
 
     Raises:
-      ValueError: loss without target, or dy beside loss; what the layer raises on bad input. What
-        `backward` raises is a finding, and stands in the report.
+      ValueError: a loss comes without target or with dy; or the layer refuses its input. An error from `backward`
+        is not raised, but reported.
 
     Example:
       >>> import fnnets as fn, jax
@@ -85,24 +83,23 @@ def compare_grad(
     *args: Any,
     argnums: int | tuple[int, ...] = 0,
 ) -> Report:
-    """Holds any derivation of any function's gradient against autodiff and central differences.
+    """Compares any function's gradient by hand with autodiff and with central differences.
 
     Formula: grad_by_hand(*args) against jax.grad(f, argnums)(*args) and (f(p + h) − f(p − h))/2h, in float64.
 
     Args:
-      f: a function of arrays (or trees of them) to a scalar. A function that jax cannot trace, such as
-        one in NumPy, is compared with differences alone.
-      grad_by_hand: the derivation: `(*args) -> gradient`, in the structure that `jax.grad` gives;
-        plain NumPy will do.
+      f: a function of arrays, or trees of arrays, to a scalar. If jax cannot trace it (it uses NumPy, for example),
+        only differences are compared.
+      grad_by_hand: the derivation `(*args) -> gradient`, with the structure of `jax.grad`'s result; it may use NumPy.
       *args: the arguments of both.
-      argnums: which arguments are differentiated, as in `jax.grad`.
+      argnums: which arguments to differentiate, as in `jax.grad`.
 
     Returns:
       A `Report`, as from `compare`.
 
     Raises:
-      ValueError: f gives no scalar.
-      TypeError: an argument to be differentiated has no floating-point leaf.
+      ValueError: f does not return a scalar.
+      TypeError: an argument to differentiate has no floating-point leaf.
 
     Example:
       >>> import fnnets as fn, numpy as np, jax.numpy as jnp
@@ -120,13 +117,12 @@ def assert_grad_matches(subject: Any, *args: Any, **settings: Any) -> None:
     """Raises unless the gradient by hand is right: `compare` or `compare_grad` as a test.
 
     Args:
-      subject: a `Layer`, followed by what `compare` takes; or a function, followed by what
-        `compare_grad` takes.
-      *args: the other arguments.
+      subject: a `Layer`, for `compare`, or a function, for `compare_grad`.
+      *args: the other positional arguments.
       **settings: the keyword arguments.
 
     Raises:
-      AssertionError: a gradient is wrong; the message is the report.
+      AssertionError: the gradient is wrong; the message is the report.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Central differences that know how far they can be trusted."""
+"""Central differences, and whether each of them can be trusted."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-STEPS = (1e-4, 1e-5)  # the second where a kink, or a fast curve, lies within the first
+STEPS = (1e-4, 1e-5)  # the second is for entries with a kink or a strong curve within the first
 SCALES = (1.0, -1.0, 0.5, -0.5, 0.25, -0.25)
-EVERY = 64  # leaves up to this size are differenced at every entry, larger ones at a sample of as many
+EVERY = 64  # leaves up to this size are differenced at every entry, larger ones at a sample of this size
 
 # (point, fixed, dy, entries, steps) -> Σ dy·(y(entry + step) − y) for each
 Deltas = Callable[[Any, Any, Any, Any, Any], Any]
@@ -27,9 +27,9 @@ class Difference(NamedTuple):
 
 
 def deltas(plain: Callable[[Any, Any], Any]) -> Deltas:
-    """The changes of E = Σ dy·y as single entries of the point move, in one compiled loop.
+    """The change of E = Σ dy·y as each entry of the point moves, in one compiled loop.
 
-    The sum is over y(moved) − y, not of y: subtracting first keeps the digits that E would lose.
+    It sums dy·(y(moved) − y): the difference is taken first, which keeps digits that E would lose.
     """
 
     @jax.jit
@@ -49,7 +49,7 @@ def deltas(plain: Callable[[Any, Any], Any]) -> Deltas:
 
 
 def deltas_in_python(f: Callable[[Any, Any], Any]) -> Deltas:
-    """The same for a function that jax cannot trace, one call after another."""
+    """`deltas` for a function that jax cannot trace, one call after another."""
 
     def run(point: Any, fixed: Any, dy: Any, entries: Any, steps: Any) -> np.ndarray:
         vector, unravel = ravel_pytree(point)
@@ -70,14 +70,14 @@ def central(
     """Central differences of E = Σ dy·y for the leaves of the point, in their order.
 
     Formula: with D(h) = (E(p+h) − E(p−h))/2h, the slope is (4·D(h/2) − D(h))/3, whose error is O(h⁴).
-    A curve has E(p+h) − 2E(p) + E(p−h) = E''h² + O(h⁴); a kink within the step does not, and is found by
-    comparing that sum at h, h/2 and h/4.
+    For a smooth function E(p+h) − 2E(p) + E(p−h) = E''h² + O(h⁴). A kink within the step breaks this;
+    comparing the sum at h, h/2 and h/4 finds it.
 
     Args:
       change: from `deltas`.
       point, fixed, dy: its arguments.
-      skip: the numbers of leaves that are left out (empty differences).
-      tolerances: for each leaf the error of the slope, absolute, from which on a kink matters.
+      skip: the numbers of the leaves to leave out; their differences are empty.
+      tolerances: for each leaf the absolute error of the slope above which a kink matters.
     """
     leaves = jax.tree.leaves(point)
     if not leaves:
@@ -96,7 +96,7 @@ def central(
             break
         h = step * np.maximum(1.0, np.abs(vector[entries[todo]]))
         moves = (np.repeat(entries[todo], len(SCALES)), np.outer(h, SCALES).ravel())
-        # one shape of loop for the first pass, and one for the few entries of the second
+        # The second pass has few entries: it gets a loop of its own shape.
         e = np.asarray(change(point, fixed, dy, *_padded(moves, first=step == STEPS[0])))[: len(moves[0])]
         slope[todo], smooth[todo] = _slope(e.reshape(-1, len(SCALES)), h, tolerance[todo])
     ends = np.cumsum([len(own) for own in chosen])[:-1]

@@ -1,4 +1,4 @@
-"""Trees as a comparison needs them: in float64, parted into what is differentiable and what is not, by path."""
+"""Trees for a comparison: in float64, split into differentiable leaves and others, and by path."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fnnets.core.parameters import Stats
 
 
 def _dtype(leaf: Any) -> Any:
-    # A Python float is a float64 here: whatever is compared is compared in float64.
+    # A Python float counts as float64: every comparison is in float64.
     return leaf.dtype if hasattr(leaf, "dtype") else np.result_type(leaf)
 
 
@@ -22,7 +22,7 @@ def is_float(leaf: Any) -> bool:
 
 
 def leading(leaf: Any) -> tuple[int, ...]:
-    """The axes of an input before its features, which integers (ids) have not."""
+    """The axes of an input before its features; integers (ids) have no features."""
     shape = np.shape(leaf)
     return shape[:-1] if is_float(leaf) else shape
 
@@ -35,19 +35,19 @@ def in_float64(tree: Any) -> Any:
 
 
 def split(tree: Any) -> tuple[Any, Any]:
-    """The tree twice: its floating-point leaves with None elsewhere, and the others."""
+    """The floating-point leaves of the tree, with None elsewhere; and the other leaves, likewise."""
     floats = jax.tree.map(lambda leaf: leaf if is_float(leaf) else None, tree)
     others = jax.tree.map(lambda leaf: None if is_float(leaf) else leaf, tree)
     return floats, others
 
 
 def join(floats: Any, others: Any) -> Any:
-    """What `split` parted."""
+    """The tree that `split` took apart."""
     return jax.tree.map(lambda a, b: b if a is None else a, floats, others, is_leaf=lambda leaf: leaf is None)
 
 
 def text(path: Any) -> str:
-    """A path as one writes it in code: `params[0].w`."""
+    """A path as written in code, such as `params[0].w`."""
     return jax.tree_util.keystr(path[:1], simple=True) + jax.tree_util.keystr(path[1:])
 
 
@@ -58,22 +58,22 @@ def by_path(tree: Any) -> dict[str, np.ndarray]:
 
 
 def constants(tree: Any) -> set[str]:
-    """The paths of moving statistics, which are constants to every gradient."""
-    found: set[str] = set()
+    """The paths of moving statistics, which are constants in every gradient."""
+    paths: set[str] = set()
     nodes = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda node: isinstance(node, Stats))
     for path, node in nodes:
         if isinstance(node, Stats):
-            found |= {text((*path, *rest)) for rest, _ in jax.tree_util.tree_leaves_with_path(node)}
-    return found
+            paths |= {text((*path, *rest)) for rest, _ in jax.tree_util.tree_leaves_with_path(node)}
+    return paths
 
 
 def blocks(tree: Any) -> dict[str, tuple[str, ...]]:
-    """The names of the equal blocks of each leaf, where the NamedTuple that holds it documents them.
+    """The names of the equal blocks of each leaf, by path, where its NamedTuple names them.
 
-    A NamedTuple of params documents blocks in a class attribute, field by field:
+    A NamedTuple of params names blocks in a class attribute, field by field:
     `blocks = {"w": ("i", "f", "g", "o")}`.
     """
-    found: dict[str, tuple[str, ...]] = {}
+    names: dict[str, tuple[str, ...]] = {}
     for path, _ in jax.tree_util.tree_leaves_with_path(tree):
         parent, field = tree, ""
         for step in path[:-1]:
@@ -81,8 +81,8 @@ def blocks(tree: Any) -> dict[str, tuple[str, ...]]:
         field = getattr(path[-1], "name", "")
         named = getattr(type(parent), "blocks", {})
         if field in named:
-            found[text(path)] = tuple(named[field])
-    return found
+            names[text(path)] = tuple(named[field])
+    return names
 
 
 def _child(node: Any, step: Any) -> Any:

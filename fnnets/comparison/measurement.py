@@ -1,4 +1,4 @@
-"""What a function says of its own gradient: autodiff and central differences."""
+"""The true gradient of a function: by autodiff and by central differences."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from fnnets.comparison import differences, float_trees, report
 from fnnets.comparison.diagnosis import alternatives, causes
 
-FLOOR = 1e-2  # a leaf is judged on its own scale, but on at least this share of the whole gradient's
-DY_FLOOR = 1e-4  # and on this share of dy's, where the whole gradient is next to nothing
+FLOOR = 1e-2  # errors are relative to the leaf's scale, but at least to this share of the whole gradient's
+DY_FLOOR = 1e-4  # and at least to this share of dy's, where the whole gradient is almost 0
 
 UNTRACEABLE = (
     jax.errors.TracerArrayConversionError,
@@ -24,19 +24,19 @@ UNTRACEABLE = (
 
 
 class Problem(NamedTuple):
-    """A function, its derivation, and the point at which they are held against each other.
+    """A function, its derivation, and the point at which they are compared.
 
     Attributes:
       name: for the report.
-      plain: `(point, fixed) -> outputs`, the plain equation, any tree of floats.
-      by_hand: `(point, fixed, dy) -> (outputs, gradient)`, the gradient a tree like the point.
-      point: the tree of differentiable leaves, None elsewhere; float64.
+      plain: `(point, fixed) -> outputs`, the plain equation; the outputs are any tree of floats.
+      by_hand: `(point, fixed, dy) -> (outputs, gradient)`; the gradient is a tree like the point.
+      point: the tree of differentiable leaves in float64, with None elsewhere.
       fixed: everything else that the two functions need.
       dy: the gradients of the outputs.
       traceable: whether by_hand may be jitted.
-      layers: the layer that each path belongs to.
-      context: what a diagnosis knows of the function.
-      departure: from the paths of the wrong leaves, where in the backward pass by_hand departs first, in words.
+      layers: maps a path to the layer that it belongs to.
+      context: what a diagnosis knows about the function.
+      departure: maps the paths of the wrong leaves to notes: where in the backward pass by_hand departs first.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Problem(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What the function itself says: nothing of it depends on the derivation."""
+    """The measurements of the function itself, which do not depend on the derivation."""
 
     outputs: Any
     true: dict[str, np.ndarray]  # by autodiff, or by differences where f cannot be traced
@@ -74,8 +74,7 @@ def measure(problem: Problem) -> Measured:
         change, scale = differences.deltas_in_python(plain), dict.fromkeys(leaves, 1.0)
     skip = {i for i, path in enumerate(leaves) if path in float_trees.constants(point)}
     tolerances = [report.DIFFERENCES * scale[path] for path in leaves]
-    found = differences.central(change, point, fixed, dy, skip, tolerances)
-    by_path = dict(zip(leaves, found, strict=True))
+    by_path = dict(zip(leaves, differences.central(change, point, fixed, dy, skip, tolerances), strict=True))
     if true:
         return Measured(outputs, true, by_path, scale, autodiff=True)
     true = {path: _scattered(leaves[path], by_path[path]) for path in leaves}
@@ -83,7 +82,7 @@ def measure(problem: Problem) -> Measured:
 
 
 def _scales(true: dict[str, np.ndarray], dy: Any) -> dict[str, float]:
-    """What errors are relative to: the leaf's largest entry, and no less than a share of the whole gradient's."""
+    """The scale for the errors of each leaf: its largest entry, or at least a share of the whole gradient's."""
 
     def largest(leaf: Any) -> float:
         leaf = np.abs(np.asarray(leaf))
@@ -118,13 +117,13 @@ def _deltas(plain: Callable[[Any, Any], Any]) -> differences.Deltas:
 def slices(
     plain: Callable[[Any, Any], Any], point: Any, fixed: Any, parts: list[list[Any]]
 ) -> list[dict[str, np.ndarray]]:
-    """For each way to part dy, the gradients that its parts alone give, by path."""
+    """For each way to split dy, the gradients from its parts alone, by path."""
     pull = jax.jit(lambda point, fixed, dy: jax.vjp(lambda point: plain(point, fixed), point)[1](dy)[0])
-    found = []
+    gradients = []
     for each in parts:
         size = sum(leaf.size for leaf in jax.tree.leaves(point))
         if len(each) * size > alternatives.LARGEST:
             break
         alone = [pull(point, fixed, dy) for dy in each]
-        found.append(float_trees.by_path(jax.tree.map(lambda *parts: np.stack(parts), *alone)))
-    return found
+        gradients.append(float_trees.by_path(jax.tree.map(lambda *parts: np.stack(parts), *alone)))
+    return gradients

@@ -1,4 +1,4 @@
-"""What is compared, as a `Problem`: a layer, a loss, a penalty, or any function with its derivation."""
+"""`Problem`s to compare: from a layer, a loss, a penalty, or any function with its derivation."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def of_layer(
 ) -> Problem:
     """A layer at a point, as a `Problem`; call it inside `jax.enable_x64(True)`.
 
-    `compiled` is what `functions` gave, for those who compare one layer at many points. It is not kept
-    from call to call: a layer may read what has changed since.
+    `compiled` is the result of `functions`, to compare one layer at many points. It is not cached between
+    calls, since a layer may read values that change.
     """
     if not isinstance(layer, Layer):
         raise TypeError(
@@ -55,17 +55,19 @@ def of_layer(
         name = getattr(loss, "__name__", type(loss).__name__)
         raise TypeError(f"{who}: loss must be a Loss, got {name}; call it: fn.losses.{name}().")
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, x, carry))):
-        raise TypeError(f"{who}: looks at values and cannot be traced; call it outside jit, grad and vmap.")
+        raise TypeError(
+            f"{who}: it needs concrete values and cannot be traced; call it outside jit, grad and vmap."
+        )
     if loss is not None and (target is None or dy is not None):
-        raise ValueError(f"{who}: loss needs a target, and leaves no room for dy.")
+        raise ValueError(f"{who}: loss needs a target and excludes dy; pass target, and leave dy out.")
     if loss is None and (target is not None or loss_mask is not None):
-        raise ValueError(f"{who}: target and loss_mask need a loss.")
+        raise ValueError(f"{who}: target and loss_mask need a loss; pass one, or leave them out.")
     point, others = float_trees.split(float_trees.in_float64({"params": params, "x": x, "carry": carry}))
-    given = float_trees.in_float64({"key": key, "mask": mask, "target": target, "loss_mask": loss_mask})
-    fixed = {"others": others, **given}
+    constants = float_trees.in_float64({"key": key, "mask": mask, "target": target, "loss_mask": loss_mask})
+    fixed = {"others": others, **constants}
     if not jax.tree.leaves(point):
         raise ValueError(
-            f"{who}: params, x and carry hold no floating-point leaf: there is nothing to compare."
+            f"{who}: params, x and carry have no floating-point leaf: there is nothing to compare."
         )
     plain, by_hand = compiled or functions(layer, train, loss, carry is not None)
     outputs = jax.eval_shape(plain, point, fixed)
@@ -74,7 +76,7 @@ def of_layer(
     elif dy is None:
         dy = _random_like(outputs)
     else:
-        dy = _given_dy(who, float_trees.in_float64(dy), outputs, carry is not None)
+        dy = _checked_dy(who, float_trees.in_float64(dy), outputs, carry is not None)
     return Problem(
         repr(layer) if loss is None else f"{loss.info}({layer!r})",
         plain, by_hand, point, fixed, dy,
@@ -95,7 +97,7 @@ def functions(layer: Layer, train: bool, loss: Any = None, with_carry: bool = Fa
                 y, carry, _ = layer.forward(at["params"], at["x"], at["carry"], **mode)
             else:
                 y = layer.apply(at["params"], at["x"], **mode)
-        y = recording.passed(y)
+        y = recording.probed_output(y)
         if loss is not None:
             return loss.apply(y, fixed["target"], fixed["loss_mask"])
         return (y, carry) if with_carry else y
@@ -107,8 +109,8 @@ def functions(layer: Layer, train: bool, loss: Any = None, with_carry: bool = Fa
             y, carry, saved = layer.forward(at["params"], at["x"], at["carry"], **mode)
         outputs, dcarry = ((y, carry), None) if with_carry else (y, None)
         if loss is not None:
-            outputs, kept = loss.forward(y, fixed["target"], fixed["loss_mask"])
-            dy = loss.backward(kept, dy)
+            outputs, loss_saved = loss.forward(y, fixed["target"], fixed["loss_mask"])
+            dy = loss.backward(loss_saved, dy)
         elif with_carry:
             dy, dcarry = dy
         if recording.collects("gradients"):
@@ -162,7 +164,7 @@ def _penalty_functions(penalty: Any) -> Functions:
 def _of_scalar(
     name: str, plain: Any, by_hand: Any, point: Any, fixed: Any, *, traceable: bool = True
 ) -> Problem:
-    """A scalar function at a point: factors are named by the axes of its arguments."""
+    """A scalar function at a point; the axes of its arguments give factors their names."""
     dy = jnp.ones(())
     sizes = {
         f"{'the batch' if k == 0 and leaf.ndim > 1 else f'axis {k}'} of {path} ({n})": float(n)
@@ -190,7 +192,10 @@ def of_function(
     chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     for i in chosen:
         if not -len(args) <= i < len(args):
-            raise ValueError(f"compare_grad({name}): argnums has {i}, but there are {len(args)} arguments.")
+            raise ValueError(
+                f"compare_grad({name}): argnums must be an index of one of the {len(args)} arguments, got {i}; "
+                "count from 0."
+            )
         if not any(float_trees.is_float(leaf) for leaf in jax.tree.leaves(args[i])):
             raise TypeError(
                 f"compare_grad({name}): argument {i} has no floating-point leaf to differentiate; "
@@ -211,7 +216,7 @@ def of_function(
         value = f(*arguments(point, fixed))
         if jnp.shape(value) != ():
             raise ValueError(
-                f"compare_grad({name}): f must give a scalar, got shape {checks.shape_text(jnp.shape(value))}; "
+                f"compare_grad({name}): f must return a scalar, got shape {checks.shape_text(jnp.shape(value))}; "
                 "contract it with a fixed dy: jnp.vdot(dy, f(x))."
             )
         return value
@@ -226,7 +231,7 @@ def of_function(
 
 
 def _eagerly(grad_by_hand: Callable[..., Any], arguments: list[Any]) -> Any:
-    """The derivation called as it stands; one that writes into its arguments gets NumPy copies."""
+    """Calls the derivation without tracing; one that writes into its arguments gets NumPy copies."""
     try:
         return grad_by_hand(*arguments)
     except TypeError as error:
@@ -240,13 +245,13 @@ def _random_like(outputs: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), leaf.dtype), outputs)
 
 
-def _given_dy(who: str, dy: Any, outputs: Any, with_carry: bool) -> Any:
-    """dy as the outputs have it: y alone, or (y, carry) with no gradient from the carry."""
+def _checked_dy(who: str, dy: Any, outputs: Any, with_carry: bool) -> Any:
+    """dy with the structure of the outputs: y alone, or (y, carry) with zeros for the carry."""
     structure: Any = jax.tree.structure(outputs)
     if with_carry and structure != jax.tree.structure(dy):
         dy = (dy, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), outputs[1]))
     for part, leaf in zip(jax.tree.leaves(dy), jax.tree.leaves(outputs), strict=True):
-        checks.same_shape(who, "dy", part.shape, leaf.shape, "the shape of the output.")
+        checks.same_shape(who, "dy", part.shape, leaf.shape, "give dy the shape of the output.")
     return dy
 
 
@@ -262,13 +267,13 @@ def _context(
     x: Any,
     with_carry: bool,
 ) -> causes.Context:
-    """What a diagnosis may use; nothing of it is computed before a leaf is wrong."""
+    """What a diagnosis may use; the costly parts are only computed if a leaf is wrong."""
     net = functions(layer, train)[0] if loss is not None else plain
     y = jax.eval_shape(net, point, fixed)
     y = y[0] if with_carry else y
     array = hasattr(y, "shape")
     inputs = [float_trees.leading(leaf) for leaf in jax.tree.leaves(x)] if array else []
-    # Of several inputs the one that shares most: a decoder's has its steps, its encoder's has others.
+    # Of several inputs, the one that shares most axes with y: the decoder's, not the encoder's.
     shared, rank = max(((_shared_axes(axes, y.shape[:-1]), len(axes)) for axes in inputs), default=(0, 0))
     names = _axes(layer, rank)[:shared]
 
@@ -279,7 +284,7 @@ def _context(
             return inside + alternatives.of_equations(plain, point, fixed, dy)
 
     def at_output() -> Any:
-        """Behind a loss the examples part at the network's output: dy there is the loss's own gradient."""
+        """dy at the network's output, where examples are still separate: behind a loss, the gradient of the loss."""
         if loss is None:
             return dy
         return jax.grad(lambda y: loss.apply(y, fixed["target"], fixed["loss_mask"]))(net(point, fixed))
@@ -287,9 +292,9 @@ def _context(
     @functools.cache
     def parts() -> list[dict[str, np.ndarray]]:
         with jax.enable_x64(True):
-            known = () if with_carry and rank > len(AXES) else names
-            ways = [alone(at_output(), axis, name, with_carry) for axis, name in enumerate(known)]
-            return slices(net, point, fixed, ways)
+            axes = () if with_carry and rank > len(AXES) else names
+            splits = [alone(at_output(), axis, name, with_carry) for axis, name in enumerate(axes)]
+            return slices(net, point, fixed, splits)
 
     return causes.Context(
         sizes=_sizes(x, y, names),
@@ -302,7 +307,7 @@ def _context(
 
 
 def _axes(layer: Layer, rank: int) -> tuple[str, ...]:
-    """The names of the axes that an input has before its features."""
+    """The names of an input's axes before its features."""
     if rank > len(AXES):
         return tuple(f"axis {k}" for k in range(rank))
     if not has_steps(layer):
@@ -311,7 +316,7 @@ def _axes(layer: Layer, rank: int) -> tuple[str, ...]:
 
 
 def alone(dy: Any, axis: int, name: str, with_carry: bool) -> list[Any]:
-    """dy with each index of an axis of y by itself; a carry's gradient by example too, or with the last step."""
+    """dy at each index of an axis of y alone. A carry's gradient is split by example, or goes with the last step."""
     y, dcarry = dy if with_carry else (dy, None)
     n = y.shape[axis]
 
@@ -339,7 +344,7 @@ def _shared_axes(x: tuple[int, ...], y: tuple[int, ...]) -> int:
 
 
 def _sizes(x: Any, dy: Any, names: tuple[str, ...]) -> dict[str, float]:
-    """The numbers that gradients are wrongly scaled by: the lengths of axes, and their products."""
+    """The numbers by which a gradient may be wrongly scaled: the lengths of axes, and their products."""
     sizes: dict[str, float] = {}
     inputs = [(float_trees.text(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path({"x": x})]
     for name, leaf in [*inputs, ("y", dy)]:
@@ -355,7 +360,7 @@ def _sizes(x: Any, dy: Any, names: tuple[str, ...]) -> dict[str, float]:
 
 
 def _layer_at(layer: Layer, path: str) -> str:
-    """The layer that a path of the params belongs to."""
+    """The layer to which a path in params belongs."""
     if not path.startswith("params"):
         return ""
     for index in re.findall(r"\[(\d+)\]", path):

@@ -1,4 +1,4 @@
-"""What a comparison found: a row for each leaf, as a table for people and as JSON for programs."""
+"""The result of a comparison: a row for each leaf, as a readable table and as JSON."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class Row:
     """One leaf of the gradient.
 
     Attributes:
-      path: where the leaf is, as one writes it: `params[0].w`.
-      layer: the layer that it belongs to, where there is one.
-      shape: of the gradient by hand; None where there is none.
-      error: the largest absolute error against autodiff (against differences where there is no autodiff).
-      relative: that error over the gradient's scale.
-      cosine: of the angle between the two gradients; 1 where both are 0.
+      path: the place of the leaf, such as `params[0].w`.
+      layer: the layer to which it belongs, if any.
+      shape: the shape of the gradient by hand; None if it is missing.
+      error: the largest absolute error against autodiff, or against differences if jax cannot trace the function.
+      relative: this error divided by the gradient's scale.
+      cosine: the cosine of the angle between the two gradients; 1 if both are 0.
       worst: the index of the largest error.
-      difference: the largest error of autodiff or hand against central differences, over the scale.
-      differenced: the number of entries that were differenced.
-      set_aside: how many of them lie at a kink and were left out.
-      verdict: "ok", "constant" (moving statistics, right at 0), "unchecked", or what is wrong.
-      cause: the kind of mistake, where it was recognised; "" where all is right.
-      diagnosis: the mistake in words; "" where all is right.
+      difference: the largest error of autodiff or hand against central differences, divided by the scale.
+      differenced: the number of entries with a central difference.
+      set_aside: the number of these that lie at a kink and do not count.
+      verdict: "ok", "constant" (moving statistics, correctly 0), "unchecked", or the kind of failure.
+      cause: the kind of mistake, if it is recognised; "" if the leaf is right.
+      diagnosis: the mistake in words; "" if the leaf is right.
     """
 
     path: str
@@ -64,14 +64,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What `compare` found.
+    """The result of `compare`.
 
     Attributes:
       name: the layer or function that was compared.
       rows: a `Row` for each leaf.
       value_error: the largest difference between the outputs of `forward` and of the plain equation,
         over the outputs' scale.
-      notes: what is to be said of the whole; what raised, where something did.
+      notes: remarks on the whole comparison, or the error that `backward` raised.
+      failed: whether `backward` raised, or returned a leaf that the function does not have.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -89,7 +90,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every leaf agrees, and `forward` gives what the plain equation gives."""
+        """Whether every leaf agrees, and `forward` agrees with the plain equation."""
         return not self.failed and self.value_error <= AUTODIFF and all(row.ok for row in self.rows)
 
     @property
@@ -103,15 +104,15 @@ class Report:
         return _largest(row.difference for row in self.rows)
 
     def to_json(self) -> str:
-        """The report as a JSON object; numbers that are not finite are null."""
+        """The report as a JSON object; a number that is not finite is null."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain Python values, as they go into JSON."""
+        """The report as plain Python values, ready for JSON."""
         rows = [dataclasses.asdict(row) | {"ok": row.ok} for row in self.rows]
         whole = {"name": self.name, "ok": self.ok, "value_error": self.value_error}
-        found: dict[str, Any] = _finite(whole | {"notes": list(self.notes), "rows": rows})
-        return found
+        plain: dict[str, Any] = _finite(whole | {"notes": list(self.notes), "rows": rows})
+        return plain
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {'all gradients agree' if self.ok else 'MISMATCH'}"]
@@ -147,8 +148,7 @@ def _table(rows: tuple[Row, ...]) -> list[str]:
 
 
 def _largest(values: Any) -> float:
-    found = list(values)
-    return max(found, key=lambda value: math.inf if math.isnan(value) else value, default=0.0)
+    return max(values, key=lambda value: math.inf if math.isnan(value) else value, default=0.0)
 
 
 def _finite(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A derivation held against what the function itself says, leaf by leaf."""
+"""The verdict on a derivation, leaf by leaf."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ HIDDEN = "the plain equation hides a stop_gradient or a custom rule"
 
 
 def judge(problem: Problem, measured: Measured) -> Report:
-    """The derivation held against what the function itself says; call it inside `jax.enable_x64(True)`."""
+    """Compares the derivation with the measurements of the function; call it inside `jax.enable_x64(True)`."""
     by_hand = _jitted(problem.by_hand) if problem.traceable else problem.by_hand
     try:
         outputs, gradient = by_hand(problem.point, problem.fixed, problem.dy)
-    except Exception as error:  # whatever a derivation raises is a finding, not a failure of the comparison
+    except Exception as error:  # any error in a derivation is a result, not a failure of the comparison
         place = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
-        found = f"by hand: {type(error).__name__}: {error}{place}"
-        return Report(problem.name, (), 0.0, (found,), failed=True)
+        note = f"by hand: {type(error).__name__}: {error}{place}"
+        return Report(problem.name, (), 0.0, (note,), failed=True)
     hand = float_trees.by_path(gradient)
     rows = tuple(_row(problem, measured, path, hand.pop(path, None)) for path in measured.true)
     value_error = _value_error(outputs, measured.outputs)
-    notes = [f"the gradient by hand has a leaf {path} that the function has not" for path in hand]
+    notes = [f"the gradient by hand has a leaf {path} that the function does not have" for path in hand]
     if value_error > AUTODIFF:
         notes.append(f"forward departs from the plain equation by {value_error:.3g} of the output's scale")
     if not measured.autodiff:
-        notes.append("the function cannot be traced by jax: compared with central differences alone")
+        notes.append("jax cannot trace the function: it is compared with central differences alone")
     wrong = tuple(row.path for row in rows if row.verdict in ("wrong", "shape", "missing"))
-    if wrong and value_error <= AUTODIFF:  # a forward that departs leaves nothing to hold the steps against
+    if wrong and value_error <= AUTODIFF:  # if forward departs, the steps have nothing to compare with
         notes += problem.departure(wrong)
     return Report(problem.name, rows, value_error, (*notes, *_overview(rows)), failed=bool(hand))
 
 
 def _row(problem: Problem, measured: Measured, path: str, hand: np.ndarray | None) -> Row:
-    """One leaf: measured where the shapes allow it, and then named."""
+    """One leaf: its numbers, if the shapes agree, and its verdict."""
     true, difference = measured.true[path], measured.differences[path]
     row = Row(
         path=path,
@@ -59,7 +59,7 @@ def _row(problem: Problem, measured: Measured, path: str, hand: np.ndarray | Non
         verdict="ok",
     )
     if hand is None:
-        return row.found("missing", "missing", "the gradient by hand has no such leaf")
+        return row.found("missing", "missing", "the gradient by hand does not have this leaf")
     if measured.autodiff and not np.isfinite(true).all():
         same = hand.shape == true.shape and (np.isfinite(hand) == np.isfinite(true)).all()
         whose = "by hand and by autodiff alike" if same else "by autodiff"
@@ -70,19 +70,19 @@ def _row(problem: Problem, measured: Measured, path: str, hand: np.ndarray | Non
         return row.found("shape", *causes.diagnose(path, hand, true, problem.context))
     row = row.measured(**_numbers(hand, true, difference, measured.scale[path]))
     if not measured.autodiff and true.size and not difference.smooth.any():
-        text = "every difference was set aside: the function is noisy, has kinks here, or computes in float32"
+        text = "no difference can be trusted: the function is noisy, has kinks here, or computes in float32"
         return row.found("unchecked", "unchecked", text)
     if not row.relative <= (AUTODIFF if measured.autodiff else DIFFERENCES):
         return row.found("wrong", *_cause(problem, path, hand, true, difference, measured.scale[path]))
     if not row.difference <= DIFFERENCES:
         return row.found(
-            "differences", "differences", f"hand and autodiff agree, differences do not: {HIDDEN}"
+            "differences", "differences", f"hand and autodiff agree, but differences do not: {HIDDEN}"
         )
     return row.found("constant", "", "") if path in float_trees.constants(problem.point) else row
 
 
 def _numbers(hand: np.ndarray, true: np.ndarray, difference: Difference, scale: float) -> dict[str, Any]:
-    """How far apart the gradients of one leaf are. Without autodiff, `true` is NaN where it is not known."""
+    """The errors of one leaf. Without autodiff, `true` is NaN where it is unknown."""
     known = np.isfinite(true)
     errors = np.where(known, np.nan_to_num(np.abs(hand - true), nan=math.inf), 0.0)
     worst = np.unravel_index(np.argmax(errors), errors.shape) if errors.size else ()
@@ -105,14 +105,14 @@ def _cause(
     at, slope = difference.entries[difference.smooth], difference.slope[difference.smooth]
     near, far = (np.abs(gradient.ravel()[at] - slope).max(initial=0) for gradient in (hand, true))
     if len(at) and near <= DIFFERENCES * scale < far:
-        return causes.Cause("autodiff", f"hand agrees with differences, autodiff does not: {HIDDEN}")
+        return causes.Cause("autodiff", f"hand agrees with differences, but autodiff does not: {HIDDEN}")
     if not np.isfinite(true).all():
-        return causes.Cause("unknown", "no diagnosis: by differences alone not every entry is known")
+        return causes.Cause("unknown", "no diagnosis: differences alone do not give every entry")
     return causes.diagnose(path, hand, true, problem.context)
 
 
 def _overview(rows: tuple[Row, ...]) -> list[str]:
-    """What the right leaves say of the wrong ones."""
+    """A note on what the wrong leaves have in common."""
     wrong = [row for row in rows if not row.ok and row.verdict not in ("not finite", "unchecked")]
     right = [row for row in rows if row.verdict == "ok"]
     if not wrong:
@@ -121,7 +121,7 @@ def _overview(rows: tuple[Row, ...]) -> list[str]:
         names = ", ".join(row.path for row in right)
         return [f"only {', '.join(row.path for row in wrong)} went wrong; right: {names}"]
     if len(wrong) > 1 and len({row.diagnosis for row in wrong}) == 1 and wrong[0].cause in ("sign", "factor"):
-        return ["every leaf has the same mistake: look at dy, or at the last step that all of them share"]
+        return ["every leaf has the same mistake: check dy, or the last step that they all share"]
     return []
 
 

@@ -1,4 +1,4 @@
-"""What everything else is built on: the contract of a layer, its checks, masks, params and recording.
+"""The base of the library: the contract of a layer, its checks, masks, params and recording.
 
-A combinator of your own calls its children by `fnnets.core.children`; see `fn.Info`.
+Your own combinator calls its children through `fnnets.core.children`; see `fn.Info`.
 """

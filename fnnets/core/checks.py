@@ -1,4 +1,4 @@
-"""Errors written for people: each names the layer, what it expected, what it got, and the remedy."""
+"""Checks with readable errors: each names the layer, what was expected, what came, and the remedy."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 
 
 def shape_text(shape: tuple[Any, ...]) -> str:
-    """A shape as it is written in errors: `(…, 5)` for `(..., 5)`."""
+    """A shape as errors show it: `(…, 5)` for `(..., 5)`."""
     inner = ", ".join("…" if size is ... else str(size) for size in shape)
     return f"({inner},)" if len(shape) == 1 and shape[0] is not ... else f"({inner})"
 
 
 def array(who: Any, x: Any, name: str = "x") -> Any:
-    """x as a jax array (a ShapeDtypeStruct stays one); refuses lists and other things that are no array."""
+    """x as a jax array (a ShapeDtypeStruct stays one); refuses a list and anything else that is not an array."""
     if isinstance(x, jax.ShapeDtypeStruct | jax.Array):
         return x
     if not (hasattr(x, "shape") and hasattr(x, "dtype")):
@@ -62,7 +62,7 @@ def width(who: Any, x: Any, size: int, name: str = "x") -> None:
     if x.ndim == 0 or x.shape[-1] != size:
         raise ValueError(
             f"{who}: {name} must have shape (…, {size}), got {shape_text(x.shape)}; "
-            "give that input, or call init again with this one."
+            "pass such an input, or call init again with this one."
         )
 
 
@@ -75,12 +75,12 @@ def same_shape(who: Any, name: str, got: Any, expected: Any, remedy: str) -> Non
 
 
 def node(who: Any, params: Any, kind: type) -> None:
-    """Refuses params that another layer's `init` made."""
+    """Refuses params that do not come from this layer's `init`."""
     if not isinstance(params, kind):
         fields = ", ".join(getattr(kind, "_fields", ()))
         raise TypeError(
             f"{who}: params must be {kind.__name__}({fields}), got {type(params).__name__}; "
-            "pass what this layer's own init gave."
+            "pass what this layer's own init returns."
         )
 
 
@@ -118,7 +118,7 @@ def choice(who: str, name: str, value: Any, options: tuple[Any, ...]) -> None:
 
 
 def key(who: Any, key: Any) -> None:
-    """Refuses a missing random key where training draws one."""
+    """Refuses a missing random key where training needs one."""
     if key is None:
         raise ValueError(
             f"{who}: train=True needs a key, got key=None; pass key=jax.random.key(…), a new one each step."
@@ -126,7 +126,7 @@ def key(who: Any, key: Any) -> None:
 
 
 def static_bool(who: Any, train: Any) -> None:
-    """Refuses a traced `train`, which decides what is computed and so must be known before tracing."""
+    """Refuses a traced `train`: it decides what is computed, so it must be known before tracing."""
     if not isinstance(train, bool | np.bool_):
         raise TypeError(
             f"{who}: train must be a Python bool, got {type(train).__name__}; "
@@ -135,17 +135,17 @@ def static_bool(who: Any, train: Any) -> None:
 
 
 def bools(who: Any, mask: Any, name: str = "mask") -> Any:
-    """A mask as an array of bools: an additive one, of 0 and −∞, would mean the opposite."""
+    """A mask as an array of bools. An additive mask of 0 and −∞ would mean the opposite."""
     mask = array(who, mask, name)
     if mask.dtype != bool:
         raise TypeError(
-            f"{who}: {name} must hold bools, got {mask.dtype}; True stands where x counts, convert it."
+            f"{who}: {name} must hold bools, got {mask.dtype}; convert it to bools, True where x counts."
         )
     return mask
 
 
 def no_carry(who: Any, carry: Any) -> None:
-    """Refuses a carry where the layer hands nothing on in time."""
+    """Refuses a carry in a layer that has no state over time."""
     if carry is not None:
         raise TypeError(
             f"{who}: has no carry, got one of {type(carry).__name__}; leave carry (or dcarry) out."
@@ -153,20 +153,20 @@ def no_carry(who: Any, carry: Any) -> None:
 
 
 def pair(who: Any, function: str, expected: str, got: Any) -> Any:
-    """Refuses anything but a tuple of two from a user's own function."""
+    """Refuses anything but a tuple of two as the result of a user's function."""
     return two(f"{who}: {function} must return {expected}", got)
 
 
 def two(what: str, got: Any) -> Any:
-    """Refuses anything but a tuple of two; `what` is the error's first half, up to what it got."""
+    """Refuses anything but a tuple of two; `what` is the beginning of the error."""
     if not isinstance(got, tuple) or len(got) != 2:
-        found = f"a tuple of {len(got)}" if isinstance(got, tuple) else type(got).__name__
-        raise TypeError(f"{what}, got {found}.")
+        came = f"a tuple of {len(got)}" if isinstance(got, tuple) else type(got).__name__
+        raise TypeError(f"{what}, got {came}.")
     return got
 
 
 def layers(who: str, children: tuple[Any, ...], kind: type) -> None:
-    """Refuses children that are no layers: a factory that was not called, most often."""
+    """Refuses children that are not layers, most often a factory that was not called."""
     for i, child in enumerate(children):
         if not isinstance(child, kind):
             name = getattr(child, "__name__", type(child).__name__)
@@ -188,43 +188,45 @@ def not_a_function(kind: type, instead: str) -> None:
 
 
 def made(who: str, name: str, got: Any, functions: tuple[str, ...], kind: str) -> None:
-    """Refuses what lacks a kind's functions."""
+    """Refuses an object that lacks the functions of its kind."""
     if not all(callable(getattr(got, function, None)) for function in functions):
         raise TypeError(f"{who}: {name} must be {kind}, got {getattr(got, '__name__', repr(got))}.")
 
 
 def activation(who: Any, name: str, activation: Any, kind: type) -> None:
-    """Refuses an activation that is no layer, or one that learns: it would have no place in the params."""
+    """Refuses an activation that is not a layer, or that has params: there is no place for them."""
     if not isinstance(activation, kind):
         got = getattr(activation, "__name__", type(activation).__name__)
-        raise TypeError(f"{who}: {name} must be a Layer, got {got}; such as fn.tanh().")
+        raise TypeError(f"{who}: {name} must be a Layer such as fn.tanh(), got {got}.")
     if jax.tree.leaves(jax.eval_shape(activation.init, jax.random.key(0), jnp.zeros(1))):  # type: ignore[attr-defined]
         raise ValueError(f"{who}: {name} must be a layer without params, got {activation!r}.")
 
 
 def count(who: Any, name: str, got: Any, expected: int) -> None:
-    """Refuses a tuple of params or carries that has not one entry for each child."""
+    """Refuses a tuple of params or carries unless it has one entry for each child."""
     if not isinstance(got, tuple) or len(got) != expected:
         what = f"{len(got)}" if isinstance(got, tuple) else type(got).__name__
         raise TypeError(
             f"{who}: {name} must be a tuple of {expected}, one for each layer, got {what}; "
-            "pass what this network's own init gave."
+            "pass what this network's own init returns."
         )
 
 
 def gradient(who: Any, name: str, got: Any, value: Any) -> None:
-    """Refuses a gradient by hand that has not the structure and the shapes of what it is the gradient of."""
-    found = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(got)}
+    """Refuses a gradient by hand whose structure or shapes differ from those of its value."""
+    left = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(got)}
     for path, leaf in jax.tree_util.tree_leaves_with_path(value):
         where, shape = f"{name}{jax.tree_util.keystr(path)}", jnp.shape(leaf)
-        partner = found.pop(jax.tree_util.keystr(path), None)
+        partner = left.pop(jax.tree_util.keystr(path), None)
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             continue
         if partner is None:
             raise ValueError(
-                f"{who}: backward must give {where} an array of shape {shape_text(shape)}, got none."
+                f"{who}: backward must return {where} as an array of shape {shape_text(shape)}, got none."
             )
-        remedy = "a gradient has the shape of what it is the gradient of."
+        remedy = "a gradient has the shape of its value."
         same_shape(who, where, jnp.shape(partner), shape, remedy)
-    if found:
-        raise ValueError(f"{who}: backward gave {name}{next(iter(found))}, which is not there in {name[1:]}.")
+    if left:
+        raise ValueError(
+            f"{who}: backward returned {name}{next(iter(left))}, which {name[1:]} does not have."
+        )

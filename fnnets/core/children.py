@@ -1,4 +1,4 @@
-"""What every combinator does for its children: keys, masks, and sums over the paths of a gradient."""
+"""How a combinator calls its children: keys, masks, carries, and sums over the paths of a gradient."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fnnets.core.layer import Carry, Key, Layer, Mask, Params, PyTree, Saved, ke
 
 
 def child_key(key: Key | None, i: Any) -> Any:
-    """Child i's key. By `fold_in`, so that appending a layer changes no earlier draw."""
+    """Child i's key, by `fold_in`: appending a layer changes no earlier draw."""
     return None if key is None else jax.random.fold_in(key, i)
 
 
@@ -21,7 +21,7 @@ def apply_child(
 ) -> Any:
     """Child i's output."""
     with recording.child(parent, i, layer):
-        return recording.seen(layer, x, layer.apply(params, x, key=key, train=train, mask=mask), mask)
+        return recording.observed(layer, x, layer.apply(params, x, key=key, train=train, mask=mask), mask)
 
 
 def forward_child(
@@ -39,7 +39,7 @@ def forward_child(
     """Child i's (y, carry, saved)."""
     with recording.child(parent, i, layer):
         y, carry, saved = layer.forward(params, x, carry, key=key, train=train, mask=mask)
-        return recording.seen(layer, x, y, mask), carry, saved
+        return recording.observed(layer, x, y, mask), carry, saved
 
 
 def backward_child(
@@ -56,7 +56,7 @@ def backward_child(
 
 
 def one_each(who: Any, carry: Carry, n: int) -> list[Any]:
-    """The carries of n children, in a list to be written to; None stands for one None each."""
+    """The carries of n children as a new list; None stands for n times None."""
     if carry is None:
         return [None] * n
     checks.count(who, "carry", carry, n)
@@ -64,21 +64,21 @@ def one_each(who: Any, carry: Carry, n: int) -> list[Any]:
 
 
 def all_or_none(carries: list[Any]) -> Any:
-    """The children's carries as one: None where no child has any."""
+    """The children's carries as a tuple; None if no child has one."""
     return None if all(carry is None for carry in carries) else tuple(carries)
 
 
-def fitted_carry(who: Any, carry: Carry, like: Any, given: str) -> Any:
-    """A carry in the structure and the dtypes of another: leaf by leaf, in their order.
+def fitted_carry(who: Any, carry: Carry, like: Any, name: str) -> Any:
+    """A carry with the structure and the dtypes of another, matched leaf by leaf in order.
 
-    So an encoder's carry fits a decoder that has more layers, if those have no carry.
+    So an encoder's carry fits a decoder with more layers, as long as the additional layers have no carry.
     """
     leaves, wanted = jax.tree.leaves(carry), jax.tree.leaves(like)
     shapes = [jnp.shape(leaf) for leaf in leaves], [leaf.shape for leaf in wanted]
     if shapes[0] != shapes[1]:
         got, expected = (", ".join(map(checks.shape_text, each)) or "none" for each in shapes)
         raise ValueError(
-            f"{who}: {given} must hold arrays of the shapes {expected}, got {got}; the recurrent layers on both "
+            f"{who}: {name} must hold arrays of the shapes {expected}, got {got}; the recurrent layers on both "
             "sides need the same kind, width and batch axes."
         )
     leaves = [jnp.asarray(leaf, target.dtype) for leaf, target in zip(leaves, wanted, strict=True)]

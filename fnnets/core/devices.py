@@ -1,4 +1,4 @@
-"""What differs from device to device inside a `jax.shard_map`: jax keeps account of it in the types of arrays."""
+"""Arrays that differ between devices inside a `jax.shard_map`; jax records this in their types."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import jax
 
 
 def varying_like(tree: Any, *others: Any) -> Any:
-    """The tree, each array one of its own on every device of the axes over which any of the others differs.
+    """The tree, typed to differ over every device axis over which any of the others differs.
 
-    The zeros that a scan starts from are the same everywhere, and what it carries on from them is not: jax asks
-    for one type. Transposed, this is the sum over the devices. Elsewhere than in a `shard_map` nothing happens.
+    A scan starts from zeros that are the same on every device, but its carry is not; jax wants one type for both.
+    The transpose of this is the sum over the devices. Outside of `shard_map` it does nothing.
     """
     axes = frozenset().union(*(axes_of(leaf) for leaf in jax.tree.leaves(others)))
     return jax.tree.map(lambda leaf: _varying(leaf, tuple(axes - axes_of(leaf))), tree) if axes else tree
 
 
 def axes_of(leaf: Any) -> frozenset[Any]:
-    """The axes of devices over which an array differs."""
+    """The device axes over which an array differs."""
     return getattr(getattr(jax.typeof(leaf), "mat", None), "varying", frozenset())
 
 

@@ -1,15 +1,14 @@
-"""Values from inside a computation: tagged where they arise, brought out whatever stands around them.
+"""Values from inside a computation: tagged where they arise, collected through jax's transformations.
 
-A tag is an equation y = y that knows a name. A computation with tags is traced to a jaxpr, and the jaxpr is
-evaluated equation by equation: a tag's value is kept, or something is added to it. What stands around a tag is
-entered on the way:
+A tag is an equation y = y with a name. `harvest` traces a computation with tags to a jaxpr and evaluates it equation
+by equation: it collects the value of each tag, or adds something to it. It enters the equations around a tag:
 
-    jit, checkpoint, custom derivatives    evaluated in their place
-    scan                                   scanned again, with what was kept as a further output: the steps first
-    vmap                                   is gone by then: the value has the examples first
+    jit, checkpoint, custom derivatives    evaluated in place
+    scan                                   scanned again, with the tagged values as further outputs, steps first
+    vmap                                   already gone in the jaxpr; the value has the examples first
 
-Where a value cannot come out (a branch of `cond`, the body of a `while_loop`, a part of a `shard_map`) an error says so.
-No tracer is ever handed to Python from inside a transformation, where it would outlive its trace.
+A value cannot leave a branch of `cond`, the body of a `while_loop` or a part of a `shard_map`: this is an error.
+No tracer reaches Python from inside a transformation, where it would outlive its trace.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 
 from fnnets.core.programs import scan_parts
 
-try:  # where jax documents that its parts may move
+try:  # jax says that these may move
     from jax.extend.core import Primitive
     from jax.interpreters import ad, batching, mlir
 
@@ -33,30 +32,32 @@ try:  # where jax documents that its parts may move
 except ImportError as _error:
     MISSING = str(_error)
 
-Name = tuple[str, str]  # where, and what
+Name = tuple[str, str]  # the path of the call, and the name of the value
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["value"], meta_fields=["front"])
 @dataclass(frozen=True)
-class Found:
-    """A tagged value, and what has put axes in front of it, the one in the very front last: "scan" or "vmap"."""
+class Tagged:
+    """A tagged value, and what put axes in front of it ("scan" or "vmap"), the outermost last."""
 
     value: Any
     front: tuple[str, ...]
 
 
-Kept = dict[Name, Found]
+Harvest = dict[Name, Tagged]
 
-# Where a computation is entered, by the name of the equation that holds it, and where its jaxpr is found.
+# The equations that are entered, and the parameters in which they hold their jaxpr.
 ENTERED = ("jit", "pjit", "checkpoint", "remat", "remat2", "closed_call", "core_call", "custom_jvp_call",
            "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_lin")  # fmt: skip
 BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
 def tag(name: Name, value: Any) -> Any:
-    """The value, a tree of arrays, under a name by which `harvest` finds it."""
+    """Returns the value, a tree of arrays, with a name for `harvest`."""
     if MISSING:
-        raise ImportError(f"recording needs parts that jax {jax.__version__} has moved: {MISSING}.")
+        raise ImportError(
+            f"recording: it needs parts of jax that jax {jax.__version__} has moved: {MISSING}."
+        )
     leaves, structure = jax.tree.flatten(value)
     return jax.tree.unflatten(
         structure, _tag.bind(*map(jnp.asarray, leaves), name=name, structure=structure, front=())
@@ -65,78 +66,79 @@ def tag(name: Name, value: Any) -> Any:
 
 def harvest(
     function: Callable[..., Any], *args: Any, added: dict[Name, Any] | None = None
-) -> tuple[Any, Kept]:
-    """`function(*args)`, and the values that were tagged inside, by name, in the order in which they arose.
+) -> tuple[Any, Harvest]:
+    """`function(*args)`, and the tagged values inside by name, in the order of computation.
 
     Args:
-      function: what is computed.
-      args: trees of arrays.
-      added: by name, what is added to a tagged value before the computation goes on with it, in the shapes that
-        a harvest finds: to know the gradient of a value inside, add zeros and differentiate with respect to them.
+      function: a function with tags inside.
+      args: its arguments, trees of arrays.
+      added: by name, an addend for a tagged value, in the shape that the harvest has. The gradient of a value inside
+        is the gradient with respect to zeros added to it.
     """
     program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
-    results, kept = _evaluate(program.jaxpr, program.consts, jax.tree.leaves(args), added or {})
-    return jax.tree.unflatten(jax.tree.structure(shapes), results), kept
+    results, harvested = _evaluate(program.jaxpr, program.consts, jax.tree.leaves(args), added or {})
+    return jax.tree.unflatten(jax.tree.structure(shapes), results), harvested
 
 
 def _evaluate(
     jaxpr: Any, consts: list[Any], args: list[Any], added: dict[Name, Any]
-) -> tuple[list[Any], Kept]:
-    """The results of a jaxpr, and what was kept."""
+) -> tuple[list[Any], Harvest]:
+    """The results of a jaxpr, and its tagged values."""
     values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
-    kept: Kept = {}
+    harvested: Harvest = {}
 
     def read(atom: Any) -> Any:
-        return atom.val if hasattr(atom, "val") else values[atom]  # a literal has its value with it
+        return atom.val if hasattr(atom, "val") else values[atom]  # a literal holds its value
 
     for equation in jaxpr.eqns:
-        given = list(map(read, equation.invars))
+        inputs = list(map(read, equation.invars))
         if equation.primitive is _tag:
-            results, found = _at_tag(equation, given, added)
+            results, inner = _at_tag(equation, inputs, added)
         elif names := list(dict.fromkeys(_names(equation))):
-            results, found = _inside(equation, given, added, names)
+            results, inner = _inside(equation, inputs, added, names)
         else:
-            results, found = _bind(equation, given), {}
-        kept |= found
+            results, inner = _bind(equation, inputs), {}
+        harvested |= inner
         values |= zip(equation.outvars, results, strict=True)
-    return list(map(read, jaxpr.outvars)), kept
+    return list(map(read, jaxpr.outvars)), harvested
 
 
-def _at_tag(equation: Any, given: list[Any], added: dict[Name, Any]) -> tuple[list[Any], Kept]:
+def _at_tag(equation: Any, inputs: list[Any], added: dict[Name, Any]) -> tuple[list[Any], Harvest]:
     name, structure, front = (equation.params[key] for key in ("name", "structure", "front"))
     if name in added:
-        given = [value + more for value, more in zip(given, jax.tree.leaves(added[name]), strict=True)]
-    return given, {name: Found(structure.unflatten(given), front)}
+        addends = jax.tree.leaves(added[name])
+        inputs = [value + addend for value, addend in zip(inputs, addends, strict=True)]
+    return inputs, {name: Tagged(structure.unflatten(inputs), front)}
 
 
 def _inside(
-    equation: Any, given: list[Any], added: dict[Name, Any], names: list[Name]
-) -> tuple[list[Any], Kept]:
-    """An equation with tags inside."""
+    equation: Any, inputs: list[Any], added: dict[Name, Any], names: list[Name]
+) -> tuple[list[Any], Harvest]:
+    """The results of an equation with tags inside, and its tagged values."""
     kind = equation.primitive.name
     if kind == "scan":
-        return _scan(equation, given, {name: added[name] for name in names if name in added})
+        return _scan(equation, inputs, {name: added[name] for name in names if name in added})
     body = next((equation.params[name] for name in BODIES if name in equation.params), None)
     if kind not in ENTERED or body is None:
         raise ValueError(
-            f"what is computed inside {kind} cannot be recorded: {', '.join(map(str, names))}; call the layer "
-            "outside of it, or under jit, jax.checkpoint, jax.lax.scan or jax.vmap."
+            f"values inside {kind} cannot be recorded: {', '.join(map(str, names))}; call the layer "
+            f"outside of {kind}, or inside jit, jax.checkpoint, jax.lax.scan or jax.vmap."
         )
-    return _evaluate(getattr(body, "jaxpr", body), getattr(body, "consts", []), given, added)
+    return _evaluate(getattr(body, "jaxpr", body), getattr(body, "consts", []), inputs, added)
 
 
-def _scan(equation: Any, given: list[Any], added: dict[Name, Any]) -> tuple[list[Any], Kept]:
-    """A scan with what its body kept as a further output, and what is added as a further input."""
+def _scan(equation: Any, inputs: list[Any], added: dict[Name, Any]) -> tuple[list[Any], Harvest]:
+    """The results of a scan, with its tagged values as further outputs and the addends as further inputs."""
     body, length = equation.params["jaxpr"], equation.params["length"]
-    held, carried = scan_parts(equation)
-    consts, start, rows = given[:held], given[held : held + carried], given[held + carried :]
+    shared, carried = scan_parts(equation)
+    consts, start, rows = inputs[:shared], inputs[shared : shared + carried], inputs[shared + carried :]
 
     def step(carry: list[Any], row: Any) -> Any:
-        own, more = row
-        results, kept = _evaluate(body.jaxpr, body.consts, [*consts, *carry, *own], more)
-        return results[:carried], (results[carried:], kept)
+        own, addends = row
+        results, harvested = _evaluate(body.jaxpr, body.consts, [*consts, *carry, *own], addends)
+        return results[:carried], (results[carried:], harvested)
 
-    end, (outputs, kept) = jax.lax.scan(
+    end, (outputs, harvested) = jax.lax.scan(
         step,
         start,
         (rows, added),
@@ -145,7 +147,7 @@ def _scan(equation: Any, given: list[Any], added: dict[Name, Any]) -> tuple[list
         unroll=equation.params["unroll"],
     )
     return [*end, *outputs], {
-        name: dataclasses.replace(one, front=(*one.front, "scan")) for name, one in kept.items()
+        name: dataclasses.replace(tagged, front=(*tagged.front, "scan")) for name, tagged in harvested.items()
     }
 
 
@@ -170,19 +172,19 @@ def _jaxprs(value: Any) -> Iterator[Any]:
         yield value.jaxpr
 
 
-def _bind(equation: Any, given: list[Any]) -> list[Any]:
-    results = equation.primitive.bind(*given, **equation.primitive.get_bind_params(equation.params))
+def _bind(equation: Any, inputs: list[Any]) -> list[Any]:
+    results = equation.primitive.bind(*inputs, **equation.primitive.get_bind_params(equation.params))
     return results if equation.primitive.multiple_results else [results]
 
 
 def _batched(args: list[Any], axes: list[int | None], *, front: tuple[str, ...], **params: Any) -> Any:
-    """Under vmap: every part of the value has the examples first, those that all share too."""
+    """A tag under vmap: every part of the value gets the examples first, even a part that they share."""
     (size,) = {arg.shape[axis] for arg, axis in zip(args, axes, strict=True) if axis is not None}
-    spread = [
+    batched = [
         jnp.broadcast_to(arg, (size, *arg.shape)) if axis is None else jnp.moveaxis(arg, axis, 0)
         for arg, axis in zip(args, axes, strict=True)
     ]
-    return _tag.bind(*spread, front=(*front, "vmap"), **params), [0] * len(args)
+    return _tag.bind(*batched, front=(*front, "vmap"), **params), [0] * len(args)
 
 
 def _identity(*args: Any, **params: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The contract: a layer is a named tuple of pure functions, and its gradient by hand is two of them."""
+"""The contract: a layer is a named tuple of pure functions; two of them, forward and backward, are its gradient."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ Mask = PyTree  # bools, True where x counts, (…) of an x (…, D); a tuple whe
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Static:
-    """A hashable value that rides in `saved` without being an array: a shape, a dtype.
+    """A hashable value in `saved` that is not an array, such as a shape or a dtype.
 
-    A pytree node without leaves, so that it crosses jit, vmap and scan unchanged. Inside
-    `vmap` it holds the shape that one example sees, which is what the backward needs there.
+    It is a pytree node without leaves, so it crosses jit, vmap and scan unchanged. Inside `vmap` it holds
+    the shape that one example sees, which is the one that the backward needs there.
     """
 
     value: Any
 
 
 class Recurrence(NamedTuple):
-    """What a recurrent layer runs, and how."""
+    """The cell of a recurrent layer, and its options."""
 
     cell: Any  # its `Cell`
     options: Any  # the arguments of `fn.recurrent`, by name
@@ -44,28 +44,28 @@ class Recurrence(NamedTuple):
 
 @dataclass(frozen=True)
 class Info:
-    """What is known of a layer before it runs: what is shown of it, and what tools that look inside must know.
+    """What is known of a layer before it runs: how to show it, and how it runs its children.
 
-    A name is enough for most layers. A combinator names its children, and says here how it runs them; `fn.summary`,
-    `fn.intermediates`, `fn.trace_backward`, `fn.locate_nan` and `fn.compare` ask nothing else. It calls its children
-    by the functions of `fnnets.core.children`, which mark them: `apply_child`, `forward_child` and `backward_child`.
+    A name is enough for most layers. A combinator also lists its children and says how it runs them; `fn.summary`,
+    `fn.intermediates`, `fn.trace_backward`, `fn.locate_nan` and `fn.compare` need nothing else. A combinator calls
+    its children through `apply_child`, `forward_child` and `backward_child` of `fnnets.core.children`.
 
     Args:
       name: the factory's name, such as `dense`.
-      settings: the factory's arguments by name, for readers.
-      children: the layers that this one calls. Params are a tuple of theirs, in this order.
-      label: how the layer is written in code, such as `dense(8, use_bias=False)`.
-      unwrapped: whether the params are those of the only child as they are, not a tuple of one.
-      copies: how many copies of its children a layer runs one after another, each with its own params, as `fn.stack`
-        does in a scan. Every leaf of params, and every value from inside, then has the copies as its first axis.
+      settings: the factory's arguments by name, to be shown.
+      children: the layers that this one calls. Its params are a tuple of theirs, in this order.
+      label: the layer as code, such as `dense(8, use_bias=False)`.
+      unwrapped: whether the params are the params of the only child, not a tuple of one.
+      copies: how many copies of its children the layer runs one after another, each with its own params, as
+        `fn.stack` does in a scan. Every leaf of params, and every value inside, then has the copies as first axis.
       reversed_children: the indices of the children that read the sequence from its end, such as `(1,)`.
-      sequence: whether the layer is nothing but its children one after another; a summary then shows only these.
-      time_major: whether the first axis of x is time; None where it is as the children say.
-      recurrence: the cell and its options, where `fn.recurrent` made the layer.
-      saturates_at: both ends of the range of an activation that saturates at both, such as `(-1.0, 1.0)`.
+      sequence: whether the layer only runs its children one after another; a summary then shows the children alone.
+      time_major: whether the first axis of x is time; None if the children decide.
+      recurrence: the cell and its options, if the layer comes from `fn.recurrent`.
+      saturates_at: the lower and the upper end of an activation that saturates at both, such as `(-1.0, 1.0)`.
 
     Raises:
-      ValueError: what is said of the children does not fit them; a range without a width.
+      ValueError: a field does not fit the children, or the range is empty.
 
     Example:
       A layer that reads a sequence from its end:
@@ -109,34 +109,34 @@ class Info:
             checks.positive(who, copies=self.copies)
         if self.unwrapped and number != 1:
             raise ValueError(
-                f"{who}: unwrapped=True needs one child, whose params are the layer's, got {number}; leave it out, "
-                "and give params as a tuple of one for each child."
+                f"{who}: unwrapped=True needs one child, whose params are the layer's, got {number} children; "
+                "leave it out, and make params a tuple with one entry for each child."
             )
         if not set(self.reversed_children) <= set(range(number)):
             allowed = (
                 f"indices of its children, from 0 to {number - 1}" if number else "empty without children"
             )
             raise ValueError(
-                f"{who}: reversed_children must be {allowed}, got {self.reversed_children}; name the layers that run "
-                "reversed in children too."
+                f"{who}: reversed_children must be {allowed}, got {self.reversed_children}; list the reversed "
+                "layers in children too."
             )
         if self.saturates_at is not None and not self.saturates_at[0] < self.saturates_at[1]:
             raise ValueError(
                 f"{who}: saturates_at must be the lower and the upper end of a range, got {self.saturates_at}; "
-                "leave it out where there is none."
+                "leave it out if there is no such range."
             )
 
     def __str__(self) -> str:
-        """The layer in an error: in full, but for networks, which can be long."""
+        """The layer in an error: in full, except for networks, which can be long."""
         return f"{self.name}(…)" if self.children else self.label or self.name
 
 
 class Layer(NamedTuple):
     """A layer: pure functions of its parameters and its input, with the gradient derived by hand.
 
-    `y = apply(params, x)` is the textbook equation. `forward` computes the same `y` and keeps
-    in `saved` what the derivation needs; `backward` is that derivation: from dy, the gradient
-    of a scalar E with respect to y, it gives dparams and dx.
+    `y = apply(params, x)` is the textbook equation. `forward` computes the same `y` and stores
+    in `saved` what the derivation needs. `backward` is the derivation: it maps dy, the gradient
+    of a scalar E with respect to y, to dparams and dx.
 
     Attributes:
       init: `(key, x) -> params`; x is an array or a `jax.ShapeDtypeStruct` (or a pytree of them).
@@ -144,11 +144,11 @@ class Layer(NamedTuple):
       forward: `(params, x, carry=None, *, key=None, train=False, mask=None) -> (y, carry, saved)`.
       backward: `(params, saved, dy, dcarry=None) -> (dparams, dx, dcarry)`; dx is None where x
         holds integers.
-      update_stats: `(params, saved) -> params` with the moving statistics of this batch taken in.
+      update_stats: `(params, saved) -> params`, with the moving statistics updated by this batch.
       info: the layer's name, settings and children.
       tangent: optional, forward mode by hand: `(params, saved, dparams, dx, dcarry=None) -> (dy, dcarry)`. Here d∗
-        is a change of ∗, and dy what changes of params, x and the first carry make of y, to first order; the same
-        linear map as `backward`, in the other direction. None where a layer does not offer it.
+        is a change of ∗, and dy is the change of y, to first order, when params, x and the first carry change: the
+        transpose of `backward`. None where a layer does not offer it.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -178,13 +178,13 @@ checks.not_a_function(Layer, "net.apply(params, x), with params = net.init(key, 
 
 
 def no_params(key: Key | None, x: PyTree) -> tuple[()]:
-    """The `init` of a layer that learns nothing."""
+    """The `init` of a layer without params."""
     del key, x
     return ()
 
 
 def keep_stats(params: Params, saved: Saved) -> Params:
-    """The `update_stats` of a layer that has no moving statistics."""
+    """The `update_stats` of a layer without moving statistics."""
     del saved
     return params
 
@@ -196,9 +196,9 @@ def describe(
     defaults: Mapping[str, Any] = MappingProxyType({}),
     **settings: Any,
 ) -> Info:
-    """The Info of what `factory` builds: required arguments are shown bare, others where they were changed.
+    """The Info of a layer that `factory` makes; its label shows required arguments bare, others if changed.
 
-    `defaults` are those of settings that its signature does not name, because they come as `**keywords`.
+    `defaults` are those of settings that the factory takes as `**keywords`.
     """
     parameters = inspect.signature(factory).parameters
     shown = [repr(child) for child in children]
@@ -220,28 +220,27 @@ def layer(
     tangent: Callable[[Params, Saved, Params, PyTree], PyTree] | None = None,
     name: str | Info = "layer",
 ) -> Layer:
-    """Makes a `Layer` of four short functions, for a layer with no carry and no moving statistics.
+    """Makes a `Layer` from four short functions, with no carry and no moving statistics.
 
     Formula: with y = apply(params, x) and E a scalar, backward maps dy = ∂E/∂y to
     dparams = ∂E/∂params and dx = ∂E/∂x.
 
     Args:
       init: `(key, x) -> params`.
-      apply: `(params, x) -> y`, the plain equation.
-      forward: `(params, x) -> (y, saved)`, the same y and what `backward` needs.
-      backward: `(params, saved, dy) -> (dparams, dx)`, trees of the shapes of params and x.
-        apply and forward may also name `key`, `train` or `mask` as keyword arguments; those
-        that they name are passed on. saved is a tree of arrays; a shape, a string or anything else that is not an array
-        goes in as `fn.Static(value)`.
-      tangent: optional, `(params, saved, dparams, dx) -> dy`: what changes dparams and dx make of y.
-      name: what errors and tables call the layer; an `Info` where there is more to say, as of a combinator.
+      apply: `(params, x) -> y`, the plain equation. It may also take `key`, `train` or `mask` as keyword arguments.
+      forward: `(params, x) -> (y, saved)`, the same y and what `backward` needs; it may take the same keywords.
+        saved is a tree of arrays; wrap a shape, a string or anything else that is not an array in `fn.Static(value)`.
+      backward: `(params, saved, dy) -> (dparams, dx)`, trees with the shapes of params and x.
+      tangent: optional, `(params, saved, dparams, dx) -> dy`: the change of y, to first order, when params change by
+        dparams and x by dx.
+      name: the layer's name in errors and tables; or an `Info`, as for a combinator.
 
     Returns:
       The `Layer`. A NamedTuple of params may name the equal blocks of a field's last axis in a class
-      attribute, `blocks = {"w": ("value", "gate")}`: a report then calls them by these names.
+      attribute, such as `blocks = {"w": ("value", "gate")}`; reports use these names.
 
     Raises:
-      TypeError: forward or backward return something else than a pair, or a carry is passed in.
+      TypeError: forward or backward does not return a pair, or a carry is passed in.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -257,13 +256,13 @@ def layer(
       True
     """
     info = name if isinstance(name, Info) else Info(name)
-    apply_mode, forward_mode = _modes(apply), _modes(forward)
+    apply_takes, forward_takes = _mode_arguments(apply), _mode_arguments(forward)
 
     def lifted_apply(
         params: Params, x: PyTree, *, key: Key | None = None, train: bool = False, mask: Mask = None
     ) -> Any:
-        given = {"key": key, "train": train, "mask": mask}
-        return apply(params, x, **{mode: given[mode] for mode in apply_mode})
+        mode = {"key": key, "train": train, "mask": mask}
+        return apply(params, x, **{name: mode[name] for name in apply_takes})
 
     def lifted_forward(
         params: Params,
@@ -275,9 +274,9 @@ def layer(
         mask: Mask = None,
     ) -> tuple[Any, Carry, Saved]:
         checks.no_carry(info, carry)
-        given = {"key": key, "train": train, "mask": mask}
+        mode = {"key": key, "train": train, "mask": mask}
         y, saved = checks.pair(
-            info, "forward", "(y, saved)", forward(params, x, **{mode: given[mode] for mode in forward_mode})
+            info, "forward", "(y, saved)", forward(params, x, **{name: mode[name] for name in forward_takes})
         )
         return y, None, saved
 
@@ -300,12 +299,12 @@ def layer(
 
 
 def named(layer: Layer) -> Layer:
-    """Names a layer's functions after it, so that Python's own errors (a misspelt keyword) say whose they are."""
+    """Names a layer's functions after it, so that Python's own errors (a misspelt keyword) name the layer."""
     for function in ("apply", "forward", "backward"):
         getattr(layer, function).__qualname__ = f"{layer.info}.{function}"
     return layer
 
 
-def _modes(function: Callable[..., Any]) -> tuple[str, ...]:
+def _mode_arguments(function: Callable[..., Any]) -> tuple[str, ...]:
     parameters = inspect.signature(function).parameters
-    return tuple(mode for mode in ("key", "train", "mask") if mode in parameters)
+    return tuple(name for name in ("key", "train", "mask") if name in parameters)

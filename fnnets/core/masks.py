@@ -1,4 +1,4 @@
-"""Masks: which steps and places count, and what stands in the others reaches nothing."""
+"""Masks: they say which steps and places count; the values elsewhere have no effect."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fnnets.core.layer import Mask, PyTree
 
 
 def mask_shape(x: PyTree) -> tuple[int, ...]:
-    """The shape of a mask for x: without the features, which integers (ids) have not."""
+    """The shape of a mask for x: that of x without its features; integers (ids) have no features."""
     return x.shape if jnp.issubdtype(x.dtype, jnp.integer) else x.shape[:-1]
 
 
 def time_axis(who: Any, x: PyTree, name: str = "x") -> int:
-    """The time axis of x: its last, behind which floats have one of features."""
+    """The time axis of x: the last axis before the features; integers (ids) have no features."""
     x = checks.array(who, x, name)
     features = x.ndim - len(mask_shape(x))
     checks.rank(who, x, 1 + features, name)
@@ -26,25 +26,25 @@ def time_axis(who: Any, x: PyTree, name: str = "x") -> int:
 
 
 def zero_padding(who: Any, x: PyTree, mask: Mask) -> Any:
-    """x with 0 wherever the mask is False, so that what stands there (NaN too) reaches no product."""
+    """x with 0 wherever the mask is False, so that no value there (not even NaN) enters a product."""
     if mask is None:
         return x
     if not same_structure(x, mask):
         raise ValueError(
             f"{who}: mask must have the structure of x, {jax.tree.structure(x)}, got {type(mask).__name__}; "
-            "give each input its own mask, an array of bools."
+            "give each input a mask, an array of bools."
         )
 
     def clean(x: PyTree, mask: Mask) -> Any:
         mask = checks.bools(who, mask)
-        checks.same_shape(who, "mask", mask.shape, mask_shape(x), "one bool for each step of x.")
+        checks.same_shape(who, "mask", mask.shape, mask_shape(x), "give one bool for each step of x.")
         return zero_where_masked(x, mask)
 
     return jax.tree.map(clean, x, mask)
 
 
 def hide_gradient(dx: PyTree, mask: Mask) -> Any:
-    """dx behind `zero_padding`: what stood in the padding was not used. None (integers) stays None."""
+    """The backward of `zero_padding`: dx, with 0 where the mask is False. None (integers) stays None."""
     if mask is None or dx is None:
         return dx
     structure: Any = jax.tree.structure(mask)
@@ -58,7 +58,7 @@ def hide_gradient(dx: PyTree, mask: Mask) -> Any:
 
 
 def fitting_mask(who: Any, x: PyTree, mask: Mask) -> Any:
-    """The mask for the next child: itself while it fits x, None once its time axis (or its places) are reduced away."""
+    """The mask for the next child: the mask itself if it fits x, None if a layer has reduced its axes away."""
     if mask is None:
         return None
     if not same_structure(x, mask):
@@ -70,7 +70,7 @@ def fitting_mask(who: Any, x: PyTree, mask: Mask) -> Any:
             return None
         raise ValueError(
             f"{who}: mask of shape {checks.shape_text(part.shape)} does not fit an input of shape "
-            f"{checks.shape_text(leaf.shape)}; a layer in between changed the time axis, so split the network there."
+            f"{checks.shape_text(leaf.shape)}: a layer before it changed the time axis; split the network there."
         )
     return mask
 

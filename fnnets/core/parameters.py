@@ -1,4 +1,4 @@
-"""Parameters as trees: which leaves are trained, which are kernels, how many there are, how to keep some fixed."""
+"""Parameters as trees: which leaves are trained, which are kernels, how to count them, how to freeze some."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ KERNELS = ("w", "u", "v")
 
 
 class Stats(NamedTuple):
-    """Moving statistics of a normalisation: they live in params, and are constants to every gradient."""
+    """The moving statistics of a normalisation: part of params, but constants in every gradient."""
 
     mean: jax.Array  # (C,)
     var: jax.Array  # (C,)
-    weight: jax.Array | None = None  # (), how much both have seen: from 0 at the start to 1; None counts as 1
+    weight: jax.Array | None = (
+        None  # (), how much data both have seen, from 0 at the start to 1; None counts as 1
+    )
 
 
 def _is_stats(node: Any) -> bool:
@@ -30,7 +32,7 @@ def _is_stats(node: Any) -> bool:
 
 
 def with_fixed_stats(params: Params) -> Any:
-    """The params, with moving statistics that are constants to autodiff too."""
+    """The params, with moving statistics as constants for autodiff too."""
 
     def fixed(node: Any) -> Any:
         return jax.lax.stop_gradient(node) if _is_stats(node) else node
@@ -39,13 +41,13 @@ def with_fixed_stats(params: Params) -> Any:
 
 
 def trainable(params: Params) -> PyTree:
-    """The mask of what is trained: True on every floating-point leaf outside `Stats`.
+    """Marks what is trained: True on every floating-point leaf outside `Stats`.
 
     Args:
       params: any tree of parameters (arrays or shapes).
 
     Returns:
-      A tree of bools of the same structure, as `optax.masked` and `optax.adamw(mask=…)` take it.
+      A tree of bools with the same structure, for `optax.masked` and `optax.adamw(mask=…)`.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -62,16 +64,15 @@ def trainable(params: Params) -> PyTree:
 
 
 def kernels(params: Params) -> PyTree:
-    """The mask of what penalties act on: True on kernels (fields `w`, `v`) and recurrent kernels (`u`).
+    """Marks what penalties act on: True on kernels (`w`, `v`) and recurrent kernels (`u`).
 
-    Biases, peepholes, scales and moving statistics are False. A leaf is told by the name of its
-    innermost field or dict key.
+    Biases, peepholes, scales and moving statistics are False. The name of a leaf's innermost field or dict key decides.
 
     Args:
       params: any tree of parameters.
 
     Returns:
-      A tree of bools of the same structure.
+      A tree of bools with the same structure.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -88,15 +89,15 @@ def kernels(params: Params) -> PyTree:
 
 
 def freeze(updater: Any, mask: PyTree | Callable[[Params], PyTree]) -> optax.GradientTransformationExtraArgs:
-    """The updater with the chosen leaves kept as they are.
+    """An updater that leaves the chosen leaves unchanged.
 
-    Formula: Δ = 0 where mask is True, the updater's own Δ elsewhere. `optax.masked` alone would
-    pass the raw gradient of the others through, and they would move by it.
+    Formula: Δ = 0 where mask is True, the updater's own Δ elsewhere. `optax.masked` alone would pass the raw
+    gradients of the frozen leaves through, and move them.
 
     Args:
       updater: an `optax.GradientTransformation`.
-      mask: a tree of bools, True where a leaf stays fixed, or a function from params to one. A bool in
-        place of a whole subtree counts for all of it: `(True, False)` freezes a network's first layer.
+      mask: a tree of bools, True where a leaf is frozen, or a function from params to one. A bool in place of
+        a subtree applies to all of it: `(True, False)` freezes a network's first layer.
 
     Returns:
       An `optax.GradientTransformationExtraArgs`.
@@ -120,13 +121,13 @@ def freeze(updater: Any, mask: PyTree | Callable[[Params], PyTree]) -> optax.Gra
 
 
 def count_params(params: Params) -> int:
-    """The number of trained values; moving statistics are not counted.
+    """The number of trained values, without moving statistics.
 
     Args:
       params: any tree of parameters (arrays or shapes).
 
     Returns:
-      The sum of the sizes of all leaves where `trainable` is True.
+      The total size of the leaves where `trainable` is True.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -140,15 +141,15 @@ def count_params(params: Params) -> int:
 
 
 def zero_carry(layer: Layer, params: Params, x: PyTree) -> Carry:
-    """The carry that a sequence starts from when none is given: zeros.
+    """The carry that a sequence starts with by default: zeros.
 
     Args:
       layer: any layer or network.
       params: its parameters (arrays or shapes).
-      x: an input (array or shape); its batch axes are those of the carry.
+      x: an input (array or shape); the carry has its batch axes.
 
     Returns:
-      Zeros in the structure of the carry; None for a network without recurrent layers.
+      Zeros with the structure of the carry; None for a network without recurrent layers.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp

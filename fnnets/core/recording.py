@@ -1,7 +1,7 @@
-"""What happens inside a network, for those who ask: values of every child, and the path in errors.
+"""Recording inside a network: the values of every child, and the path of a child in errors.
 
-What is asked for is part of the context that jax's caches look at: a function that was traced without it is
-traced anew. The values themselves leave jit, checkpoint, scan and vmap by `harvest`.
+The request is part of the context on which jax's caches depend, so a function traced without it is traced again.
+The values leave jit, checkpoint, scan and vmap through `harvest`.
 """
 
 from __future__ import annotations
@@ -18,59 +18,59 @@ from fnnets.core.layer import Layer
 
 Alter = Callable[[str, Layer, Any, Any], Any]
 
-# What can be collected: the children's outputs; their gradients on the way back; the gates of recurrent layers; what
-# a comparison asks the gradients of; and all values that the children and the steps of recurrences come by, both ways.
+# What can be collected: the children's outputs; their gradients in the backward pass; the gates of recurrent layers;
+# the values whose gradients a comparison needs; and all values of children and recurrent steps, forward and backward.
 Kind = Literal["outputs", "gradients", "gates", "probes", "values"]
 
 Collected = dict[str, dict[str, Any]]  # by path, by name
 
 
-class _Asked(NamedTuple):
-    """What is asked for, and where in the network this is."""
+class _Request(NamedTuple):
+    """What to record, and the place in the network."""
 
     kind: Kind | None
     path: tuple[str, ...] = ()
     alter: Alter | None = None
 
 
-_asked: Any = jax.make_user_context(None)  # an _Asked, or None
+_request: Any = jax.make_user_context(None)  # a _Request, or None
 
 
 def collect(
     kind: Kind, function: Callable[..., Any], *args: Any, added: Collected | None = None
 ) -> tuple[Any, Collected]:
-    """`function(*args)`, and the values of a kind that arise inside, by path and name, in the order of the calls.
+    """`function(*args)`, and the values of a kind inside, by path and name, in the order of the calls.
 
-    Paths begin with the network that the function calls. `added` is added to collected values on their way. A scan or a
-    vmap around a value puts its axis in front; a value that knows where its own axes are has a method `behind(front)`,
-    which gives it behind these ("scan" or "vmap" each, the one in the very front last).
+    Paths are relative to the network that the function calls. `added` holds addends for collected values. A scan or a
+    vmap around a value puts its axis in front. A value that stores the position of its own axes has a method
+    `behind(front)`, which returns it with these shifted; `front` names "scan" or "vmap" for each, the outermost last.
     """
     flat = {(path, name): value for path, values in (added or {}).items() for name, value in values.items()}
-    with _asked(_Asked(kind)):
-        result, kept = harvest(function, *args, added=flat)
-    found: Collected = {}
-    for (path, name), one in kept.items():
-        behind = getattr(one.value, "behind", None)
-        found.setdefault(path, {})[name] = one.value if behind is None else behind(one.front)
-    return result, found
+    with _request(_Request(kind)):
+        result, harvested = harvest(function, *args, added=flat)
+    collected: Collected = {}
+    for (path, name), tagged in harvested.items():
+        behind = getattr(tagged.value, "behind", None)
+        collected.setdefault(path, {})[name] = tagged.value if behind is None else behind(tagged.front)
+    return result, collected
 
 
 @contextmanager
 def altering(alter: Alter) -> Iterator[None]:
-    """Within, every child's output y is `alter(path, layer, x, y)`: how a comparison tries out mistakes."""
-    with _asked(_Asked(None, alter=alter)):
+    """Replaces every child's output y by `alter(path, layer, x, y)`; a comparison so tries out mistakes."""
+    with _request(_Request(None, alter=alter)):
         yield
 
 
 @contextmanager
 def child(parent: Any, index: int, layer: Layer) -> Iterator[None]:
-    """Marks the call of a child: names it in errors, and in what is collected within."""
-    asked: _Asked | None = _asked.value
+    """Marks the call of a child, for errors and for the paths of collected values."""
+    request: _Request | None = _request.value
     try:
-        if asked is None:
+        if request is None:
             yield
         else:
-            with _asked(asked._replace(path=(*asked.path, f"{index}.{layer.info.name}"))):
+            with _request(request._replace(path=(*request.path, f"{index}.{layer.info.name}"))):
                 yield
     except Exception as error:
         error.add_note(f"in {parent}, layer {index}: {layer.info}")
@@ -79,36 +79,36 @@ def child(parent: Any, index: int, layer: Layer) -> Iterator[None]:
 
 def collects(*kinds: Kind) -> bool:
     """Whether values of one of these kinds are being collected."""
-    asked: _Asked | None = _asked.value
-    return asked is not None and asked.kind in kinds
+    request: _Request | None = _request.value
+    return request is not None and request.kind in kinds
 
 
 def note(name: str, value: Any) -> Any:
-    """The value, which is collected by its name at the path of this call."""
-    asked: _Asked | None = _asked.value
-    return value if asked is None or asked.kind is None else tag(("/".join(asked.path), name), value)
+    """Returns the value, and collects it by its name at the path of this call."""
+    request: _Request | None = _request.value
+    return value if request is None or request.kind is None else tag(("/".join(request.path), name), value)
 
 
-def seen(layer: Layer, x: Any, y: Any, mask: Any) -> Any:
-    """A child's output on its way on: collected where that is asked for, replaced where `altering` says so."""
-    asked: _Asked | None = _asked.value
-    if asked is None:
+def observed(layer: Layer, x: Any, y: Any, mask: Any) -> Any:
+    """Returns a child's output y: collected if requested, replaced inside `altering`."""
+    request: _Request | None = _request.value
+    if request is None:
         return y
-    if asked.alter is not None:
-        y = asked.alter("/".join(asked.path), layer, x, y)
-    if asked.kind in ("outputs", "values"):
+    if request.alter is not None:
+        y = request.alter("/".join(request.path), layer, x, y)
+    if request.kind in ("outputs", "values"):
         y = note("y", y)
-    if asked.kind == "values":
+    if request.kind == "values":
         note("mask", mask)
-    return passed(y)
+    return probed_output(y)
 
 
-def passed(y: Any) -> Any:
-    """An output on its way on, whose gradient a comparison asks for."""
+def probed_output(y: Any) -> Any:
+    """Returns an output, probed for its gradient if it is a float array."""
     is_float = isinstance(y, jax.Array) and jnp.issubdtype(y.dtype, jnp.floating)
     return probe("dy", y) if is_float else y
 
 
 def probe(name: str, value: Any) -> Any:
-    """The value, whose gradient a comparison asks for by the zeros that it adds."""
+    """Returns the value; a comparison adds zeros to it, and differentiates with respect to them."""
     return note(name, value) if collects("probes") else value

@@ -1,4 +1,4 @@
-"""Networks seen from within: gradients on their way, what becomes of them, and where a value went wrong."""
+"""Tools that look inside networks: outputs, gradients, their flow, and the first value that is not finite."""
 
 from fnnets.insight._gradient_flow import GradientFlow as GradientFlow
 from fnnets.insight._gradient_flow import gradient_flow as gradient_flow

@@ -1,4 +1,4 @@
-"""What becomes of gradients on their way: through time, through depth, and in saturated gates."""
+"""How gradients vanish or explode: through time, through depth, and in saturated gates."""
 
 from __future__ import annotations
 
@@ -19,48 +19,47 @@ from fnnets.insight.layer_paths import place_of
 from fnnets.insight.trace import trace_backward
 from fnnets.rnn.step_records import squashed
 
-MARGIN = 0.05  # of the range of what squashes, at either end
+MARGIN = 0.05  # the share of a squashing function's range that counts as saturated, at either end
 
 
 class GradientFlow(NamedTuple):
-    """What `gradient_flow` found. The fields over time are None where nothing is handed on in time."""
+    """The result of `gradient_flow`. The fields over time are None for a network without a carry."""
 
     through_time: jax.Array | None  # (T, T): at [t, k] the norm of ∂s_t/∂s_k, 0 for k > t
     singular: jax.Array | None  # (T,): the largest singular value of ∂s_t/∂s_{t−1}
     through_depth: dict[str, jax.Array]  # the norm of the gradient that reaches each child
-    saturated: dict[str, jax.Array]  # the share of each gate's and activation's values that is saturated
+    saturated: dict[str, jax.Array]  # the share of saturated values of each gate and activation
 
 
 def gradient_flow(layer: Layer, params: Any, x: Any, *, dy: Any = None, mask: Any = None) -> GradientFlow:
-    """How gradients vanish or explode: through time, through depth, and where gates are saturated.
+    """Shows where gradients vanish or explode: through time, through depth, and in saturated gates.
 
-    Formula: with s_t the carry after step t (all of it: h, or h and c, of every layer) and J_t = ∂s_t/∂s_{t−1},
+    Formula: with s_t the carry after step t (h, or h and c, of all layers together) and J_t = ∂s_t/∂s_{t−1},
 
         through_time[t, k] = ‖∂s_t/∂s_k‖ = ‖J_t·J_{t−1}⋯J_{k+1}‖,  singular[t] = ‖J_t‖
         through_depth[i]   = ‖∂E/∂h_i‖, h_i the output of child i, E = Σ dy ⊙ y
 
-    The norm of a matrix is its largest singular value, averaged over the examples. An error E_t of step t
-    reaches step k with ‖∂E_t/∂s_k‖ ≤ ‖∂E_t/∂s_t‖·through_time[t, k], and some E_t reaches it with just that. Singular
-    values below 1 at all steps make it vanish exponentially in t − k; it can explode only where some are above.
-    A value is saturated within 5 % of either end of its range: σ below 0.05 or above 0.95, |tanh| above 0.9,
-    where less than a fifth of the largest slope is left.
+    The norm of a matrix is its largest singular value, averaged over the examples. An error E_t of step t reaches
+    step k with ‖∂E_t/∂s_k‖ ≤ ‖∂E_t/∂s_t‖·through_time[t, k]; this bound is tight. If the singular values of all steps
+    are below 1, it vanishes exponentially in t − k; it can only explode if some are above 1. A value is saturated
+    within 5 % of either end of its range: σ below 0.05 or above 0.95, |tanh| above 0.9. Less than a fifth of the
+    largest slope is left there.
 
     Args:
       layer: any layer or network.
       params: its parameters.
-      x: its input; one array where there is time.
-      dy: the gradient of the output, for the depth; standard normal when it is not given: the norms are then those
-        of the Jacobians ∂y/∂h_i, up to chance.
-      mask: as in `layer.apply`; a masked step has J_t = 1 and no part in `saturated`.
+      x: its input; a single array for a recurrent network.
+      dy: the gradient of the output, for `through_depth`; standard normal by default.
+      mask: as in `layer.apply`; a masked step has J_t = 1 and does not count in `saturated`.
 
     Returns:
-      A `GradientFlow`. through_depth has a norm for each path, over all examples, in the order of the calls;
-      saturated a share for each "path/gate", or "path" of an activation (without the path for a layer
-      alone). A `stack` has one for each copy, (depth,). All at inference, and pure. The time of it grows with
-      T²·S³ for a carry of S numbers: take a small network, or a few examples.
+      A `GradientFlow`, at inference. through_depth has a norm over all examples for each path, in the order of the
+      calls. saturated has a share for each "path/gate" and for the "path" of each activation, without the path if the
+      layer has no children. A `stack` has one value for each copy, (depth,). The run time grows with T²·S³ for a carry
+      of S numbers: use a small network or few examples.
 
     Raises:
-      TypeError, ValueError: what the layers raise on bad input.
+      TypeError, ValueError: the layers refuse their input.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -83,7 +82,7 @@ def gradient_flow(layer: Layer, params: Any, x: Any, *, dy: Any = None, mask: An
 
 
 def _through_time(layer: Layer, params: Any, x: Any, mask: Any) -> tuple[Any, Any]:
-    """The norms of the products of Jacobians, and of each Jacobian."""
+    """The norms of the products of the Jacobians, and of each Jacobian."""
     if not hasattr(x, "shape"):
         return None, None
     x = checks.array(layer.info, x)
@@ -105,10 +104,10 @@ def _through_time(layer: Layer, params: Any, x: Any, mask: Any) -> tuple[Any, An
     def step(now: Any, at: Any) -> Any:
         state, products = now
         t, row, valid = at
-        given = (row[None], None if valid is None else valid[None])
-        jacobian = jax.jacrev(advance)(state, *given)
+        inputs = (row[None], None if valid is None else valid[None])
+        jacobian = jax.jacrev(advance)(state, *inputs)
         products = (jacobian @ products).at[t].set(jnp.eye(state.size, dtype=state.dtype))
-        return (advance(state, *given), products), (_norms(products), _norms(jacobian))
+        return (advance(state, *inputs), products), (_norms(products), _norms(jacobian))
 
     def example(at: Any) -> Any:
         products = jnp.zeros((steps, start.size, start.size), start.dtype)
@@ -126,33 +125,35 @@ def _norms(matrices: jax.Array) -> jax.Array:
 
 
 def _through_depth(layer: Layer, trace: dict[str, dict[str, Any]]) -> dict[str, jax.Array]:
-    found = {}
+    norms = {}
     for path, values in reversed(trace.items()):
         copies = place_of(layer, path).copies if layer.info.children else 0
         squares = [_over_all(jnp.square(leaf), copies, jnp.sum) for leaf in jax.tree.leaves(values["dy"])]
-        found[path] = jnp.sqrt(sum(squares))
-    return found
+        norms[path] = jnp.sqrt(sum(squares))
+    return norms
 
 
 def _saturated(layer: Layer, params: Any, x: Any, mask: Any) -> dict[str, jax.Array]:
-    """The shares of gates, and of the outputs of children that squash."""
+    """The saturated shares of gates, and of the outputs of squashing children."""
     with plain_equations():
-        _, kept = recording.collect("gates", lambda *at: layer.forward(*at[:2], mask=at[2]), params, x, mask)
+        _, collected = recording.collect(
+            "gates", lambda *at: layer.forward(*at[:2], mask=at[2]), params, x, mask
+        )
     outputs = intermediates(layer, params, x, mask=mask)
-    found = {}
+    shares = {}
     for path, y in outputs.items() if layer.info.children else [("", *outputs.values())]:
         place = place_of(layer, path)
-        gates, valid = kept.get(path, {}).get("gates", ({}, None))
+        gates, valid = collected.get(path, {}).get("gates", ({}, None))
         for name, values in gates.items():
-            found[f"{path}/{name}" if path else name] = _share(values, valid, place.copies)
+            shares[f"{path}/{name}" if path else name] = _share(values, valid, place.copies)
         fits = mask is not None and y.shape[place.copies : -1] == mask.shape
         for name, values in squashed(place.layer, path or layer.info.name, y).items():
-            found[name] = _share(values, mask if fits else None, place.copies)
-    return found
+            shares[name] = _share(values, mask if fits else None, place.copies)
+    return shares
 
 
 def _share(values: jax.Array, mask: Any, copies: int) -> jax.Array:
-    """The share of values that are near an end of their range, among the valid ones."""
+    """The share of the valid values that are near an end of their range."""
     near = (values < MARGIN) | (values > 1 - MARGIN)
     if mask is None:
         return _over_all(near, copies, jnp.mean)
@@ -163,5 +164,5 @@ def _share(values: jax.Array, mask: Any, copies: int) -> jax.Array:
 
 def _over_all(values: jax.Array, copies: int, reduce: Any) -> jax.Array:
     """A sum or mean over all axes but those of copies."""
-    found: jax.Array = reduce(values, axis=tuple(range(copies, values.ndim)))
-    return found
+    reduced: jax.Array = reduce(values, axis=tuple(range(copies, values.ndim)))
+    return reduced

@@ -1,4 +1,4 @@
-"""What every layer inside a network gave."""
+"""The outputs of all layers inside a network."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from fnnets.gradients.custom_derivatives import plain_equations
 def intermediates(
     layer: Layer, params: Any, x: Any, *, key: Any = None, train: bool = False, mask: Any = None
 ) -> dict[str, Any]:
-    """What every child of a network gave, in the order of the calls.
+    """The output of every child of a network, in the order of the calls.
 
     Formula: for serial(f₀, f₁, …), h_i = f_i(h_{i−1}); the result maps "i.name" to h_i.
 
     Args:
-      layer: a network; a layer without children gives its own output under its name.
+      layer: a network, or a layer without children, whose own output is returned under its name.
       params: its parameters.
       x: its input.
       key, train, mask: as in `layer.apply`.
 
     Returns:
-      A dict from paths such as "2.residual/0.dense" to arrays; a `stack` gives those of its copies
-      with the depth as first axis. Pure: it works under jit and vmap, and under `jax.eval_shape`.
+      A dict from paths such as "2.residual/0.dense" to arrays. Inside a `stack` the first axis is the copy.
+      It works under jit, vmap and `jax.eval_shape`.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -40,12 +40,14 @@ def intermediates(
         return layer.apply(params, x, key=key, train=train, mask=mask)
 
     with plain_equations():
-        y, kept = recording.collect("outputs", run, params, x, key, mask)
+        y, collected = recording.collect("outputs", run, params, x, key, mask)
     return (
-        {path: values["y"] for path, values in kept.items()} if layer.info.children else {layer.info.name: y}
+        {path: values["y"] for path, values in collected.items()}
+        if layer.info.children
+        else {layer.info.name: y}
     )
 
 
 def output_shapes(layer: Layer, params: Any, x: Any) -> dict[str, Any]:
-    """The shapes of `intermediates`, with nothing computed."""
+    """The shapes of `intermediates`, without computing anything."""
     return jax.eval_shape(lambda params, x: intermediates(layer, params, x), params, x)

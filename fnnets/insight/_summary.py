@@ -19,8 +19,8 @@ class LayerSummary:
 
     Attributes:
       path: the layer's place in the network, "" for the network itself.
-      layer: how it is written.
-      shape: of its output; the first one's where it has several.
+      layer: the layer as code.
+      shape: the shape of its output, or of the first of several.
       params: the number of its trained values.
     """
 
@@ -32,14 +32,14 @@ class LayerSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `summary` gives: lines, and a table as its text."""
+    """The result of `summary`: rows, and a table as its text."""
 
     rows: tuple[LayerSummary, ...]
     params: int
 
     def __str__(self) -> str:
         head = ("layer", "output shape", "parameters")
-        inside = any(row.path == "" for row in self.rows)  # below a line for the network itself
+        inside = any(row.path == "" for row in self.rows)  # the first row is the network itself
         body = [
             (
                 "  " * (row.path.count("/") + (inside and row.path != "")) + row.layer,
@@ -56,18 +56,18 @@ class Summary:
 
 
 def summary(layer: Layer, x: Any) -> Summary:
-    """The layers of a network, their output shapes and numbers of parameters, with nothing computed.
+    """A table of a network's layers, their output shapes and numbers of parameters, without computing anything.
 
     Args:
       layer: any layer or network.
       x: an input, or its `jax.ShapeDtypeStruct`.
 
     Returns:
-      A `Summary`, which prints as a table; `.rows` and `.params` hold the same. In a `stack` the shapes
-      and parameters are those of all copies together, the depth first.
+      A `Summary`, which prints as a table; `.rows` and `.params` hold its content. Inside a `stack` the first axis of
+      a shape is the copy, and parameters count all copies.
 
     Raises:
-      TypeError, ValueError: what the layers raise on a bad input.
+      TypeError, ValueError: the layers refuse their input.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -82,7 +82,7 @@ def summary(layer: Layer, x: Any) -> Summary:
     """
     params = jax.eval_shape(layer.init, jax.random.key(0), x)
     shapes = output_shapes(layer, params, x)
-    # A sequence is its layers; any other network, and a layer alone, is a line of its own.
+    # A sequence shows its layers alone; every other network or layer has a row of its own.
     shapes[""] = jax.eval_shape(layer.apply, params, x)
     rows = [] if layer.info.sequence else [_row(layer, params, "", shapes)]
     rows += _rows(layer, params, shapes, "")
@@ -90,7 +90,7 @@ def summary(layer: Layer, x: Any) -> Summary:
 
 
 def _rows(layer: Layer, params: Any, shapes: dict[str, Any], prefix: str) -> list[LayerSummary]:
-    """A row for each child, its own children below it."""
+    """A row for each child, followed by the rows of its own children."""
     children = layer.info.children
     if not children:
         return []
@@ -98,7 +98,7 @@ def _rows(layer: Layer, params: Any, shapes: dict[str, Any], prefix: str) -> lis
     if len(owned) != len(children):
         raise TypeError(
             f"{layer.info}: params must be a tuple of {len(children)}, one for each child, got {type(params).__name__} of "
-            f"{len(owned)}; where they are the only child's own, say so by Info(…, unwrapped=True)."
+            f"{len(owned)}; if they are the params of the only child, use Info(…, unwrapped=True)."
         )
     rows = []
     for i, (child, own) in enumerate(zip(children, owned, strict=True)):

@@ -1,4 +1,4 @@
-"""Where a computation went wrong: the first value that is not finite, forward or backward."""
+"""Finds the first value that is not finite, forward or backward."""
 
 from __future__ import annotations
 
@@ -32,51 +32,40 @@ def locate_nan(
     loss_mask: Any = None,
     when: Any = None,
 ) -> NonFinite:
-    """Where a computation went wrong: the first value, in the order of computation, that is not finite.
+    """Finds the first value, in the order of computation, that is not finite.
 
-    Looked at are, one after another:
+    It checks, in this order:
 
-        input     params, x, carry, target, dy: what was given
-        forward   layer by layer y; of a recurrent layer z for all steps (in blocks: z_i, z_f, …), then step by step its
-                  gates (i, f, g, o) and its carry (c, h); the last carry
-        loss      per_example, value, and dy
-        backward  layer by layer dy; of a recurrent layer, from the last step to the first, dh, dc, dz_i, …, dh_before,
-                  dc_before; the layer's part of dparams, and dx; the gradient of the first carry
+        input     params, x, carry, target, dy
+        forward   y, layer by layer; in a recurrent layer before it z for all steps (in blocks: z_i, z_f, …), then
+                  step by step the gates (i, f, g, o) and the carry (c, h); at the end the last carry
+        loss      per_example, value, dy
+        backward  dy, layer by layer; in a recurrent layer, from the last step to the first, dh, dc, dz_i, …,
+                  dh_before, dc_before; the layer's part of dparams, and dx; at the end the gradient of the first carry
 
-    z is what a cell projects from x; what overflows when h·u is added shows in the gates. Of other layers only what
-    enters and leaves them is seen.
+    z is a cell's projection of x; an overflow in h·u shows in the gates. Inside other layers it does not look.
+    It costs a forward and a backward pass, and a check of every value; outside of jit every call compiles again. A
+    compiled training step with `when=~jnp.isfinite(optax.tree.norm(grads))` is hardly slower, but needs more memory.
 
     Args:
       net: any layer or network.
       params: its parameters.
       x: its input.
       target: the loss's target.
-      loss: a `Loss`, such as `fn.losses.mse()`; without one, and without dy, only the forward pass is looked at.
-      dy: the gradient of y, in place of a loss.
+      loss: a `Loss`, such as `fn.losses.mse()`. Without loss and dy only the forward pass is checked.
+      dy: the gradient of y, instead of a loss.
       carry, key, train, mask: as in `net.forward`.
       loss_mask: the loss's own mask.
-      when: a bool; where it is False nothing is computed, and all counts as finite.
+      when: a bool; if False, nothing is computed and everything counts as finite.
 
     Returns:
-      A `NonFinite`: False where all is finite; `str` makes a sentence of it. It names direction, layer (by its
-      path), quantity, index, time step and, in a `stack`, the copy. Padding, where a mask is False, does not count.
-      Pure: it works under jit, vmap and scan, and is decoded outside.
-
-      Inside the second copy of a `bidirectional` the index counts from the end, as that copy reads; step is x's.
-
-      What it costs: a forward and a backward pass, and a look at every value. So say when:
-
-          (value, aux), grads = fn.value_and_grad_by_hand(net, loss)(params, x, target)
-          wrong = ~jnp.isfinite(optax.tree.norm(grads))
-          found = fn.locate_nan(net, params, x, target, loss, when=wrong)
-
-      adds to a compiled step hardly any time, but the memory of the search, which is set aside all the same, and
-      the time it takes to compile the passes once more. Or keep the params from before the step, and call it after the
-      fact. Outside of jit every call compiles anew.
+      A `NonFinite`. It is False if all values are finite; `str` names direction, layer (by its path), quantity, index,
+      time step and, in a `stack`, the copy. Padding does not count. Under jit, vmap and scan it is decoded outside.
+      In a layer that reads x from its end, the index of a step counts from the end, but `step` is that of x.
 
     Raises:
       TypeError: a target without a loss, a loss without a target, or a loss and dy.
-      ValueError: what the layers and the loss raise on bad input.
+      ValueError: the layers or the loss refuse their input.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -100,8 +89,8 @@ def locate_nan(
       >>> print(find((*params[:2], params[2]._replace(b=jnp.array([jnp.inf]))), x))
       params[2].b[0] is inf before anything was computed
 
-    Differences: `jax_debug_nans` runs the step again operation by operation and names the operation that gave a NaN, in
-    no layer's terms; it stops the program, and is for all of it. `checkify` looks at operations under jit.
+    Differences: `jax_debug_nans` runs the step again operation by operation, names the operation that gave a NaN, but
+    no layer, and stops the program; it is a global setting. `checkify` checks operations under jit.
     """
     if (target is None) != (loss is None) or (loss is not None and dy is not None):
         raise TypeError("locate_nan: give a target and a loss, or dy, or none of them.")
@@ -115,43 +104,43 @@ def locate_nan(
         dparams, dx, dcarry = net.backward(params, saved, dy)
         return dparams, recording.note("dx", dx), dcarry
 
-    def search(given: dict[str, Any], key: Any, mask: Any, loss_mask: Any) -> NonFinite:
+    def search(inputs: dict[str, Any], key: Any, mask: Any, loss_mask: Any) -> NonFinite:
         masks = {"x": mask, "target": loss_mask}
-        values = list(_inputs(given, masks))
-        params, x, dy = given["params"], given["x"], given.get("dy")
+        values = list(_inputs(inputs, masks))
+        params, x, dy = inputs["params"], inputs["x"], inputs.get("dy")
         with plain_equations():
-            (y, carry, saved), kept = recording.collect(
-                "values", forward, params, x, given.get("carry"), key, mask
+            (y, carry, saved), ahead = recording.collect(
+                "values", forward, params, x, inputs.get("carry"), key, mask
             )
-            values += _forward(net, kept, carry)
+            values += _forward(net, ahead, carry)
             if loss is not None:
-                found, dy = _loss(loss, y, given["target"], loss_mask)
-                values += found
+                of_loss, dy = _loss(loss, y, inputs["target"], loss_mask)
+                values += of_loss
             if dy is not None:
                 (dparams, _, dcarry), back = recording.collect("values", backward, params, saved, dy)
-                values += _backward(net, kept, back, dparams, dcarry)
+                values += _backward(net, ahead, back, dparams, dcarry)
         return first(values)
 
-    given = {"params": params, "x": x, "carry": carry, "target": target, "dy": dy}
-    given = {name: value for name, value in given.items() if value is not None}
-    look = jax.jit(search)
+    named = {"params": params, "x": x, "carry": carry, "target": target, "dy": dy}
+    inputs = {name: value for name, value in named.items() if value is not None}
+    run = jax.jit(search)
     if when is None:
-        return look(given, key, mask, loss_mask)
-    nothing = jax.eval_shape(look, given, key, mask, loss_mask)
+        return run(inputs, key, mask, loss_mask)
+    finite = jax.eval_shape(run, inputs, key, mask, loss_mask)
     return jax.lax.cond(
         when,
-        look,
-        lambda *_: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), nothing),
-        *(given, key, mask, loss_mask),
+        run,
+        lambda *_: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), finite),
+        *(inputs, key, mask, loss_mask),
     )
 
 
-INPUT, FORWARD, LOSS, BACKWARD = range(4)  # what comes first in an order
+INPUT, FORWARD, LOSS, BACKWARD = range(4)  # the first number in an order
 
 
-def _inputs(given: dict[str, Any], masks: dict[str, Any]) -> Iterator[Value]:
-    """What was given."""
-    for name, tree in given.items():
+def _inputs(inputs: dict[str, Any], masks: dict[str, Any]) -> Iterator[Value]:
+    """The values of the inputs."""
+    for name, tree in inputs.items():
         structure: Any = jax.tree.structure(tree)
         mask = masks.get(name)
         parts = [None] * structure.num_leaves if mask is None else structure.flatten_up_to(mask)
@@ -159,9 +148,9 @@ def _inputs(given: dict[str, Any], masks: dict[str, Any]) -> Iterator[Value]:
             yield from _value((INPUT,), "input", "", quantity, leaf, part)
 
 
-def _forward(net: Layer, kept: dict[str, Any], carry: Any) -> Iterator[Value]:
-    """What the forward pass kept, and the last carry."""
-    for path, values in kept.items():
+def _forward(net: Layer, ahead: dict[str, Any], carry: Any) -> Iterator[Value]:
+    """The values of the forward pass, and the last carry."""
+    for path, values in ahead.items():
         place, name = place_of(net, path), path or net.info.name
         order, mask = (FORWARD, *_route(net, path)), values.get("mask")
         if (steps := values.get("steps")) is not None:
@@ -174,37 +163,37 @@ def _forward(net: Layer, kept: dict[str, Any], carry: Any) -> Iterator[Value]:
 
 
 def _steps_forward(steps: Stepped) -> Iterator[tuple[Order, str, Any, int]]:
-    """The steps of a recurrence: (order, name, values, the axis of time)."""
+    """The values of the steps of a recurrence: (order, name, values, time axis)."""
     time, blocks = steps.axis.value, dict(steps.blocks.value)
     for name, leaf in leaves(steps.z, "z").items():
         for quantity, part in in_blocks(name, leaf, blocks).items():
             yield (0,), quantity, part, time
-    # The output, a carry's first field, is made of the others.
+    # A carry's first field, the output, is computed from the others.
     carry = dict(reversed(leaves(steps.after, "h").items()))
     for rank, (quantity, leaf) in enumerate([*steps.gates.items(), *carry.items()]):
         yield (1, Along(time), rank), quantity, leaf, time
 
 
 def _loss(loss: Any, y: Any, target: Any, mask: Any) -> tuple[list[Value], Any]:
-    """The loss's values, and dy."""
+    """The values of the loss, and dy."""
     value, saved = loss.forward(y, target, mask)
     dy = loss.backward(saved)
-    found = [("per_example", loss.per_example(y, target), mask), ("value", value, None), ("dy", dy, None)]
+    parts = [("per_example", loss.per_example(y, target), mask), ("value", value, None), ("dy", dy, None)]
     values = [
         value
-        for rank, (name, leaf, own) in enumerate(found)
+        for rank, (name, leaf, own) in enumerate(parts)
         for value in _value((LOSS, rank), "loss", "", name, leaf, own)
     ]
     return values, dy
 
 
 def _backward(
-    net: Layer, kept: dict[str, Any], back: dict[str, Any], dparams: Any, dcarry: Any
+    net: Layer, ahead: dict[str, Any], back: dict[str, Any], dparams: Any, dcarry: Any
 ) -> Iterator[Value]:
-    """What the backward pass kept, the gradient of the params, and of the first carry."""
+    """The values of the backward pass, the gradients of the params, and of the first carry."""
     for path, values in back.items():
         place, name = place_of(net, path), path or net.info.name
-        order, mask = (BACKWARD, *_route(net, path, backward=True)), kept.get(path, {}).get("mask")
+        order, mask = (BACKWARD, *_route(net, path, backward=True)), ahead.get(path, {}).get("mask")
         for quantity, leaf in _parts("dy", values.get("dy")):
             yield from _value((*order, -END), "backward", name, quantity, leaf, mask, place)
         if (steps := values.get("steps")) is not None:
@@ -228,13 +217,13 @@ def _steps_backward(steps: Traced) -> Iterator[tuple[str, Any]]:
 
 
 def _owner(net: Layer, paths: list[str], quantity: str) -> str:
-    """The path of the layer that a leaf of dparams belongs to: the innermost whose params hold it."""
+    """The path of the innermost layer whose params hold a leaf of dparams."""
     holders = [path for path in paths if quantity.startswith(f"d{place_of(net, path).params}")]
     return max(holders, key=lambda path: len(list(indices(path))), default="")
 
 
 def _route(net: Layer, path: str, *, backward: bool = False) -> Order:
-    """The way to a layer in the order of computation: which copy, where there are several, and which child."""
+    """The path to a layer as part of an order: the copy, where there are several, and the child, level by level."""
     route: list[int | Along] = []
     copies, layer = 0, net
     for index in indices(path):
@@ -247,7 +236,7 @@ def _route(net: Layer, path: str, *, backward: bool = False) -> Order:
 
 
 def _parts(name: str, tree: Any) -> Iterator[tuple[str, Any]]:
-    """The leaves of a tree by their names."""
+    """The leaves of a tree with their names."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         yield f"{name}{jax.tree_util.keystr(path)}", leaf
 
@@ -262,11 +251,11 @@ def _value(
     place: Place | None = None,
     time: int | None = None,
 ) -> Iterator[Value]:
-    """A quantity to be looked at, where it can be anything but finite."""
+    """A quantity to check, unless it is empty or not a float."""
     leaf = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
     if not leaf.size or not jnp.issubdtype(leaf.dtype, jnp.floating):
         return
     fits = [part for part in jax.tree.leaves(mask) if part.shape in (leaf.shape, leaf.shape[:-1])]
-    copies, turned = (0, False) if place is None else (place.copies, place.turned)
-    where = Where(order, direction, layer, quantity, leaf.shape, copies, time, turned)
+    copies, from_end = (0, False) if place is None else (place.copies, place.from_end)
+    where = Where(order, direction, layer, quantity, leaf.shape, copies, time, from_end)
     yield Value(where, leaf, fits[0] if fits else None)

@@ -1,4 +1,4 @@
-"""The first value that is not finite: found inside jit as three integers, told outside of it."""
+"""The first value that is not finite: three integers inside jit, decoded outside of it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import numpy as np
 from fnnets.core.arrays import zero_where_masked
 from fnnets.core.layer import Static
 
-END = 2**30  # in an order: after everything
+END = 2**30  # in an order: after everything else
 SORTS = ("nan", "inf", "-inf")
 
 
 class Along(NamedTuple):
-    """A place in an order that only the values tell: the index along that axis."""
+    """A number in an order that is only known at run time: the index along this axis."""
 
     axis: int
 
@@ -28,16 +28,16 @@ Order = tuple[int | Along, ...]
 
 
 class Where(NamedTuple):
-    """What is known of a quantity before anything runs."""
+    """What is known about a quantity before anything runs."""
 
-    order: Order  # when it is computed: orders compare as tuples do
+    order: Order  # when it is computed; orders compare like tuples
     direction: str  # input, forward, loss or backward
     layer: str  # the path of the layer; "" for inputs and losses
     quantity: str
     shape: tuple[int, ...]
-    copies: int = 0  # the number of leading axes that stacks have added
+    copies: int = 0  # the number of leading axes for copies, one for each stack around the layer
     time: int | None = None  # the axis of the steps
-    turned: bool = False  # whether the layer reads x from its end
+    from_end: bool = False  # whether the layer reads x from its end
 
 
 class Value(NamedTuple):
@@ -45,20 +45,20 @@ class Value(NamedTuple):
 
     where: Where
     values: jax.Array
-    mask: jax.Array | None = None  # False where the values do not count; as many axes, or fewer
+    mask: jax.Array | None = None  # False where the values do not count; it may have fewer axes
 
 
 class NonFinite(NamedTuple):
-    """What `fn.locate_nan` found: the first value that is not finite, or that there is none.
+    """The result of `fn.locate_nan`: the first value that is not finite, if there is one.
 
-    `bool(found)` is False where all is finite, and `str(found)` a sentence. code holds three integers and comes out
-    of jit, vmap and scan as any array does; table is static. The properties decode it, and so need a code that is
-    there: not inside jit. Where all is finite they are None.
+    `bool(found)` is False if all values are finite, and `str(found)` is a sentence. code is an array, which leaves jit,
+    vmap and scan like any other; table is static. The properties decode code, so they do not work inside jit. They are
+    None if all values are finite.
 
     Attributes:
-      code: (3,) int32: the number of the quantity, from 1 on, 0 where all is finite; where in it the value
-        is, in the order of computation; whether it is nan, inf or −inf.
-      table: what the numbers stand for.
+      code: (3,) int32: the number of the quantity, from 1 on, or 0 if all values are finite; the position of the value
+        in it, in the order of computation; and 0, 1 or 2 for nan, inf or −inf.
+      table: the quantities that the numbers stand for.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -90,13 +90,13 @@ class NonFinite(NamedTuple):
         of = f" of {where.layer}" if where.layer else ""
         copy = f", copy {', '.join(map(str, at[: where.copies]))}" if where.copies else ""
         step = "" if where.time is None else f", step {self.step}"
-        step += " of x, which it reads from the end" if step and where.turned else ""
+        step += " of x, which it reads from the end" if step and where.from_end else ""
         end = "," if copy or step else ""
         return f"{where.direction}: {what}{of}{copy}{step}{end} is {self.value}, the first that is not finite"
 
     @property
     def direction(self) -> str | None:
-        """What was being computed: "forward", "loss" or "backward"; "input" before anything was."""
+        """The part of the computation: "input", "forward", "loss" or "backward"."""
         where = self._where()
         return None if where is None else where.direction
 
@@ -108,13 +108,13 @@ class NonFinite(NamedTuple):
 
     @property
     def quantity(self) -> str | None:
-        """Its name, such as y, c, z_f, f, dz_f or dparams[0].w."""
+        """The name of the quantity, such as y, c, z_f, f, dz_f or dparams[0].w."""
         where = self._where()
         return None if where is None else where.quantity
 
     @property
     def at(self) -> tuple[int, ...] | None:
-        """Where in the quantity, as `fn.intermediates` and `fn.trace_backward` have it."""
+        """The index in the quantity, as `fn.intermediates` and `fn.trace_backward` return it."""
         where = self._where()
         if where is None:
             return None
@@ -127,22 +127,22 @@ class NonFinite(NamedTuple):
 
     @property
     def copies(self) -> tuple[int, ...] | None:
-        """The copies of the stacks around the layer, the outermost first; () outside of stacks."""
+        """The copy in each stack around the layer, the outermost first; () outside of stacks."""
         where, at = self._where(), self.at
         return None if where is None or at is None else at[: where.copies]
 
     @property
     def step(self) -> int | None:
-        """The time step of x, where the quantity belongs to the steps of a recurrence; else None."""
+        """The time step of x, if the quantity belongs to the steps of a recurrence; else None."""
         where, at = self._where(), self.at
         if where is None or at is None or where.time is None:
             return None
         step = at[where.time]
-        return where.shape[where.time] - 1 - step if where.turned else step
+        return where.shape[where.time] - 1 - step if where.from_end else step
 
     @property
     def value(self) -> str | None:
-        """Which it is: "nan", "inf" or "-inf"."""
+        """The value: "nan", "inf" or "-inf"."""
         return SORTS[int(self.code[2])] if self else None
 
     def _where(self) -> Where | None:
@@ -151,28 +151,28 @@ class NonFinite(NamedTuple):
 
 
 def first(values: Sequence[Value]) -> NonFinite:
-    """The first of all values that is not finite, in the order of computation."""
+    """The first value that is not finite, in the order of computation."""
     wheres = [value.where for value in values]
-    places, its = map(jnp.stack, zip(*map(_first_place, values), strict=True))
-    alive = ~jnp.isfinite(its)
+    places, firsts = map(jnp.stack, zip(*map(_first_place, values), strict=True))
+    alive = ~jnp.isfinite(firsts)
     for column in _orders(wheres, places).T:
         at = jnp.where(alive, column, END + 1)
         alive &= at == at.min()
     number = jnp.argmax(alive)
-    sort = jnp.where(jnp.isnan(its), 0, jnp.where(its > 0, 1, 2))
+    sort = jnp.where(jnp.isnan(firsts), 0, jnp.where(firsts > 0, 1, 2))
     code = jnp.stack([number + 1, places[number], sort[number]])
     return NonFinite(jnp.where(alive.any(), code, 0).astype(jnp.int32), Static(tuple(wheres)))
 
 
 def _first_place(value: Value) -> tuple[jax.Array, jax.Array]:
-    """Where the first one is, counted through the axes as `_axes` has them, and what it is; any value where all are finite."""
+    """The first value of a quantity that is not finite: its position, with the axes in `_axes` order, and the value."""
     where, values, mask = value
     flipped = _first_axes(where) if where.direction == "backward" else ()
-    return _look(values, mask, flipped, _axes(where))
+    return _search(values, mask, flipped, _axes(where))
 
 
 @partial(jax.jit, static_argnums=(2, 3))  # traced once for all quantities of a shape
-def _look(values: jax.Array, mask: Any, flipped: Any, axes: Any) -> tuple[jax.Array, jax.Array]:
+def _search(values: jax.Array, mask: Any, flipped: Any, axes: Any) -> tuple[jax.Array, jax.Array]:
     if mask is not None:
         mask = mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
         values = zero_where_masked(values, mask)
@@ -182,18 +182,18 @@ def _look(values: jax.Array, mask: Any, flipped: Any, axes: Any) -> tuple[jax.Ar
 
 
 def _first_axes(where: Where) -> tuple[int, ...]:
-    """The axes along which a quantity is computed bit by bit, the outermost first."""
+    """The axes along which a quantity is computed step by step, the outermost first."""
     return tuple(part.axis for part in where.order if isinstance(part, Along))
 
 
 def _axes(where: Where) -> tuple[int, ...]:
-    """All axes, those first."""
+    """All axes, with those of `_first_axes` first."""
     lead = _first_axes(where)
     return lead + tuple(axis for axis in range(len(where.shape)) if axis not in lead)
 
 
 def _orders(wheres: Sequence[Where], places: jax.Array) -> jax.Array:
-    """The orders of the quantities' first values that are not finite, a row for each."""
+    """The order of each quantity's first value that is not finite, a row for each."""
     table = np.zeros((len(wheres), max(len(where.order) for where in wheres)), np.int32)
     cells: list[tuple[int, int, int, int]] = []
     for row, where in enumerate(wheres):

@@ -26,19 +26,19 @@ def trace_backward(
     carry: Any = None,
     dcarry: Any = None,
 ) -> dict[str, dict[str, Any]]:
-    """Every intermediate of the backward pass by name: what reached each layer, and each step of a recurrence.
+    """Every intermediate of the backward pass, by name and time step.
 
-    Formula: with E a scalar and d∗ = ∂E/∂∗, for every child of the network dy, of its output; for a recurrent layer
-    with the carry s_t = (h_t, c_t) besides, in the order in which BPTT computes them,
+    Formula: with E a scalar and d∗ = ∂E/∂∗, the gradient dy of every child's output; for a recurrent layer with the
+    carry s_t = (h_t, c_t) also, in the order in which BPTT computes them, the gradients
 
-        dh, dc                  of the carry after step t: dy_t, and what step t+1 handed back
-        dz_i, dz_f, dz_g, dz_o  of the gates in front of their activations
-        dh_before, dc_before    what step t hands back to the carry before it: dh_{t−1} = dy_{t−1} + dh_before_t
+        dh, dc                  of the carry after step t: dy_t and what step t+1 returns
+        dz_i, dz_f, dz_g, dz_o  of the gates before their activations
+        dh_before, dc_before    that step t returns to the carry before it: dh_{t−1} = dy_{t−1} + dh_before_t
 
-    dc_t does not count what h_t adds to it: that happens inside step t.
+    dc_t leaves out the path through h_t, which is inside step t.
 
     Args:
-      layer: any layer or network; a layer without children is found under its own name.
+      layer: any layer or network; a layer without children appears under its own name.
       params: its parameters.
       x: its input.
       dy: the gradient of its output.
@@ -47,14 +47,13 @@ def trace_backward(
 
     Returns:
       A dict from paths such as "2.residual/0.lstm" to dicts from names to arrays, in the order of the backward pass.
-      Time is where the layer has it: (…, T, H), so that `dz_f[..., t, :]` is step t. The names
-      are d and the carry's field (h for a carry of one array), and d and the field or key of the cell's dz, dz for one
-      array, cut into the blocks that the params document. A `stack` gives those of its copies with the depth as first
-      axis; inside the second copy of a `bidirectional` t counts from the end, as that copy reads.
-      Pure: it works under jit and vmap.
+      Arrays have the layer's own axes, (…, T, H), so `dz_f[..., t, :]` is step t. The names are d and the carry's field
+      (dh for a carry of one array), and d and the field or key of the cell's dz (dz for one array), split into blocks
+      where the params name them. Inside a `stack` the first axis is the copy. In a layer that reads x from its end,
+      t counts from the end. It works under jit and vmap.
 
     Raises:
-      TypeError, ValueError: what the layers raise on bad input.
+      TypeError, ValueError: the layers refuse their input.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -74,25 +73,25 @@ def trace_backward(
 
     with plain_equations():
         _, _, saved = layer.forward(params, x, carry, key=key, train=train, mask=mask)
-        _, kept = recording.collect("gradients", back, params, saved, dy, dcarry)
-    return named(layer, kept)
+        _, collected = recording.collect("gradients", back, params, saved, dy, dcarry)
+    return named(layer, collected)
 
 
-def named(layer: Layer, kept: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What was kept, by names, in the order of the backward pass; the network's own dy only where it is a layer."""
+def named(layer: Layer, collected: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The collected values by path and name, in the order of the backward pass, without a network's own dy."""
     if layer.info.children:
-        kept = {path: values for path, values in kept.items() if path}
-    found = {}
-    for path in sorted(kept, key=backward_order):
-        values = kept[path]
+        collected = {path: values for path, values in collected.items() if path}
+    trace = {}
+    for path in sorted(collected, key=backward_order):
+        values = collected[path]
         stages = stages_of(values["steps"]).values() if "steps" in values else ()
         steps = {name: leaf for stage in stages for name, leaf in stage.items()}
-        found[path or layer.info.name] = {"dy": values["dy"]} | steps
-    return found
+        trace[path or layer.info.name] = {"dy": values["dy"]} | steps
+    return trace
 
 
 def stages_of(steps: Traced) -> dict[str, dict[str, jax.Array]]:
-    """The quantities of a recurrent layer's steps by name: as they arrive, inside, and as they leave."""
+    """The quantities of a recurrent layer's steps, by stage and name: after the step, inside it, and before it."""
     blocks = dict(steps.blocks.value)
     inside: dict[str, jax.Array] = {}
     after = {f"d{name}": leaf for name, leaf in leaves(steps.after, "h").items()}
@@ -104,7 +103,7 @@ def stages_of(steps: Traced) -> dict[str, dict[str, jax.Array]]:
 
 
 def in_blocks(name: str, leaf: jax.Array, blocks: dict[int, tuple[str, ...]]) -> dict[str, jax.Array]:
-    """An array cut into the blocks that params document for its length; itself where they do not."""
+    """An array split into the named blocks for its length; whole if there are none."""
     if (parts := blocks.get(leaf.shape[-1])) is None:
         return {name: leaf}
     pieces = zip(parts, jnp.split(leaf, len(parts), -1), strict=True)
@@ -112,6 +111,6 @@ def in_blocks(name: str, leaf: jax.Array, blocks: dict[int, tuple[str, ...]]) ->
 
 
 def leaves(tree: Any, alone: str) -> dict[str, jax.Array]:
-    """The leaves of a tree by field, key or number; `alone` where it is one array."""
+    """The leaves of a tree by field, key or index; by the name `alone` if the tree is one array."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="_") or alone: leaf for path, leaf in leaves}

@@ -1,4 +1,4 @@
-"""`python -m fnnets compare` as a user meets it: good targets, bad targets, exit statuses, files."""
+"""`python -m fnnets compare` as a user runs it: good and bad targets, exit statuses, files."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ def file(tmp_path):
 
 
 @pytest.mark.quick
-def test_the_catalogue(capsys, tmp_path):
+def test_the_catalogue_is_compared_and_reported(capsys, tmp_path):
     assert main(["compare", "--only", "dense, no*", "--json", str(tmp_path / "found.json")]) == 0
     out = capsys.readouterr().out
     assert "dense, no bias" in out
@@ -42,7 +42,7 @@ def test_the_catalogue(capsys, tmp_path):
     assert [report["row"] for report in found["reports"]] == ["dense, no bias", "dense, no batch"]
 
 
-def test_a_mismatch_in_the_catalogue(capsys, monkeypatch):
+def test_a_mismatch_in_the_catalogue_is_reported(capsys, monkeypatch):
     case = next(case for case in catalogue.cases() if case.name == "tanh")
     wrong = case.layer._replace(backward=lambda params, saved, dy, dcarry=None: ((), dy, None))
     monkeypatch.setattr(catalogue, "cases", lambda: [case, catalogue.layer_case("wrong", wrong, case.x)])
@@ -55,14 +55,14 @@ def test_a_mismatch_in_the_catalogue(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "status"), [("layer", 0), ("wrong", 1), ("with_input", 0), ("f", 0), ("pictures", 0)]
 )
-def test_own_targets(file, name, status, capsys):
+def test_a_users_targets_are_compared(file, name, status, capsys):
     assert main(["compare", f"{file}:{name}"]) == status
     out = capsys.readouterr().out
     assert ("all gradients agree" in out) == (status == 0)
     assert ("has the wrong sign" in out) == (status == 1)
 
 
-def test_a_shape_is_taken(file, capsys):
+def test_the_shape_option_sets_the_shape_of_x(file, capsys):
     assert main(["compare", f"{file}:layer", "--shape", "7,2"]) == 0
     assert "2×3" in capsys.readouterr().out
 
@@ -74,10 +74,10 @@ def test_a_shape_is_taken(file, capsys):
         (["{file}:missing"], "has no missing; it has layer, wrong"),
         (["{file}"], "must be path/to/file.py:name or module:name"),
         (["{file}:number"], "expected a Layer, (layer, x), (layer, params, x) or (f, grad, args), got int"),
-        (["{file}:vector"], "f must give a scalar, got shape (3,)"),
+        (["{file}:vector"], "f must return a scalar, got shape (3,)"),
         (["{file}:alone"], "give --shape, or name a tuple (layer, x)"),
         (["no.such.module:layer"], "cannot be imported: ModuleNotFoundError"),
-        (["--only", "nothing like it"], "no row of the catalogue has such a name"),
+        (["--only", "nothing like it"], "no row of the catalogue has a name like this"),
         (["--json", "/no/such/folder/found.json"], "there is no folder /no/such/folder"),
     ],
 )
@@ -89,7 +89,7 @@ def test_bad_targets_get_one_line_and_status_2(file, arguments, says, capsys):
     assert "Traceback" not in captured.err
 
 
-def test_a_file_that_cannot_be_imported(tmp_path, capsys):
+def test_a_file_that_cannot_be_imported_is_reported(tmp_path, capsys):
     (tmp_path / "broken.py").write_text("1 / 0")
     assert main(["compare", f"{tmp_path / 'broken.py'}:layer"]) == 2
     assert "broken.py cannot be imported: ZeroDivisionError: division by zero" in capsys.readouterr().err
@@ -99,11 +99,14 @@ def test_a_file_that_cannot_be_imported(tmp_path, capsys):
     ("text", "says"),
     [
         ("import sys; sys.exit(3)", "cannot be imported: SystemExit: 3"),
-        ("layer = fn.layer(lambda k, x: {}, lambda p, x: p['w'], print, print)", "takes no x of shape"),
+        (
+            "layer = fn.layer(lambda k, x: {}, lambda p, x: p['w'], print, print)",
+            "does not accept x of shape",
+        ),
         ("layer = (lambda w: 1 / 0, lambda w: w, 1.0)", "ZeroDivisionError: division by zero"),
     ],
 )
-def test_what_the_users_code_raises_gets_one_line(tmp_path, capsys, text, says):
+def test_an_error_in_the_users_code_gets_one_line(tmp_path, capsys, text, says):
     (tmp_path / "mine.py").write_text(f"import fnnets as fn\n{text}")
     assert main(["compare", f"{tmp_path / 'mine.py'}:layer"]) == 2
     err = capsys.readouterr().err
@@ -118,7 +121,7 @@ def test_bad_options_are_argparse_errors(capsys):
     assert "must be whole numbers with commas" in capsys.readouterr().err
 
 
-def test_an_interruption_keeps_what_is_done(capsys, monkeypatch, tmp_path):
+def test_an_interruption_keeps_the_finished_rows(capsys, monkeypatch, tmp_path):
     cases = catalogue.cases()
 
     class Interrupting:
@@ -134,7 +137,7 @@ def test_an_interruption_keeps_what_is_done(capsys, monkeypatch, tmp_path):
 
 
 @pytest.mark.quick
-def test_as_a_program():
+def test_it_runs_as_a_program():
     command = [sys.executable, "-W", "error", "-m", "fnnets", "compare", "--only", "identity"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""The comparison itself: what it must see, what it must not, and what it says."""
+"""The comparison itself: which mistakes it reports, which it does not, and in which words."""
 
 import json
 
@@ -31,7 +31,7 @@ def test_a_right_layer_agrees_in_float64_and_the_configuration_stays():
     before = jnp.ones(1).dtype, jax.config.jax_enable_x64
     report = report_of(fn.serial(fn.dense(3), fn.tanh()))
     assert report.ok
-    assert report.worst_autodiff < 1e-14, "float32 would not get there"
+    assert report.worst_autodiff < 1e-14, "float32 is less accurate"
     assert (jnp.ones(1).dtype, jax.config.jax_enable_x64) == before
     assert [row.path for row in report.rows] == ["params[0].w", "params[0].b", "x"]
     assert row(report, "params[0].w").layer == "dense(3)"
@@ -66,7 +66,7 @@ def test_a_wrong_leaf_is_named_with_its_place():
         (lambda dparams, dx: (dparams, dx / 5**0.5), "factor", "divided by the root of axis 1 of x (5)"),
         (lambda dparams, dx: (dparams._replace(w=dparams.w.at[2, 1].mul(3)), dx), "entry", "only the entry [2, 1] is wrong"),
         (lambda dparams, dx: (dparams._replace(b=dparams.b.astype("float32")), dx), "precision", "computed in float32"),
-        (lambda dparams, dx: (dparams, None), "missing", "no such leaf"),
+        (lambda dparams, dx: (dparams, None), "missing", "does not have this leaf"),
         (lambda dparams, dx: (dparams, dx[0]), "shape", "(5,)"),
     ],
 )  # fmt: skip
@@ -78,7 +78,7 @@ def test_diagnoses(change, cause, says):
     assert wrong.diagnosis in str(report)
 
 
-def test_documented_blocks_are_called_by_their_names():
+def test_diagnoses_use_the_names_of_documented_blocks():
     layer = toys.gated(3)
     assert report_of(layer).ok
     gate_zero = toys.with_backward(
@@ -94,7 +94,7 @@ def test_documented_blocks_are_called_by_their_names():
     )
 
 
-def test_a_derivative_forgotten_inside_a_users_own_layer_is_found():
+def test_a_forgotten_derivative_inside_a_users_layer_is_found():
     layer = fn.layer(
         lambda key, x: {"w": jax.random.normal(key, (5, 3))},
         lambda params, x: jnp.tanh(x @ params["w"]),
@@ -106,8 +106,8 @@ def test_a_derivative_forgotten_inside_a_users_own_layer_is_found():
     assert all("the derivative of tanh" in row.diagnosis for row in report.rows)
 
 
-def test_a_leaf_whose_true_gradient_is_zero_is_right_at_rounding_noise():
-    # A bias in front of something that subtracts the mean has no effect at all.
+def test_rounding_noise_is_right_where_the_true_gradient_is_zero():
+    # A bias before a subtraction of the mean has no effect.
     def centred(params, x):
         z = x @ params["w"] + params["b"]
         return z - z.mean(0)
@@ -127,7 +127,7 @@ def test_a_leaf_whose_true_gradient_is_zero_is_right_at_rounding_noise():
     assert row(report_of(wrong), "params['b']").cause == "not zero"
 
 
-def test_differences_across_a_kink_are_set_aside_and_said_to_be():
+def test_differences_across_a_kink_are_set_aside_and_reported():
     x = np.array([[0.0, 1e-6, 1.0, -1.0]])
     report = fn.compare(fn.relu(), (), x)
     assert report.ok
@@ -135,7 +135,7 @@ def test_differences_across_a_kink_are_set_aside_and_said_to_be():
     assert "2 at a kink" in str(report)
 
 
-def test_a_kink_hides_no_mistake():
+def test_a_kink_does_not_hide_a_mistake():
     x = np.array([[0.0, 1e-6, 1.0, -1.0]])
     wrong = toys.with_backward(fn.relu(), lambda dparams, dx: (dparams, dx.at[0, 1].mul(2)))
     assert not fn.compare(wrong, (), x).ok
@@ -178,11 +178,11 @@ def test_carry_and_its_gradient():
     )
     assert not report_of(wrong, x, carry=carry).ok
     assert report_of(wrong, x, carry=carry, dy=np.ones((2, 3, 4))).ok, (
-        "without a dcarry there is nothing to forget"
+        "without a dcarry the mistake has no effect"
     )
 
 
-def test_with_a_loss():
+def test_a_loss_is_compared_with_the_layer():
     net = fn.serial(fn.dense(3), fn.tanh())
     target = np.random.default_rng(1).standard_normal((4, 3))
     assert report_of(net, loss=fn.losses.mse(), target=target).ok
@@ -204,7 +204,7 @@ def test_forward_that_departs_from_apply_is_a_mismatch():
     assert "forward departs from the plain equation" in str(report)
 
 
-def test_what_backward_raises_is_a_finding():
+def test_an_error_in_backward_is_reported():
     def backward(params, saved, dy, dcarry=None):
         raise IndexError("list index out of range")
 
@@ -214,7 +214,7 @@ def test_what_backward_raises_is_a_finding():
     assert "layer 1: tanh()" in str(report)
 
 
-def test_a_plain_equation_that_lies_is_told_from_a_wrong_derivation():
+def test_a_wrong_plain_equation_is_distinguished_from_a_wrong_derivation():
     def stopped(params, x):
         return jnp.sin(jax.lax.stop_gradient(x)) + x
 
@@ -227,7 +227,7 @@ def test_a_plain_equation_that_lies_is_told_from_a_wrong_derivation():
     assert row(report_of(same), "x").verdict == "differences"
 
 
-def test_a_network_by_hand_is_compared_as_the_plain_one():
+def test_a_network_by_hand_is_compared_like_the_plain_one():
     wrong = toys.with_backward(fn.dense(3), lambda dparams, dx: (dparams._replace(w=2 * dparams.w), dx))
     assert not report_of(fn.by_hand(wrong)).ok
     assert not report_of(fn.serial(fn.by_hand(wrong), fn.tanh())).ok
@@ -241,7 +241,7 @@ def test_low_precision_input_is_compared_in_float64():
     assert report.worst_autodiff < 1e-14
 
 
-def test_an_infinite_true_gradient_is_said_to_be():
+def test_an_infinite_true_gradient_is_reported():
     report = fn.compare_grad(
         lambda x: jnp.sum(jnp.sqrt(x)), lambda x: 0.5 / jnp.sqrt(x), np.array([0.0, 1.0])
     )
@@ -271,12 +271,12 @@ def test_bad_use(settings, says):
         report_of(fn.dense(3), **settings)
 
 
-def test_what_is_no_layer_is_refused():
+def test_a_function_in_place_of_a_layer_is_refused():
     with pytest.raises(TypeError, match="expected a Layer, got function"):
         fn.compare(fn.dense, (), X)
 
 
-def test_a_layer_that_reads_what_has_changed_is_compared_anew():
+def test_a_layer_that_reads_a_changed_value_is_compared_again():
     factor = {"is": 1.0}
     layer = fn.layer(
         lambda key, x: (), lambda params, x: jnp.sin(x), lambda params, x: (jnp.sin(x), x),
@@ -287,7 +287,7 @@ def test_a_layer_that_reads_what_has_changed_is_compared_anew():
     assert not fn.compare(layer, (), X).ok
 
 
-def test_a_missing_sum_names_its_own_axis():
+def test_a_missing_sum_names_its_axis():
     x = np.random.default_rng(0).standard_normal((3, 4, 5))
     right = fn.dense(2)
     for axis, name in ((0, "the batch"), (1, "time")):
@@ -305,7 +305,7 @@ def test_a_single_number_is_not_over_interpreted():
     assert "a single number cannot tell why" in report.rows[0].diagnosis
 
 
-def test_what_is_not_finite_on_both_sides_is_nobodys_mistake():
+def test_a_gradient_not_finite_on_both_sides_is_not_a_mistake():
     x = X.copy()
     x[0, 0] = np.nan
     report = report_of(fn.dense(3), x)
@@ -315,7 +315,7 @@ def test_what_is_not_finite_on_both_sides_is_nobodys_mistake():
     assert "went wrong" not in str(report)
 
 
-def test_behind_a_loss_causes_have_their_names_too():
+def test_causes_have_names_behind_a_loss_too():
     net, target = fn.serial(fn.dense(3), fn.tanh()), np.random.default_rng(1).standard_normal((4, 3))
     settings = {"loss": fn.losses.mse(), "target": target}
     scaled = toys.with_backward(net, lambda dparams, dx: (jax.tree.map(lambda leaf: leaf / 4, dparams), dx))
@@ -329,7 +329,7 @@ def test_behind_a_loss_causes_have_their_names_too():
 
 
 def scanned(mistake):
-    """h_t = tanh(x_t + h_{t−1}·u), as one scan, with a mistake in its BPTT."""
+    """h_t = tanh(x_t + h_{t−1}·u) as one scan, with a mistake in its BPTT."""
 
     def states(u, x):
         def step(h, x):
@@ -366,13 +366,13 @@ def scanned(mistake):
         ("last", "only the last step of scan counts"),
     ],
 )
-def test_inside_a_scan(mistake, says):
+def test_mistakes_inside_a_scan_are_named(mistake, says):
     x = np.random.default_rng(3).standard_normal((2, 4, 3))
     assert report_of(scanned(None), x).ok
     assert says in row(report_of(scanned(mistake), x), "params").diagnosis
 
 
-def test_a_noisy_function_is_said_to_be_unchecked():
+def test_a_noisy_function_is_reported_as_unchecked():
     noise = np.random.default_rng(0)
     f = lambda w: float(np.sum(np.asarray(w) ** 3)) + 1e-6 * noise.random()
     report = fn.compare_grad(f, lambda w: 7 * w, np.arange(1.0, 4.0))

@@ -1,4 +1,4 @@
-"""compare_grad: any function, any derivation, in NumPy too."""
+"""compare_grad: any function and any derivation, in NumPy too."""
 
 import math
 
@@ -37,7 +37,7 @@ def test_a_derivation_that_writes_into_its_argument():
 
     w = np.arange(3.0)
     assert fn.compare_grad(lambda w: jnp.sum(w**2), derivation, w).ok
-    assert w.tolist() == [0, 1, 2], "the caller's own array is left alone"
+    assert w.tolist() == [0, 1, 2], "the caller's array does not change"
 
 
 def test_a_numpy_function_is_compared_with_differences_alone():
@@ -60,11 +60,11 @@ def test_several_arguments_and_trees():
 
 
 def test_compare_grad_bad_use():
-    with pytest.raises(ValueError, match=r"must give a scalar, got shape \(3,\).*vdot"):
+    with pytest.raises(ValueError, match=r"must return a scalar, got shape \(3,\).*vdot"):
         fn.compare_grad(lambda w: w, lambda w: w, np.ones(3))
     with pytest.raises(TypeError, match="no floating-point leaf"):
         fn.compare_grad(lambda w: jnp.sum(w), lambda w: w, np.arange(3))
-    with pytest.raises(ValueError, match="there are 1 arguments"):
+    with pytest.raises(ValueError, match="one of the 1 arguments, got 1"):
         fn.compare_grad(lambda w: jnp.sum(w), lambda w: w, np.ones(3), argnums=1)
 
 
@@ -75,7 +75,7 @@ def test_assert_grad_matches():
         fn.assert_grad_matches(lambda w: jnp.sum(w**2), lambda w: w, np.ones(3))
 
 
-def test_worst_error_of_a_report_that_has_nan():
+def test_the_worst_error_of_a_report_with_nan_is_not_finite():
     report = fn.compare_grad(lambda w: jnp.sum(w**2), lambda w: w * np.nan, np.ones(3))
     assert not report.ok
     assert not math.isfinite(report.worst_autodiff)
@@ -95,7 +95,7 @@ def scanned(p, x, reverse=False):
 
 
 def bptt(p, x, mistake="", reverse=False):
-    """Its derivation in NumPy."""
+    """The derivation of `scanned` in NumPy."""
     x = x[::-1] if reverse else x
     h = [p["start"]]
     for row in x:
@@ -127,7 +127,7 @@ def bptt(p, x, mistake="", reverse=False):
         ("the last step alone", "only the last step of scan counts", ""),
     ],
 )  # fmt: skip
-def test_indices_of_a_recurrence_that_are_off_by_one(mistake, says, right, reverse):
+def test_recurrence_indices_off_by_one_are_named(mistake, says, right, reverse):
     rng = np.random.default_rng(5)
     p = {
         name: 0.7 * rng.standard_normal(shape)

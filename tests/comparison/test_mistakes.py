@@ -1,6 +1,6 @@
-"""Planted mistakes: every one is flagged, and nearly every one is named.
+"""Planted mistakes: all are flagged, and nearly all are named.
 
-The everyday run takes a share of the rows; `--full` takes all.
+The everyday run takes some of the rows; `--full` takes all.
 """
 
 import jax
@@ -11,7 +11,7 @@ from fnnets import catalogue
 CASES = catalogue.cases()
 KINDS = 12
 
-# Of the rows that scan, which take long, everyday runs take one of each kind, of the others every fourth.
+# Rows with a scan are slow: an everyday run takes one of each kind, and every fourth of the other rows.
 SCANS = [*catalogue.recurrent_cases(), *catalogue.sequence_cases(), *catalogue.tree_cases()]
 EVERYDAY = {
     "lstm",
@@ -52,11 +52,11 @@ def test_at_least_twelve_kinds_are_planted():
     assert len(kinds) >= KINDS
 
 
-def test_what_leaves_the_gradient_as_it_is_counts_as_no_mistake():
+def test_a_change_that_does_not_alter_the_gradient_is_not_planted():
     with jax.enable_x64(True):
         (case,) = [case for case in CASES if case.name == "dropout, everything"]
         found = {planted.mistake for planted in mistakes.planted(case, case.problem(0))}
-    assert found == {"transpose"}, "of a gradient that is 0 only the shape can be wrong"
+    assert found == {"transpose"}, "only the shape of a gradient of 0 can be wrong"
 
 
 def test_the_mistakes_of_bptt_are_all_named():

@@ -1,4 +1,4 @@
-"""What a layer says of itself."""
+"""A layer's Info: its fields, equality and checks."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ def test_a_name_is_enough():
     assert not any((info.unwrapped, info.sequence, info.time_major))
 
 
-def test_layers_say_what_tools_must_know():
+def test_infos_say_what_tools_need():
     assert fn.serial(A, B).info.sequence
     assert not fn.residual(A).info.sequence
     assert (fn.stack(A, 3).info.copies, fn.stack(A, 3).info.unwrapped) == (3, True)
@@ -27,7 +27,7 @@ def test_layers_say_what_tools_must_know():
     assert (type(cell), options.unroll) == (fn.Cell, 2)
 
 
-def test_infos_are_equal_by_what_they_say_and_hash_without_settings():
+def test_infos_compare_and_hash_without_their_settings():
     info = fn.Info("mine", {"weights": [1, 2]}, (A,), copies=2)
     assert info == dataclasses.replace(info, settings={})
     assert hash(info) == hash(dataclasses.replace(info, settings={}))
@@ -35,12 +35,12 @@ def test_infos_are_equal_by_what_they_say_and_hash_without_settings():
     assert hash(fn.serial(fn.gru(2), fn.stack(A, 2))) is not None
 
 
-def test_a_combinator_may_say_where_its_own_time_is():
+def test_a_combinator_may_set_its_own_time_axis():
     inner = fn.serial(A, fn.elman(2, time_major=True))
-    turning = inner._replace(info=fn.Info("turning", children=(inner,), time_major=False))
+    transposed = inner._replace(info=fn.Info("transposed", children=(inner,), time_major=False))
     assert time_first(fn.stack(inner, 2))
-    assert not time_first(turning)
-    assert has_steps(turning)
+    assert not time_first(transposed)
+    assert has_steps(transposed)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,6 @@ def test_a_combinator_may_say_where_its_own_time_is():
         ({"saturates_at": (1.0, 1.0)}, r"lower and the upper end of a range, got \(1.0, 1.0\)"),
     ],
 )
-def test_what_does_not_fit_is_told(fields, message):
+def test_an_error_names_the_field_that_does_not_fit(fields, message):
     with pytest.raises(ValueError, match=message):
         fn.Info("mine", **fields)

@@ -13,7 +13,7 @@ X = jnp.ones((2, 4))
 NET = fn.serial(fn.dense(3), fn.prelu(), toys.centred(), fn.dense(2, use_bias=False))
 
 
-def test_trainable_leaves_statistics_out():
+def test_moving_statistics_are_not_trainable():
     mask = fn.trainable(NET.init(KEY, X))
     assert mask[0] == fn.Dense(True, True)
     assert mask[2] == toys.Centred(True, fn.Stats(False, False))
@@ -21,7 +21,7 @@ def test_trainable_leaves_statistics_out():
     assert fn.trainable({"table": jnp.arange(3)}) == {"table": False}
 
 
-def test_kernels_are_told_by_their_names():
+def test_the_name_of_a_leaf_marks_a_kernel():
     mask = fn.kernels(NET.init(KEY, X))
     assert (mask[0], mask[1]) == (fn.Dense(True, False), fn.PReLU(False))
     assert fn.kernels({"w": X, "u": X, "scale": X, "inner": [{"b": X}]}) == {
@@ -30,7 +30,7 @@ def test_kernels_are_told_by_their_names():
     assert fn.kernels(X) is False
 
 
-def test_weight_decay_by_the_mask():
+def test_weight_decay_with_the_mask_spares_moving_statistics():
     params = NET.init(KEY, X)
     updater = optax.adamw(0.1, weight_decay=0.5, mask=fn.trainable)
     zeros = jax.tree.map(jnp.zeros_like, params)
@@ -39,7 +39,7 @@ def test_weight_decay_by_the_mask():
     assert not updates[2].stats.var.any()
 
 
-def test_frozen_leaves_stay():
+def test_frozen_leaves_do_not_move():
     params = NET.init(KEY, X)
     grads = jax.tree.map(jnp.ones_like, params)
     for mask in ((True, False, False, False), lambda params: (True, *fn.kernels(params)[1:])):
@@ -48,13 +48,13 @@ def test_frozen_leaves_stay():
         assert not any(leaf.any() for leaf in jax.tree.leaves(updates[0]))
     chex.assert_trees_all_close(updates[1].a, jnp.array(-0.5))
     assert not updates[3].w.any()
-    # What optax.masked alone would do with the frozen leaves: hand their raw gradient on.
+    # optax.masked alone would pass the raw gradients of the frozen leaves through.
     masked = optax.masked(optax.sgd(0.5), (False, True, True, True))
     raw, _ = masked.update(grads, masked.init(params), params)
     assert (raw[0].w == 1).all()
 
 
-def test_counting():
+def test_count_params():
     assert fn.count_params(NET.init(KEY, X)) == 4 * 3 + 3 + 1 + 3 + 3 * 2
     assert fn.count_params(jax.eval_shape(NET.init, KEY, X)) == 25
     assert fn.count_params(()) == 0

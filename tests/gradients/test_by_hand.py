@@ -106,12 +106,12 @@ def test_saved_carries_no_gradient():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda dparams, dx: (dparams[:2], dx), r"dparams\[2\].w an array of shape \(3, 2\), got none"),
+        (lambda dparams, dx: (dparams[:2], dx), r"dparams\[2\].w as an array of shape \(3, 2\), got none"),
         (lambda dparams, dx: (dparams, dx[:1]), r"dx must have shape \(4, 5\), got \(1, 5\)"),
-        (lambda dparams, dx: (dparams, None), r"dx an array of shape \(4, 5\), got none"),
+        (lambda dparams, dx: (dparams, None), r"dx as an array of shape \(4, 5\), got none"),
         (
             lambda dparams, dx: ((*dparams, dx), dx),
-            r"backward gave dparams\[3\], which is not there in params",
+            r"backward returned dparams\[3\], which params does not have",
         ),
     ],
 )

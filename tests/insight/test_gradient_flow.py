@@ -1,4 +1,4 @@
-"""What becomes of gradients, against closed forms."""
+"""Gradient flow, against closed forms."""
 
 import functools
 
@@ -16,14 +16,14 @@ close = functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14)
 
 
 def linear(u):
-    """h_t = x_t·w + h_{t−1}·u, and its params."""
+    """A net with h_t = x_t·w + h_{t−1}·u, and its params."""
     size = len(u)
     net = fn.elman(size, fn.identity(), use_bias=False)
     return net, fn.Elman(jnp.ones((3, size)), jnp.asarray(u), None)
 
 
 @pytest.mark.parametrize("w", [0.5, -0.9, 1.3])
-def test_one_linear_unit_hands_back_powers_of_its_weight(w, x64):
+def test_the_gradient_of_one_linear_unit_is_a_power_of_its_weight(w, x64):
     flow = fn.gradient_flow(*linear(np.array([[w]])), X)
     t, k = np.indices((T, T))
     close(flow.through_time, np.where(k <= t, np.abs(w) ** np.maximum(t - k, 0.0), 0))
@@ -31,7 +31,7 @@ def test_one_linear_unit_hands_back_powers_of_its_weight(w, x64):
     assert flow.saturated == {}
 
 
-def test_a_linear_net_has_the_singular_values_of_its_powers(x64):
+def test_a_linear_net_has_the_singular_values_of_its_matrix_powers(x64):
     u = 0.8 * RNG.standard_normal((4, 4))
     flow = fn.gradient_flow(*linear(u), X)
     close(flow.singular, np.full(T, np.linalg.norm(u, 2)))
@@ -40,7 +40,7 @@ def test_a_linear_net_has_the_singular_values_of_its_powers(x64):
         close(flow.through_time[t, k], power)
 
 
-def test_a_tanh_unit_hands_back_its_slopes(x64):
+def test_the_gradient_of_a_tanh_unit_is_the_product_of_its_slopes(x64):
     net, params = fn.elman(1), fn.Elman(jnp.ones((3, 1)), jnp.full((1, 1), 0.7), jnp.zeros(1))
     slopes = 0.7 * (1 - net.apply(params, X)[..., 0] ** 2)
     flow = fn.gradient_flow(net, params, X)
@@ -49,8 +49,8 @@ def test_a_tanh_unit_hands_back_its_slopes(x64):
     close(np.diag(flow.through_time), np.ones(T))
 
 
-def test_an_open_lstm_hands_its_state_back_unchanged(x64):
-    """Forget gates at 1, input gates at 0: c_t = c_{t−1}, whatever h does."""
+def test_the_gradient_of_an_open_lstm_does_not_change(x64):
+    """With forget gates at 1 and input gates at 0, c_t = c_{t−1} for any h."""
     net = fn.lstm(2)
     b = jnp.repeat(jnp.array([-100.0, 100.0, 0.0, 0.0]), 2)
     params = fn.LSTM(jnp.zeros((3, 8)), jnp.zeros((2, 8)), b, None)
@@ -60,7 +60,7 @@ def test_an_open_lstm_hands_its_state_back_unchanged(x64):
     assert {name: float(share) for name, share in flow.saturated.items()} == {"i": 1, "f": 1, "g": 0, "o": 0}
 
 
-def test_masked_steps_hand_everything_on(x64):
+def test_masked_steps_do_not_change_the_gradient(x64):
     mask = jnp.array([[True] * T, [True, True, False, False, True, False]])
     net, params = linear(np.array([[0.5]]))
     flow = fn.gradient_flow(net, params, X, mask=mask)
@@ -86,8 +86,8 @@ def test_saturation_counts_valid_steps_alone(x64):
 
 
 @pytest.mark.parametrize("skip", [False, True])
-def test_a_deep_chain_of_sigmoids(skip, x64):
-    """h_{i+1} = σ(w·h_i): the gradient at h_i is the product of w·σ' over all that comes after."""
+def test_the_depth_of_a_chain_of_sigmoids_has_a_closed_form(skip, x64):
+    """h_{i+1} = σ(w·h_i): the gradient at h_i is the product of w·σ' over all later layers."""
     depth, w = 5, 1.5
     unit = fn.serial(fn.dense(1, use_bias=False), fn.sigmoid())
     layers = [fn.residual(unit) if skip else unit for _ in range(depth)]
@@ -106,7 +106,7 @@ def test_a_deep_chain_of_sigmoids(skip, x64):
     assert flow.singular is None
 
 
-def test_copies_of_a_stack_are_told_apart(x64):
+def test_a_stack_has_a_value_for_each_copy(x64):
     net = fn.stack(fn.serial(fn.dense(3), fn.tanh()), 4)
     x = RNG.standard_normal((5, 3))
     params = net.init(jax.random.key(0), x)
@@ -118,7 +118,7 @@ def test_copies_of_a_stack_are_told_apart(x64):
 
 
 @pytest.mark.full
-def test_a_networks_state_is_that_of_all_its_layers(x64):
+def test_the_state_of_a_network_is_the_carry_of_all_its_layers(x64):
     net = fn.serial(fn.embedding(5, 2), fn.gru(2), fn.lstm(2, memory="sqrt"), fn.dense(3))
     ids = jnp.array([[0, 3, 1, 4], [2, 2, 0, 1]])
     params = net.init(jax.random.key(0), ids)
@@ -138,7 +138,7 @@ def test_a_networks_state_is_that_of_all_its_layers(x64):
     assert sorted(flow.saturated) == [*(f"1.gru/{g}" for g in "nrz"), *(f"2.lstm/{g}" for g in "fgio")]
 
 
-def test_both_directions_have_depth_alone():
+def test_a_bidirectional_network_has_depth_alone():
     net = fn.bidirectional(fn.elman(2))
     flow = fn.gradient_flow(net, net.init(jax.random.key(0), X), X)
     assert flow.through_time is None

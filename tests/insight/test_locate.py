@@ -1,4 +1,4 @@
-"""Where a computation went wrong: values that are not finite are planted, and named where they are."""
+"""Values that are not finite are planted, and located."""
 
 import functools
 import itertools
@@ -32,14 +32,14 @@ ROOT = pointwise("root", jnp.sqrt, lambda x: 0.5 / jnp.sqrt(x))
 
 
 def find(net, params, x, target=None, loss=None, **settings):
-    """As a training step would: within jit, and decoded outside."""
+    """Locates as a training step does: inside jit, decoded outside."""
     train = settings.pop("train", False)
     run = jax.jit(lambda *given, **more: fn.locate_nan(net, *given, loss, train=train, **more))
     return run(params, x, target, **settings)
 
 
 def started(net, x):
-    """Params that are the same under every jax."""
+    """Params that are the same in every version of jax."""
     return jax.tree.map(np.float32, catalogue.random_params(net, np.random.default_rng(1), x))
 
 
@@ -53,7 +53,7 @@ def log_of_a_negative():
 
 
 def a_gate(memory="all"):
-    """h is 0 up to step 1 and nearly 1 after step 2; then h·u_n overflows, and the reset gate, 0, makes it NaN."""
+    """h is 0 up to step 1 and almost 1 after step 2; then h·u_n overflows, and the reset gate of 0 makes it NaN."""
     net, x = fn.gru(2, memory=memory), jnp.zeros((2, T, 1)).at[1, 2].set(30.0)
     w, b = (jnp.array([row]).repeat(2, -1) for row in ([0.0, -1.0, 1.0], [-200.0, 0.0, 0.0]))
     u = jnp.zeros((2, 6)).at[:, 4:].set(HUGE)
@@ -61,7 +61,7 @@ def a_gate(memory="all"):
 
 
 def a_projection():
-    """What the input gate is given overflows; the gate itself is 1, and all that follows is finite."""
+    """The input gate's projection overflows; the gate itself is 1, and everything after it is finite."""
     net, x = fn.lstm(2, use_bias=False), jnp.zeros((2, T, 1)).at[0, 3].set(HUGE)
     w = jnp.array([[0.5, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]])
     return net, fn.LSTM(w, jnp.zeros((2, 8)), None, None), x, {}
@@ -99,7 +99,7 @@ def from_the_end():
 
 
 def a_tree():
-    """h grows by u with every node above; the second tree is the higher one."""
+    """h grows by the factor u at every node above; the second tree is higher."""
     net = fn.serial(fn.nodes(fn.embedding(5, 2)), fn.recursive(2, fn.relu()), fn.last())
     trees = fn.pad_trees([(1, 2), ((1, 2), 3)])
     params = started(net, trees.x)
@@ -120,7 +120,7 @@ def a_root_at_zero():
 
 
 def a_step_back(memory="all", mask=None):
-    """A cell whose step back divides by what is 0 where the input was."""
+    """A cell whose backward step divides by h, which is 0 where the input is 0."""
     cell = fn.elman(2, use_bias=False).info.recurrence.cell
 
     def backward(params, h, saved, dh):
@@ -141,7 +141,7 @@ def a_kernels_gradient():
 
 
 def a_copys_gradient():
-    """Both copies take the root of 0; on the way back the second comes first."""
+    """Both copies take the root of 0; the backward pass reaches the second copy first."""
     block = fn.residual(fn.serial(fn.dense(2), ROOT))
     net, x = fn.stack(block, 2), jnp.zeros((2, 2))
     b = jnp.array([[0.0, 1.0], [0.0, 1.0]])
@@ -155,13 +155,13 @@ def a_label():
 
 
 def a_sum():
-    """Every example's loss is there, but their sum is not."""
+    """The loss of every example is finite, but their sum is not."""
     net, x = fn.identity(), jnp.full((4, 1), 1.5e19)
     return net, (), x, {"target": 0 * x, "loss": fn.losses.half_squared_error()}
 
 
 def a_merge():
-    """Both directions are finite, but not their product."""
+    """Both directions are finite, but their product is not."""
     net, x = fn.bidirectional(fn.dense(1), "mul"), jnp.ones((1, 2, 1)).at[0, 1].set(1e20)
     one = fn.Dense(jnp.ones((1, 1)), None)
     return net, (one, fn.Dense(jnp.full((1, 1), 1e15), None)), x, {}
@@ -212,10 +212,10 @@ def name_of(planted):
 
 
 @pytest.mark.parametrize("planted", PLANTED, ids=name_of)
-def test_what_is_planted_is_found(planted):
+def test_a_planted_value_is_located(planted):
     net, params, x, settings = planted()
     found = find(net, params, x, **settings)
-    assert found, "it is true that something is wrong"
+    assert found, "it is true if a value is not finite"
     says, expected = str(found), PLANTED[planted]
     assert says.startswith(expected)
     if found.direction != "input":
@@ -223,7 +223,7 @@ def test_what_is_planted_is_found(planted):
 
 
 @pytest.mark.quick
-def test_a_report_tells_its_parts():
+def test_a_result_has_its_parts_as_properties():
     net, params, x, _ = a_gate()
     found = fn.locate_nan(net, params, x)
     assert (found.direction, found.layer, found.quantity) == ("forward", "gru", "n")
@@ -235,7 +235,7 @@ def test_a_report_tells_its_parts():
     assert "table=…" in repr(calm)
 
 
-def test_a_copy_is_told_beside_the_index():
+def test_a_result_has_the_copy_and_the_index():
     net, params, x, _ = a_copy()
     found = fn.locate_nan(net, params, x)
     assert (found.copies, found.step, found.at) == ((1,), None, (1, 0, 1))
@@ -244,7 +244,7 @@ def test_a_copy_is_told_beside_the_index():
 
 
 def test_padding_does_not_count():
-    """NaN stands in the padding of x and of the target, and log 0 in that of y."""
+    """The padding of x and of the target is NaN, and the padding of y is log 0."""
     net = fn.serial(fn.bidirectional(fn.elman(1, fn.sigmoid())), LOG)
     mask = np.array([[True, True, False, True, False], [False] * T])
     x, target = (np.where(mask[..., None], one, np.nan) for one in (np.ones((2, T, 2)), np.ones((2, T, 2))))
@@ -256,14 +256,14 @@ def test_padding_does_not_count():
     assert str(run(x)).startswith("x[0, 3, 1] is inf")
 
 
-def test_a_step_under_the_mask_is_passed_over():
+def test_a_masked_step_does_not_count():
     mask = jnp.ones((2, T), bool).at[:, 1].set(False)
     net, params, x, settings = a_step_back(mask=mask)
     found = find(net, params, x, **settings)
     assert (found.quantity, found.step) == ("dz", 0)
 
 
-def test_time_first_and_what_vmap_gives():
+def test_it_works_with_time_first_and_under_vmap():
     net = fn.gru(2, time_major=True)
     _, params, x, _ = a_gate()
     found = fn.locate_nan(net, params, jnp.moveaxis(x, 1, 0))
@@ -274,7 +274,7 @@ def test_time_first_and_what_vmap_gives():
 
 
 @pytest.mark.quick
-def test_a_training_step_looks_only_when_something_is_wrong():
+def test_a_training_step_searches_only_if_a_value_is_not_finite():
     net, params, x, settings = a_root_at_zero()
 
     def step(x):
@@ -288,25 +288,25 @@ def test_a_training_step_looks_only_when_something_is_wrong():
     assert " cond[" in str(jax.make_jaxpr(step)(x))
 
 
-def test_a_network_made_by_hand_is_seen_from_within():
+def test_a_layer_inside_a_by_hand_network_is_located():
     net, params, x, _ = log_of_a_negative()
     found = find(fn.serial(fn.by_hand(net), fn.tanh()), (params, ()), x)
     assert found.layer == "0.serial/1.log"
 
 
-def test_an_empty_batch_has_nothing_to_find():
+def test_an_empty_batch_is_finite():
     net, empty = fn.dense(2), jnp.zeros((0, 2))
     assert not find(net, fn.Dense(jnp.ones((2, 2)), None), empty)
 
 
-def test_mistakes():
+def test_bad_arguments_are_refused():
     net, params, x, _ = log_of_a_negative()
     for given in ({"target": x}, {"loss": MSE}, {"target": x, "loss": MSE, "dy": x}):
         with pytest.raises(TypeError, match="give a target and a loss, or dy, or none"):
             fn.locate_nan(net, params, x, **given)
 
 
-def test_no_program_changes_by_the_search():
+def test_the_search_does_not_change_the_program():
     net, params, x, _ = a_gate()
 
     def gradient(params, x):
@@ -331,7 +331,7 @@ EVERYDAY = {
         for case in catalogue_rows.LAYERS
     ],
 )
-def test_nothing_is_found_where_nothing_is_wrong(case):
+def test_a_finite_computation_has_no_location(case):
     params, x, mode = catalogue_rows.at(case)
     y = jax.eval_shape(lambda: case.layer.forward(params, x, **mode)[0])
     found = fn.locate_nan(
@@ -341,7 +341,7 @@ def test_nothing_is_found_where_nothing_is_wrong(case):
 
 
 def test_orders_compare_as_tuples_do():
-    """Of every choice of quantities the one of the least order is found; an index along an axis counts as its number."""
+    """The quantity of the least order is located, for every choice; an index along an axis counts as a number."""
     along = non_finite.Along(0)
     orders = [(1, 2), (1, along, 5), (1, 1, 7), (1, 1), (0, non_finite.END)]
     known = [
@@ -350,7 +350,7 @@ def test_orders_compare_as_tuples_do():
         (1, 1, 7),
         (1, 1),
         (0, non_finite.END),
-    ]  # its first that is not finite is at 1
+    ]  # the first value along the axis that is not finite is at 1
 
     def run(chosen):
         where = functools.partial(non_finite.Where, direction="forward", layer="", quantity="", shape=(3, 2))

@@ -1,4 +1,4 @@
-"""What looks inside a network sees as much in a user's own combinators as in the library's."""
+"""Tools that look inside networks see as much in a user's own combinators as in the library's."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,7 +19,7 @@ X = np.random.default_rng(0).standard_normal((2, T, 2))
 
 
 class Pair(NamedTuple):
-    """A user's combinator, and the library's that it must be seen as."""
+    """A user's combinator, and the combinator of the library that must give the same."""
 
     name: str
     own: Callable[[fn.Layer], fn.Layer]
@@ -27,7 +27,7 @@ class Pair(NamedTuple):
     ours: Callable[[fn.Layer], fn.Layer]
 
     def renamed(self, text):
-        """What is said of the library's, in the user's words."""
+        """A text about the library's combinator, with the name of the user's."""
         return text.replace(self.theirs, self.name)
 
 
@@ -38,7 +38,7 @@ ELMAN, RELU = fn.elman(2, use_bias=False), fn.elman(2, fn.relu(), use_bias=False
 
 
 def around(combinator, layer):
-    """A network with the combinator inside, and a recurrent layer inside of that."""
+    """A network with the combinator inside, and a recurrent layer inside the combinator."""
     inner = fn.serial(layer, fn.dense(2, use_bias=False))
     return fn.serial(fn.dense(2, use_bias=False), combinator(inner))
 
@@ -48,7 +48,7 @@ def both(pair, layer):
 
 
 def elman_with(change):
-    """An Elman layer whose step back is `change(dh, dz, h)` of the right one, with h after the step."""
+    """An Elman layer whose backward step is `change(dh, dz, h)` of the right one; h is the state after the step."""
     cell = ELMAN.info.recurrence.cell
 
     def backward(params, h, saved, dh):
@@ -68,13 +68,13 @@ def same(found, expected, pair):
 
 
 @each
-def test_the_summary(pair):
+def test_the_summary_is_the_same(pair):
     own, ours = (fn.summary(net, jnp.float32(X)) for net in both(pair, ELMAN))
     assert str(own).split() == pair.renamed(str(ours)).split()
     assert [row.shape for row in own.rows] == [row.shape for row in ours.rows]
 
 
-def test_params_that_are_not_one_for_each_child_are_told():
+def test_a_summary_refuses_params_that_are_not_one_for_each_child():
     net = piled(fn.dense(2), DEPTH)
     net = net._replace(info=dataclasses.replace(net.info, unwrapped=False))
     with pytest.raises(
@@ -84,7 +84,7 @@ def test_params_that_are_not_one_for_each_child_are_told():
 
 
 @each
-def test_intermediates_and_the_trace(pair):
+def test_intermediates_and_the_trace_are_the_same(pair):
     own, ours = both(pair, ELMAN)
     params, x = point(ours), jnp.float32(X)
     same(*(fn.intermediates(net, params, x) for net in (own, ours)), pair)
@@ -93,7 +93,7 @@ def test_intermediates_and_the_trace(pair):
     same(found, expected, pair)
 
 
-OVERFLOW = {  # the recurrent weights that are huge: of the last copy; of the one that reads from the end
+OVERFLOW = {  # huge recurrent weights: in the last copy; in the layer that reads from the end
     "piled": (
         lambda params: (params[0]._replace(u=params[0].u.at[-1].set(1e20)), params[1]),
         "forward: h[2, 0, 2, 0] of 1.piled/0.serial/0.elman, copy 2, step 2, is inf",
@@ -103,21 +103,21 @@ OVERFLOW = {  # the recurrent weights that are huge: of the last copy; of the on
         "forward: h[0, 2, 0] of 1.met/1.serial/0.elman, step 1 of x, which it reads from the end, is inf",
     ),
 }
-DIVISION = {  # the first step back at which h is 0
+DIVISION = {  # the first backward step at which h is 0
     "piled": "backward: dz[2, 0, 1, 0] of 1.piled/0.serial/0.mine, copy 2, step 1, is",
     "met": "backward: dz[0, 1, 0] of 1.met/1.serial/0.mine, step 2 of x, which it reads from the end, is",
 }
 
 
 @each
-def test_the_place_of_an_overflow(pair):
+def test_an_overflow_is_located(pair):
     net, (grown, says) = around(pair.own, RELU), OVERFLOW[pair.name]
     first, inside = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.5), point(net))
     assert str(fn.locate_nan(net, (first, grown(inside)), jnp.ones((2, T, 2)))).startswith(says)
 
 
 @each
-def test_the_place_of_a_division_on_the_way_back(pair):
+def test_a_division_in_the_backward_pass_is_located(pair):
     net, x = around(pair.own, elman_with(lambda dh, dz, h: (dh, dz / h))), jnp.ones((2, T, 2))
     x = x.at[:, :2].set(0.0) if pair is PILED else x.at[:, 2:].set(0.0)
     found = fn.locate_nan(net, point(net), x, dy=jnp.ones_like(x))

@@ -1,4 +1,4 @@
-"""The backward pass step by step: what a trace shows, and where a comparison finds its first wrong step."""
+"""The backward pass step by step: the content of a trace, and the first wrong step in a comparison."""
 
 import functools
 
@@ -20,12 +20,12 @@ def point(layer, x=X):
 
 
 def cell_of(layer):
-    """Its cell, whose step back is given what the step forward saved."""
+    """The layer's cell; its backward gets exactly what its forward saved."""
     return layer.info.recurrence.cell._replace(ready=lambda params, carry, saved: saved)
 
 
 def lstm_backward(mistake, params, carry, a, dcarry):
-    """The LSTM's step back, with one mistake."""
+    """The LSTM's backward step, with one mistake."""
     c, (dh, dc) = carry.c, dcarry
     i, f, g, o = jnp.split(a, 4, -1)
     new = f * c + i * g
@@ -105,14 +105,14 @@ ROWS = [case for case in catalogue.recurrent_cases() if case.name in NAMES]
 
 
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
-def test_every_quantity_of_every_step_is_autodiffs(case):
+def test_every_quantity_of_every_step_agrees_with_autodiff(case):
     with jax.enable_x64(True):
         says = case.problem(0).departure(("params.u", "params[1].u"))
-    assert len(says) == 1, "a comparison took place"
+    assert len(says) == 1, "the steps were compared"
     assert says[0].startswith("every step of ")
 
 
-def test_copies_of_a_stack_are_told_apart():
+def test_a_wrong_step_names_its_copy_in_a_stack():
     layer = fn.stack(fn.residual(fn.elman(3)), 3)
     assert first_wrong(layer)[0].startswith("every step of elman at 0.residual/0.elman agrees")
 
@@ -121,14 +121,14 @@ def test_copies_of_a_stack_are_told_apart():
         return dh * jnp.where(params.b[0] == second, 0, 1), dz
 
     with jax.enable_x64(True):
-        second = jnp.asarray(point(layer)[0].b[1, 0])  # by its bias the second copy is known
+        second = jnp.asarray(point(layer)[0].b[1, 0])  # its bias identifies the second copy
         cell = cell_of(fn.elman(3))._replace(backward=backward)
         wrong = fn.stack(fn.residual(fn.recurrent(cell)), 3)
         (says,) = first_wrong(wrong)
     assert says.endswith(f"t = {T - 1} (of 0…{T - 1}): dh_before of elman at 0.residual/0.elman, copy 1")
 
 
-def test_what_reaches_a_layer_wrongly_is_told_apart_from_its_own_steps():
+def test_a_wrong_dy_is_distinguished_from_a_wrong_step():
     head = fn.dense(2)
     wrong = head._replace(
         backward=lambda params, saved, dy, dcarry=None: (
@@ -140,7 +140,7 @@ def test_what_reaches_a_layer_wrongly_is_told_apart_from_its_own_steps():
     assert says == "the backward pass departs from autodiff first in what reaches elman at 0.elman"
 
 
-def test_what_a_loss_hands_back_wrongly_is_told_apart():
+def test_a_wrong_dy_from_a_loss_is_distinguished_from_a_wrong_step():
     loss, layer = fn.losses.mse(), fn.elman(2)
     wrong = loss._replace(backward=lambda saved, dvalue=1.0: 2 * loss.backward(saved, dvalue))
     (says,) = first_wrong(layer, loss=wrong, target=np.ones((2, T, 2)))
@@ -149,7 +149,7 @@ def test_what_a_loss_hands_back_wrongly_is_told_apart():
     assert says.startswith("every step of elman agrees")
 
 
-def test_a_cells_own_dz_is_compared_where_it_has_the_shape_of_z():
+def test_a_cells_dz_is_compared_if_it_has_the_shape_of_z():
     cell = cell_of(fn.elman(2))
 
     def backward(params, h, saved, dh):
@@ -160,7 +160,7 @@ def test_a_cells_own_dz_is_compared_where_it_has_the_shape_of_z():
         return cell.collect(params, x, h, saved, dz["scaled"] / 2)
 
     mine = fn.recurrent(cell._replace(backward=backward, collect=collect, info="mine"))
-    assert "every step of mine agrees" in first_wrong(mine)[0], "of its own dz nothing is said"
+    assert "every step of mine agrees" in first_wrong(mine)[0], "its dz is not compared"
     named = cell._replace(
         backward=lambda params, h, saved, dh: (cell.backward(params, h, saved, dh)[0], {"z": 0 * h}),
         collect=lambda params, x, h, saved, dz: cell.collect(params, x, h, saved, dz["z"]),
@@ -171,7 +171,7 @@ def test_a_cells_own_dz_is_compared_where_it_has_the_shape_of_z():
     )
 
 
-def test_a_report_names_the_step_and_a_right_one_does_not():
+def test_a_report_names_the_wrong_step_if_there_is_one():
     cell = cell_of(fn.elman(2))
 
     def backward(params, h, saved, dh):
@@ -191,7 +191,7 @@ def test_a_report_names_the_step_and_a_right_one_does_not():
     assert report.notes == ()
 
 
-def test_a_sum_that_is_collected_wrongly_is_told_apart():
+def test_a_wrong_sum_is_distinguished_from_a_wrong_step():
     cell = cell_of(fn.elman(2))
 
     def collect(*given):
@@ -234,10 +234,10 @@ def test_the_steps_add_up_to_the_gradients(memory, x64):
     close(found["dc"], jnp.concatenate([found["dc_before"][:, 1:], h.c[:, None]], 1))
     close(found["dh_before"][:, 0], dcarry.h)
     close(found["dc_before"][:, 0], dcarry.c)
-    assert not dz[~mask].any(), "a masked step has no gates"
+    assert not dz[~mask].any(), "a masked step has no gradient in its gates"
 
 
-def test_time_first_is_kept_and_jit_and_vmap_change_nothing(x64):
+def test_a_trace_has_the_layers_time_axis_and_is_the_same_under_jit_and_vmap(x64):
     (last,), (first,) = (
         traced(fn.gru(2, time_major=time_major), x)[0].values()
         for time_major, x in ((False, X[:, None, :, :]), (True, np.moveaxis(X[:, None], -2, 0)))
@@ -258,7 +258,7 @@ def test_time_first_is_kept_and_jit_and_vmap_change_nothing(x64):
         np.testing.assert_allclose(same["0.stack"]["dy"], trace["0.stack"]["dy"], atol=1e-14)
 
 
-def test_feed_forward_networks_show_what_reached_every_layer():
+def test_a_trace_of_a_feed_forward_network_has_the_dy_of_every_layer():
     net = fn.serial(fn.dense(4), fn.tanh(), fn.residual(fn.dense(4)))
     trace, dy, *_ = traced(net)
     assert list(trace) == ["2.residual", "2.residual/0.dense", "1.tanh", "0.dense"]
@@ -268,7 +268,7 @@ def test_feed_forward_networks_show_what_reached_every_layer():
     assert list(dense) == ["dense"]
 
 
-def test_names_of_a_cells_own_gradients():
+def test_a_trace_names_the_gradients_of_a_users_cell():
     cell = cell_of(fn.elman(2))
 
     def backward(params, h, saved, dh):
@@ -287,7 +287,7 @@ def test_names_of_a_cells_own_gradients():
     assert list(found) == ["dy", "ds", "dz.s", "dz.y", "ds_before"]
 
 
-def test_no_recording_leaves_the_program_as_it_is():
+def test_recording_does_not_change_the_program():
     layer = fn.lstm(2)
     x = jnp.asarray(X, jnp.float32)
     params = layer.init(jax.random.key(0), x)

@@ -1,4 +1,4 @@
-"""What looks inside a network, under jax's transformations: itself called under them, and on children that are."""
+"""Tools that look inside networks, under jax's transformations: of the tool, and of the children."""
 
 import functools
 
@@ -25,14 +25,14 @@ PARAMS = NET.init(jax.random.key(0), X)
 
 
 def each(function, map_):
-    """The function of (params, *rows), row by row; the gradients of the params are added up."""
+    """The function of (params, *rows) with the rows mapped over by `map_`."""
     return lambda params, *rows: map_(lambda *row: function(params, *row), *rows)
 
 
 def by_rows(inside, map_):
-    """A layer that meets its examples one by one, as a user's own combinator may call its child."""
+    """A layer that maps over its examples, as a user's own combinator may call its child."""
 
-    def by_row(function, x):  # an example alone has no rows
+    def by_row(function, x):  # a single example has no rows
         return each(function, map_) if x.ndim > 2 else function
 
     def backward(params, saved, dy, dcarry=None):
@@ -47,7 +47,7 @@ def by_rows(inside, map_):
 
 
 def wrapped(inside, transformation):
-    """A layer whose functions are each under the transformation; what was compiled once is there again."""
+    """A layer with each function transformed once, so that what is compiled is used again."""
     return inside._replace(
         apply=transformation(lambda params, x: inside.apply(params, x)),
         forward=transformation(lambda params, x, carry: inside.forward(params, x, carry)),
@@ -56,7 +56,7 @@ def wrapped(inside, transformation):
 
 
 def without_mode(layer):
-    """Takes the keyword arguments of a layer, which these do without."""
+    """A layer that accepts the keyword arguments and ignores them."""
     return layer._replace(
         apply=lambda params, x, **mode: layer.apply(params, x),
         forward=lambda params, x, carry=None, **mode: layer.forward(params, x, carry),
@@ -99,17 +99,17 @@ def same(found, expected):
 
 @pytest.mark.parametrize("child", CHILDREN)
 @pytest.mark.parametrize("tool", TOOLS)
-def test_a_child_under_a_transformation_is_seen_as_without(tool, child):
+def test_a_tool_gives_the_same_for_a_transformed_child(tool, child):
     net = network(CHILDREN[child](INSIDE))
-    net.apply(PARAMS, X)  # compiled before anybody looks
+    net.apply(PARAMS, X)  # compiled before the tool looks inside
     same(TOOLS[tool](net, PARAMS, X), plain(tool))
-    if child == "jit":  # and again, when what is looked at was compiled too
+    if child == "jit":  # and again, now that the recording is compiled too
         same(TOOLS[tool](net, PARAMS, X), plain(tool))
 
 
 def leaky(forgets):
-    """h_t = a ⊙ h_{t−1} + x_t; a derivation that forgets loses the way through the first unit's carry."""
-    way = jnp.array([0.0, 1.0]) if forgets else 1.0
+    """h_t = a ⊙ h_{t−1} + x_t; if it forgets, the derivation misses the path through the first unit's carry."""
+    path = jnp.array([0.0, 1.0]) if forgets else 1.0
     return fn.recurrent(
         fn.Cell(
             init=lambda key, x: jnp.array([0.5, 0.7]),
@@ -117,7 +117,7 @@ def leaky(forgets):
             project=lambda a, x: x,
             step=lambda a, h, z: a * h + z,
             forward=lambda a, h, z: (a * h + z, None),
-            backward=lambda a, h, saved, dh: (way * a * dh, dh),
+            backward=lambda a, h, saved, dh: (path * a * dh, dh),
             collect=lambda a, x, h, saved, dz: (jnp.einsum("...k,...k->k", h, dz), dz),
             info="leaky",
         )
@@ -125,7 +125,7 @@ def leaky(forgets):
 
 
 @pytest.mark.parametrize("child", CHILDREN)
-def test_a_mistake_in_a_child_under_a_transformation_is_placed_in_time(child):
+def test_a_mistake_in_a_transformed_child_is_placed_in_time(child):
     right, wrong = (network(CHILDREN[child](fn.serial(leaky(forgets)))) for forgets in (False, True))
     params = right.init(jax.random.key(0), X)
     assert fn.compare(right, params, X).ok
@@ -151,11 +151,11 @@ def under_scan(function):
 
 @pytest.mark.parametrize("around", [under_jit, under_vmap, under_scan])
 @pytest.mark.parametrize("tool", TOOLS)
-def test_looking_inside_works_under_a_transformation(tool, around):
+def test_a_tool_gives_the_same_under_a_transformation(tool, around):
     same(around(lambda x: TOOLS[tool](NET, PARAMS, x)), plain(tool))
 
 
-def test_what_cannot_be_recorded_is_refused_by_name():
+def test_a_layer_that_cannot_be_recorded_is_refused_by_name():
     looped = INSIDE._replace(
         apply=lambda params, x, **mode: jax.lax.while_loop(
             lambda at: at[0] < 1, lambda at: (at[0] + 1, INSIDE.apply(params, at[1])), (0, x)
@@ -165,7 +165,7 @@ def test_what_cannot_be_recorded_is_refused_by_name():
         fn.intermediates(network(looped), PARAMS, X)
 
 
-def test_nothing_is_left_behind_by_looking():
+def test_recording_leaves_no_tracer_and_does_not_change_the_program():
     net = network(CHILDREN["jit"](INSIDE))
     with jax.checking_leaks():
         fn.intermediates(net, PARAMS, X)

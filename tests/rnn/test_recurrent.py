@@ -216,7 +216,7 @@ def test_a_plain_tuple_is_a_carry_and_comes_back_as_one():
         (lambda p, x: fn.lstm(3, memory="root"), ValueError, "memory must be one of 'all', 'sqrt'"),
         (lambda p, x: fn.lstm(3, memory=0), ValueError, "memory must be a whole number"),
         (lambda p, x: fn.gru(3, reset="never"), ValueError, "gru: reset must be one of 'before', 'after'"),
-        (lambda p, x: fn.elman(3, fn.tanh), TypeError, r"activation must be a Layer, got tanh; such as fn.tanh\(\)"),
+        (lambda p, x: fn.elman(3, fn.tanh), TypeError, r"activation must be a Layer such as fn.tanh\(\), got tanh"),
         (lambda p, x: fn.elman(3, fn.prelu()), ValueError, "activation must be a layer without params"),
         (lambda p, x: fn.recurrent(fn.lstm), TypeError, "recurrent: expected a Cell, got function"),
         (lambda p, x: fn.lstm(3, peepholes=True), TypeError, "peepholes"),

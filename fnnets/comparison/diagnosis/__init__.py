@@ -1,1 +1,1 @@
-"""What names the cause of a wrong gradient; the comparison itself does without it."""
+"""Finds the cause of a wrong gradient; the comparison itself does not need it."""

@@ -1,8 +1,8 @@
-"""The gradients that common mistakes would give: the same function, with one derivative altered at a time.
+"""The gradients that common mistakes give: the same function, with one derivative altered at a time.
 
-A derivation that forgets a factor f' treats f as if its slope were 1; one that misses a term treats
-an operand as a constant. Each such mistake is the exact gradient of an altered function, so the
-altered gradients can be computed and held against a wrong one: the mistake then has a name.
+A derivation that forgets a factor f' treats f as if its slope were 1; a derivation that misses a term treats an operand
+as a constant. Each such mistake gives the exact gradient of an altered function. So the altered gradients can be
+computed and compared with a wrong one; a match names the mistake.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from fnnets.core.programs import scan_parts
 
 Plain = Callable[[Any, Any], Any]
 
-LARGEST = 20_000_000  # numbers kept for all alternatives together
+LARGEST = 20_000_000  # the most numbers that all alternatives together may hold
 INLINED = ("jit", "pjit", "closed_call")
 NAMES = {"logistic": "sigmoid", "integer_pow": "power"}
 
 
 class Alternative(NamedTuple):
-    """A mistake, and the gradient that it would give."""
+    """A mistake, and the gradient that it gives."""
 
     kind: str  # "missing derivative", "missing term", "missing sum" or "wrong step"
     text: str
@@ -37,9 +37,9 @@ class Alternative(NamedTuple):
 
 
 class _Sites:
-    """Numbers the places of a function that can be altered, and alters the one that is chosen.
+    """Numbers the places of a function that can be altered, and alters the chosen one.
 
-    `chosen` may be traced, so that one compiled program gives every alternative.
+    `chosen` may be traced, so one compiled program computes every alternative.
     """
 
     def __init__(self, chosen: jax.Array) -> None:
@@ -48,7 +48,7 @@ class _Sites:
         self.calls: collections.Counter[str] = collections.Counter()
 
     def label(self, name: str) -> str:
-        """A primitive's name, and which of its calls it is where there are several."""
+        """A primitive's name, with the number of the call from the second call on."""
         self.calls[name] += 1
         return name if self.calls[name] == 1 else f"{name} (its call number {self.calls[name]})"
 
@@ -65,7 +65,7 @@ class _Sites:
         return jnp.where(self._is_chosen("missing term", f"the term through {what} is missing"), altered, x)
 
     def at(self, here: jax.Array, where: str, x: jax.Array) -> jax.Array:
-        """x, whose use anywhere but here is forgotten where that is chosen."""
+        """x; if chosen, without its gradient except where `here` is True."""
         if not _is_float(x):
             return x
         altered = jnp.where(here, x, jax.lax.stop_gradient(x))
@@ -87,7 +87,7 @@ class _Sites:
 
 
 def of_layers(plain: Plain, point: Any, fixed: Any, dy: Any) -> list[Alternative]:
-    """The gradients with one child layer altered: an activation with slope 1, a layer cut off."""
+    """The gradients with one child layer altered: an activation has slope 1, or a layer is cut off."""
 
     def altered(sites: _Sites, point: Any, fixed: Any) -> Any:
         def alter(path: str, layer: Layer, x: Any, y: Any) -> Any:
@@ -104,7 +104,7 @@ def of_layers(plain: Plain, point: Any, fixed: Any, dy: Any) -> list[Alternative
 
 
 def of_equations(plain: Plain, point: Any, fixed: Any, dy: Any) -> list[Alternative]:
-    """The gradients with one primitive equation altered: a function with slope 1, an operand cut off."""
+    """The gradients with one primitive equation altered: a function has slope 1, or an operand is cut off."""
     jaxpr = jax.make_jaxpr(plain)(point, fixed)
     structure: Any = jax.tree.structure(jax.eval_shape(plain, point, fixed))
 
@@ -117,7 +117,7 @@ def of_equations(plain: Plain, point: Any, fixed: Any, dy: Any) -> list[Alternat
 
 
 def _gradients(altered: Callable[..., Any], point: Any, fixed: Any, dy: Any) -> list[Alternative]:
-    """The gradient at every site, in one compiled loop."""
+    """The gradient with each site altered, in one compiled loop."""
     named: dict[tuple[str, str], int] = {}
 
     def gradient(chosen: jax.Array, point: Any, fixed: Any, dy: Any) -> Any:
@@ -131,8 +131,8 @@ def _gradients(altered: Callable[..., Any], point: Any, fixed: Any, dy: Any) -> 
     if not named or len(named) * size > LARGEST:
         return []
     every = jnp.arange(len(named))
-    found = jax.jit(lambda *given: jax.lax.map(lambda k: gradient(k, *given), every))(point, fixed, dy)
-    gradients = float_trees.by_path(found)
+    stacked = jax.jit(lambda *args: jax.lax.map(lambda k: gradient(k, *args), every))(point, fixed, dy)
+    gradients = float_trees.by_path(stacked)
     return [
         Alternative(kind, text, {path: leaf[k] for path, leaf in gradients.items()})
         for (kind, text), k in named.items()
@@ -146,7 +146,7 @@ def _evaluate(
     origins: list[str] | None = None,
     partners: Partners | None = None,
 ) -> list[Any]:
-    """Evaluates a jaxpr with every differentiable equation offered to `sites`; partners inside a scan."""
+    """Evaluates a jaxpr, with every differentiable equation as a site; `partners` only inside a scan."""
     jaxpr = closed.jaxpr
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     values |= dict(zip(jaxpr.invars, inputs, strict=True))
@@ -159,61 +159,61 @@ def _evaluate(
         return "a constant" if _is_literal(atom) else origin.get(atom, "an input")
 
     for equation in jaxpr.eqns:
-        given = [read(atom) for atom in equation.invars]
+        operands = [read(atom) for atom in equation.invars]
         sources = [source(atom) for atom in equation.invars]
         kind, label = equation.primitive.name, ""
         if kind in INLINED:
             label, called = str(equation.params.get("name", kind)), equation.params["jaxpr"]
             inner = partners and partners.inside(equation.invars, called.jaxpr.invars)
-            results = _evaluate(called, given, sites, sources, inner)
+            results = _evaluate(called, operands, sites, sources, inner)
         elif kind == "scan":
             label = sites.label("scan")
-            results = _scan(equation, given, label, sites, sources)
+            results = _scan(equation, operands, label, sites, sources)
         else:
-            # What only changes the shape is called by what it changes.
+            # An equation that only changes the shape is named after its operand.
             label = sources[0] if kind in SHAPE_ONLY and sources else sites.label(_name(equation))
-            given = _operands(equation, given, label, sources, sites)
-            results = _unary(equation, given, _bind(equation, given), label, sites)
-            results = results if partners is None else partners.pair(equation, given, results)
+            operands = _cut_operands(equation, operands, label, sources, sites)
+            results = _unary(equation, operands, _bind(equation, operands), label, sites)
+            results = results if partners is None else partners.pair(equation, operands, results)
         for variable, result in zip(equation.outvars, results, strict=True):
             values[variable] = result
             origin[variable] = label
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _scan(equation: Any, given: list[Any], label: str, sites: _Sites, sources: list[str]) -> list[Any]:
-    """A scan with its body offered to `sites`; and as a whole, to count its last step only, or to hand nothing on."""
+def _scan(equation: Any, inputs: list[Any], label: str, sites: _Sites, sources: list[str]) -> list[Any]:
+    """A scan with sites in its body, and three of its own: the last step alone, a cut carry, a step off by one."""
     body, length, reverse = (equation.params[name] for name in ("jaxpr", "length", "reverse"))
-    first, handed = scan_parts(equation)
-    consts, start, scanned = given[:first], given[first : first + handed], given[first + handed :]
+    shared, carried = scan_parts(equation)
+    consts, start, rows = inputs[:shared], inputs[shared : shared + carried], inputs[shared + carried :]
     ends = (length - 1, 0) if reverse else (0, length - 1)
     variables, shift = body.jaxpr.invars, sites.shift(label)
 
-    def states(carry: list[Any], rows: Any) -> tuple[list[Any], list[Any]]:
-        found = _evaluate(body, [*consts, *carry, *rows], _Sites(jnp.int32(-1)))
-        return found[:handed], found[:handed]
+    def next_states(carry: list[Any], row: Any) -> tuple[list[Any], list[Any]]:
+        results = _evaluate(body, [*consts, *carry, *row], _Sites(jnp.int32(-1)))
+        return results[:carried], results[:carried]
 
     def step(carry: list[Any], now: Any) -> tuple[list[Any], list[Any]]:
-        t, rows, others = now
+        t, row, others = now
         first_step, last_step = (t == end for end in ends)
-        shared = [shift.shared(const, first_step, last_step) for const in consts]
-        own = [sites.at(last_step, f"the last step of {label}", part) for part in (*shared, *rows)]
-        held = [sites.cut(f"the carry of {label} (number {i})", part) for i, part in enumerate(carry)]
-        known = zip(variables[first:], others, strict=True)
-        partners = Partners(shift, dict(known), set(variables[:first]), _bind)
-        found = _evaluate(body, [*own[:first], *held, *own[first:]], sites, sources, partners)
-        return found[:handed], found[handed:]
+        parts = [*(shift.shared(const, first_step, last_step) for const in consts), *row]
+        own = [sites.at(last_step, f"the last step of {label}", part) for part in parts]
+        state = [sites.cut(f"the carry of {label} (number {i})", part) for i, part in enumerate(carry)]
+        others = dict(zip(variables[shared:], others, strict=True))
+        partners = Partners(shift, others, set(variables[:shared]), _bind)
+        results = _evaluate(body, [*own[:shared], *state, *own[shared:]], sites, sources, partners)
+        return results[:carried], results[carried:]
 
-    _, given_on = jax.lax.scan(states, start, scanned, length, reverse=reverse)
-    others = [shift.states(one, each, reverse) for one, each in zip(start, given_on, strict=True)]
-    others += [shift.seen(each, reverse) for each in scanned]
-    rows = [shift.rows(each, reverse) for each in scanned]
+    _, after = jax.lax.scan(next_states, start, rows, length, reverse=reverse)
+    others = [shift.states(one, each, reverse) for one, each in zip(start, after, strict=True)]
+    others += [shift.partner_rows(each, reverse) for each in rows]
+    rows = [shift.rows(each, reverse) for each in rows]
     carry, results = jax.lax.scan(step, start, (jnp.arange(length), rows, others), length, reverse=reverse)
     return [*carry, *results]
 
 
 def _name(equation: Any) -> str:
-    """What people call a primitive; a custom derivative by the function that it is of."""
+    """The usual name of a primitive; for a custom derivative, the name of its function."""
     name = equation.primitive.name
     inner: Any = getattr(equation.params.get("call_jaxpr"), "eqns", ())
     if len(inner) == 1:
@@ -221,25 +221,27 @@ def _name(equation: Any) -> str:
     return str(equation.params.get("name") or NAMES.get(name, name))
 
 
-def _bind(equation: Any, given: list[Any]) -> list[Any]:
-    results = equation.primitive.bind(*given, **equation.primitive.get_bind_params(equation.params))
+def _bind(equation: Any, operands: list[Any]) -> list[Any]:
+    results = equation.primitive.bind(*operands, **equation.primitive.get_bind_params(equation.params))
     return results if equation.primitive.multiple_results else [results]
 
 
-def _operands(equation: Any, given: list[Any], label: str, sources: list[str], sites: _Sites) -> list[Any]:
-    """Offers each operand of an equation with several to be cut."""
-    live = [i for i, atom in enumerate(equation.invars) if not _is_literal(atom) and _is_float(given[i])]
+def _cut_operands(
+    equation: Any, operands: list[Any], label: str, sources: list[str], sites: _Sites
+) -> list[Any]:
+    """The operands, each with a site that cuts it off; only where there are several."""
+    live = [i for i, atom in enumerate(equation.invars) if not _is_literal(atom) and _is_float(operands[i])]
     if len(live) < 2:
-        return given
-    given = list(given)
-    for place in live:
-        given[place] = sites.cut(f"operand {place} ({sources[place]}) of {label}", given[place])
-    return given
+        return operands
+    operands = list(operands)
+    for i in live:
+        operands[i] = sites.cut(f"operand {i} ({sources[i]}) of {label}", operands[i])
+    return operands
 
 
-def _unary(equation: Any, given: list[Any], results: list[Any], label: str, sites: _Sites) -> list[Any]:
-    """Offers a function of one operand to have slope 1."""
-    live = [x for atom, x in zip(equation.invars, given, strict=True) if not _is_literal(atom)]
+def _unary(equation: Any, operands: list[Any], results: list[Any], label: str, sites: _Sites) -> list[Any]:
+    """The results; those of a function of one operand have a site that gives it slope 1."""
+    live = [x for atom, x in zip(equation.invars, operands, strict=True) if not _is_literal(atom)]
     if len(live) != 1 or len(results) != 1 or equation.primitive.name in SHAPE_ONLY:
         return results
     x, y = live[0], results[0]
@@ -253,5 +255,5 @@ def _is_float(x: Any) -> bool:
 
 
 def _is_literal(atom: Any) -> bool:
-    """Whether an operand of a jaxpr is a number written into it; by its value, to spare `jax.extend` at import."""
+    """Whether an atom of a jaxpr is a literal; asking for `val` avoids an import of `jax.extend`."""
     return hasattr(atom, "val")

@@ -1,4 +1,4 @@
-"""What a wrong gradient is: the mistakes that people make, each recognised by what it leaves behind."""
+"""The causes of a wrong gradient: common mistakes, each recognised by its effect on the gradient."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ import numpy as np
 
 from fnnets.comparison.diagnosis.alternatives import Alternative
 
-CLOSE = 1e-6  # two gradients are the same mistake when they agree to this, relative to their scale
+CLOSE = 1e-6  # a wrong gradient shows a mistake if both agree to this, relative to their scale
 
-NOTHING = (
-    1e-10  # a true gradient is zero, but for rounding, when it is this much smaller than the one by hand
-)
+NOTHING = 1e-10  # a true gradient is only rounding noise if it is this much smaller than the one by hand
 
 
 class Cause(NamedTuple):
-    """A mistake that was recognised."""
+    """A recognised mistake."""
 
     kind: str
     text: str
@@ -31,15 +29,15 @@ UNKNOWN = Cause("unknown", "no simple cause was found")
 
 @dataclass(frozen=True)
 class Context:
-    """What is known of the function, for naming what goes wrong in it.
+    """What a diagnosis knows about the function.
 
     Attributes:
-      sizes: names of numbers that gradients are wrongly multiplied or divided by, and their values.
+      sizes: the numbers by which a gradient may be wrongly multiplied or divided, by name.
       blocks: the names of the equal blocks of a leaf, by path.
-      axes: the names of the leading axes of the output, which x shares.
-      dy: the gradient of the output, where it is one array.
-      slices: for each of those axes the gradients that each index alone gives, by path.
-      alternatives: the gradients that single mistakes inside the function would give.
+      axes: the names of the leading axes that x and the output share.
+      dy: the gradient of the output, if that is one array.
+      slices: for each of these axes, the gradients from each index alone, by path.
+      alternatives: the gradients that single mistakes inside the function give.
     """
 
     sizes: dict[str, float] = field(default_factory=dict)
@@ -51,7 +49,7 @@ class Context:
 
 
 def diagnose(path: str, hand: np.ndarray, true: np.ndarray, context: Context) -> Cause:
-    """The simplest mistake that turns the true gradient of a leaf into the one by hand."""
+    """The simplest mistake that explains the gradient by hand of a leaf."""
     if not np.isfinite(hand).all():
         bad = np.argwhere(~np.isfinite(hand))
         return Cause(
@@ -62,7 +60,7 @@ def diagnose(path: str, hand: np.ndarray, true: np.ndarray, context: Context) ->
     if close(hand, true):
         gap = np.abs(hand - true).max(initial=0) / np.abs(true).max(initial=1e-300)
         return Cause(
-            "precision", f"agrees to {gap:.0e} only: something in the derivation is computed in float32"
+            "precision", f"agrees only to {gap:.0e}: something in the derivation is computed in float32"
         )
     searches = (
         lambda: _whole(hand, true, context.sizes, only_named=True),
@@ -71,7 +69,7 @@ def diagnose(path: str, hand: np.ndarray, true: np.ndarray, context: Context) ->
         lambda: _identity(hand, context.dy),
         lambda: _one_only(path, hand, context),
         lambda: _altered(path, hand, true, context),
-        # An odd factor comes late: a single number is always a multiple of another.
+        # A factor without a name comes late: any single number is a multiple of another.
         lambda: _whole(hand, true, context.sizes),
         lambda: _region(hand, true, context.sizes),
     )
@@ -79,7 +77,7 @@ def diagnose(path: str, hand: np.ndarray, true: np.ndarray, context: Context) ->
 
 
 def close(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays are equal, for the purpose of naming."""
+    """Whether two arrays agree closely enough to show the same mistake."""
     return a.shape == b.shape and bool(np.abs(a - b).max(initial=0) <= CLOSE * np.abs(b).max(initial=0))
 
 
@@ -87,13 +85,13 @@ def _of_shape(path: str, hand: np.ndarray, true: np.ndarray, context: Context) -
     extra = hand.ndim - true.ndim
     if extra > 0 and close(hand.sum(tuple(range(extra))), true):
         return Cause("missing sum", f"the sum over {_summed(path, hand, extra, context)} is missing")
-    if (transposed := _transposed(hand, true)) is not None:
-        return transposed
-    return Cause("shape", f"has shape {hand.shape} where {true.shape} is due")
+    if (cause := _transposed(hand, true)) is not None:
+        return cause
+    return Cause("shape", f"has shape {hand.shape}, but must have {true.shape}")
 
 
 def _summed(path: str, hand: np.ndarray, extra: int, context: Context) -> str:
-    """The axes over which a gradient should have been summed: told by what each index alone gives, else by length."""
+    """The axes of a missing sum, found by the gradients from each index alone."""
     if extra == len(context.axes):
         return " and ".join(context.axes)
     if extra == 1:
@@ -106,7 +104,7 @@ def _summed(path: str, hand: np.ndarray, extra: int, context: Context) -> str:
 def _whole(
     hand: np.ndarray, true: np.ndarray, sizes: dict[str, float], *, only_named: bool = False
 ) -> Cause | None:
-    """The whole leaf is zero, or a multiple of the true one."""
+    """The whole leaf is zero, or a multiple of the true gradient."""
     if not hand.any() and true.any():
         return Cause("zero", "is zero")
     if np.abs(true).max(initial=0) <= NOTHING * np.abs(hand).max(initial=0):
@@ -124,7 +122,7 @@ def _whole(
 
 
 def _factor(factor: float, sizes: dict[str, float]) -> tuple[str, bool]:
-    """A factor in words, and whether it is one that has a name."""
+    """A factor in words, and whether it has a name."""
     sign, size = ("the wrong sign and " if factor < 0 else ""), abs(factor)
     lengths = [(name, n) for name, n in sizes.items() if n > 1]
 
@@ -132,7 +130,7 @@ def _factor(factor: float, sizes: dict[str, float]) -> tuple[str, bool]:
         every = [item for name, n in lengths for item in forms(name, n).items()]
         return [text for text, value in every if value != 1 and abs(size / value - 1) < CLOSE]
 
-    found = explained(
+    reasons = explained(
         lambda name, n: {
             f"multiplied by {name}": n,
             f"divided by {name}": 1 / n,
@@ -142,15 +140,15 @@ def _factor(factor: float, sizes: dict[str, float]) -> tuple[str, bool]:
     )
     plain = {2.0: "2", 0.5: "½", 3.0: "3", 1 / 3: "⅓", 4.0: "4", 0.25: "¼", math.pi: "π"}
     number = next((text for value, text in plain.items() if abs(size / value - 1) < CLOSE), None)
-    if not found and number is None:  # roots explain much by accident: they come last
-        found = explained(
+    if not reasons and number is None:  # roots explain much by accident, so they come last
+        reasons = explained(
             lambda name, n: {
                 f"multiplied by the root of {name}": n**0.5,
                 f"divided by the root of {name}": n**-0.5,
             }
         )
-    names = f" ({' or '.join(found)})" if found else ""
-    return f"has {sign}a constant factor of {number or f'{size:.6g}'}{names}", bool(number or found)
+    names = f" ({' or '.join(reasons)})" if reasons else ""
+    return f"has {sign}a constant factor of {number or f'{size:.6g}'}{names}", bool(number or reasons)
 
 
 def _transposed(hand: np.ndarray, true: np.ndarray) -> Cause | None:
@@ -164,7 +162,7 @@ def _transposed(hand: np.ndarray, true: np.ndarray) -> Cause | None:
 
 
 def _blocks(path: str, hand: np.ndarray, true: np.ndarray, context: Context) -> Cause | None:
-    """One of the equal blocks of an axis is zero or a multiple, or two are exchanged."""
+    """One of the equal blocks of an axis is zero or a multiple of the true one, or two are exchanged."""
     for axis, names in _partitions(path, true, context):
         n = len(names)
         parts, right = np.split(hand, n, axis), np.split(true, n, axis)
@@ -173,11 +171,11 @@ def _blocks(path: str, hand: np.ndarray, true: np.ndarray, context: Context) -> 
             (i,) = wrong
             if not parts[i].any():
                 return Cause("zero block", f"{names[i]} is zero")
-            # A factor of all that is not zero is one of the whole.
+            # If nothing else is nonzero, the factor is one of the whole leaf.
             several = np.count_nonzero(right[i]) > 1 and np.count_nonzero(right[i]) < np.count_nonzero(true)
             if several and (cause := _whole(parts[i], right[i], context.sizes)) is not None:
                 if not any(part.any() for k, part in enumerate(right) if k != i):
-                    return cause  # there is nothing else: it is the whole leaf
+                    return cause  # the other blocks are zero, so this is the whole leaf
                 return Cause(f"{cause.kind} block", f"{names[i]} {cause.text}")
         if len(wrong) == 2:
             i, j = wrong
@@ -187,11 +185,11 @@ def _blocks(path: str, hand: np.ndarray, true: np.ndarray, context: Context) -> 
 
 
 def _partitions(path: str, true: np.ndarray, context: Context) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """The ways in which a leaf falls into equal blocks: as documented first, then along every axis."""
+    """The ways to split a leaf into equal blocks: first as its params document, then along every axis."""
     names = tuple(f"the block of {name}" for name in context.blocks.get(path, ()))
     if names and true.ndim and true.shape[-1] % len(names) == 0:
         yield true.ndim - 1, names
-    if names and true.ndim > 1 and true.shape[0] == len(names):  # a row for each, as peepholes have
+    if names and true.ndim > 1 and true.shape[0] == len(names):  # one row per block, as in peepholes
         yield 0, names
     for axis in reversed(range(true.ndim)):
         size = true.shape[axis]
@@ -217,7 +215,7 @@ def _identity(hand: np.ndarray, dy: np.ndarray | None) -> Cause | None:
 
 
 def _one_only(path: str, hand: np.ndarray, context: Context) -> Cause | None:
-    """Only one example, or one time step, has been counted; or all but one."""
+    """Only one example or time step counts; or all but one."""
     for axis, parts in zip(context.axes, context.slices(), strict=False):
         if path not in parts or len(parts[path]) < 2:
             continue
@@ -236,19 +234,19 @@ def _one_only(path: str, hand: np.ndarray, context: Context) -> Cause | None:
 def _altered(path: str, hand: np.ndarray, true: np.ndarray, context: Context) -> Cause | None:
     """The exact gradient of the function with one derivative, or one term, left out."""
     matches = [
-        found
-        for found in context.alternatives()
-        if (gradient := found.gradient.get(path)) is not None
+        mistake
+        for mistake in context.alternatives()
+        if (gradient := mistake.gradient.get(path)) is not None
         and close(hand, gradient)
         and not close(gradient, true)
     ]
-    # Where a cut explains it too, a slope of 1 is the accident: what is constant or centred hides the difference.
-    matches.sort(key=lambda found: found.kind != "missing term")
+    # If a cut explains it too, the slope of 1 is a coincidence: a constant or centred value hides the difference.
+    matches.sort(key=lambda mistake: mistake.kind != "missing term")
     return Cause(matches[0].kind, matches[0].text) if matches else None
 
 
 def _region(hand: np.ndarray, true: np.ndarray, sizes: dict[str, float]) -> Cause | None:
-    """Wrong in one box only, and there zero or a multiple."""
+    """Wrong inside one box only, and zero or a multiple of the true gradient there."""
     wrong = np.abs(hand - true) > CLOSE * np.abs(true).max(initial=0)
     if not wrong.any() or wrong.all():
         return None
