@@ -5,7 +5,7 @@ import pytest
 
 import fnnets as fn
 
-CELL = fn.lstm(3).info.settings["cell"]
+CELL = fn.lstm(3).info.recurrence.cell
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def test_how_a_cell_is_run_is_said_alike_for_all_and_shown_where_it_was_changed(
         with pytest.raises(TypeError, match=rf"{make.__name__}: .* use_bias, .* memory, .*got 'memroy'"):
             make(*own, memroy="sqrt")
     with pytest.raises(TypeError, match=r"recurrent: expected keywords among cell, memory, .*got 'bias'"):
-        fn.recurrent(fn.lstm(3).info.settings["cell"], bias=True)
+        fn.recurrent(fn.lstm(3).info.recurrence.cell, bias=True)
 
 
 def test_dropout_inside_needs_a_cell_that_takes_it():
