@@ -33,7 +33,7 @@ types: GRU, LSTM, MGU, RTRL, Aux, BatchNorm, BinaryTreeLSTM, ChildSumTreeLSTM, C
   Penalty, RMSNorm, RTRLState, Recursive, Report, Row, Stats, Trees, TruncatedBPTT, Window
 """
 
-# Written by `python tests/support/contents.py`, but for the version: a name is added to its package's list.
+# Written by `python tests/support/contents.py`: a name is added to its package's list.
 
 from fnnets import data as data
 from fnnets import losses as losses
@@ -61,6 +61,7 @@ from fnnets.core.parameters import freeze as freeze
 from fnnets.core.parameters import kernels as kernels
 from fnnets.core.parameters import trainable as trainable
 from fnnets.core.parameters import zero_carry as zero_carry
+from fnnets.core.version import __version__ as __version__
 from fnnets.gradients import RTRL as RTRL
 from fnnets.gradients import Aux as Aux
 from fnnets.gradients import GradientNoise as GradientNoise
@@ -157,7 +158,6 @@ from fnnets.trees import pad_trees as pad_trees
 from fnnets.trees import recursive as recursive
 from fnnets.trees import tree_lstm as tree_lstm
 
-__version__ = "0.1.0"
 __all__ = [
     "GRU", "LSTM", "MGU", "RTRL", "Aux", "BatchNorm", "BinaryTreeLSTM", "Cell", "ChildSumTreeLSTM", "Conv",
     "CoupledLSTM", "Dense", "Elman", "Embedding", "GradientFlow", "GradientNoise", "GroupNorm", "Info",

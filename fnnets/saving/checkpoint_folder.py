@@ -190,7 +190,7 @@ def checkpoints(directory: str | os.PathLike[str], *, every: int = 1, keep: int 
 
     A checkpoint of another training is refused, with what differs: the network and its shapes, the loss, the
     updater's state, the key, batch size, penalty, …, shapes and some values of the data, and the program of an epoch,
-    which a learning rate is a part of (it is compared under the same jax and on the same number of devices).
+    which a learning rate is a part of (it is compared under the same jax and fnnets and on the same number of devices).
 
     Args:
       directory: a folder for this training alone; it is made when something is saved.

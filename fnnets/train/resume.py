@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from fnnets.core.arrays import is_key
+from fnnets.core.version import __version__
 from fnnets.saving import leaves
 from fnnets.saving.checkpoint_folder import Checkpoints, kinds, rebuilt
 from fnnets.saving.storage import CheckpointError
@@ -117,7 +118,7 @@ def describe(job: Job, training: Training, program: Any) -> dict[str, Any]:
         "texts": {name: _without_addresses(text) for name, text in texts.items()},
         "data": {name: [str(leaves.kind(leaf)), sample(leaf)] for name, leaf in data.items()},
         "program": {
-            "under": [jax.__version__, jax.default_backend(), devices],
+            "under": [jax.__version__, jax.default_backend(), devices, __version__],
             "sha256": _digest(program),
         },
     }
@@ -172,7 +173,7 @@ def _close(values: list[float], others: list[float]) -> bool:
 
 
 def _program_differs(there: dict[str, Any], here: dict[str, Any]) -> bool:
-    """Whether an epoch computes something else; under another jax, or on other devices, its text says nothing."""
+    """Whether an epoch computes something else; of another jax or fnnets, or on other devices, its text says nothing."""
     there, here = there["program"], here["program"]
     return bool(there["under"] == here["under"] and there["sha256"] != here["sha256"])
 

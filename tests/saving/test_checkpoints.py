@@ -266,6 +266,20 @@ def test_rounding_in_the_data_is_no_other_training(copied):
     assert len(run(copied, 3, examples=(X * np.float32(1 + 1e-6), T)).history.loss) == 3
 
 
+def test_a_checkpoint_of_another_fnnets_goes_on(copied, unbroken):
+    """Its program may be written in another way. Older checkpoints do not say which fnnets saved them."""
+    shutil.rmtree(copied / "9")
+    folder = copied / "6"
+    about = json.loads((folder / storage.ABOUT).read_bytes())["content"]
+    program = about["setting"]["program"]
+    program["sha256"] = "0" * 64
+    (folder / storage.ABOUT).write_bytes(storage._sealed(about))
+    refused(copied, lambda: run(copied), "program: ")
+    program["under"].pop()
+    (folder / storage.ABOUT).write_bytes(storage._sealed(about))
+    same(run(copied), unbroken)
+
+
 def test_two_trainings_alternately(tmp_path, unbroken):
     for epochs in (1, 2, EPOCHS):
         found = run(tmp_path / "one", epochs)

@@ -174,6 +174,7 @@ def docstring() -> str:
 def imports() -> str:
     """The top level's imports, one a line, in the order that ruff keeps."""
     homes = {f"fnnets.{module}".rstrip("."): in_order(names) for module, names in by_module().items()}
+    homes["fnnets.core.version"] = ["__version__"]
     return "\n".join(
         f"from {home} import {name} as {name}" for home, names in sorted(homes.items()) for name in names
     )
@@ -188,11 +189,10 @@ def dunder_all(names: list[str]) -> str:
 
 
 def top_level() -> str:
-    """`fnnets/__init__.py`; its line with the version stays as it is."""
-    (version,) = re.findall(r"^__version__ = .*$", path_of("").read_text(), re.MULTILINE)
+    """`fnnets/__init__.py`."""
     names = [name for names in by_module().values() for name in names]
-    warning = f"# Written by `{COMMAND}`, but for the version: a name is added to its package's list."
-    return f"{docstring()}\n\n{warning}\n\n{imports()}\n\n{version}\n{dunder_all([*names, '__version__'])}\n"
+    warning = f"# Written by `{COMMAND}`: a name is added to its package's list."
+    return f"{docstring()}\n\n{warning}\n\n{imports()}\n\n{dunder_all([*names, '__version__'])}\n"
 
 
 def written() -> dict[Path, str]:

@@ -1,0 +1,3 @@
+"""The version of fnnets, which packaging reads here."""
+
+__version__ = "0.1.0"
