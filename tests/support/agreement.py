@@ -12,7 +12,7 @@ from fnnets import catalogue
 STEP = 1e-3
 
 
-def hold(net, x, **mode):
+def check(net, x, **mode):
     """Compares a layer's gradients at x with autodiff (1e-11) and differences (1e-7); needs float64."""
     rng = np.random.default_rng(0)
     flat, unravel = ravel_pytree((catalogue.random_params(net, rng, x), jnp.asarray(x)))

@@ -178,7 +178,9 @@ def elu(alpha: float = 1.0) -> Layer:
       units (2016), eqs. 15-16.
     """
     if alpha < 0:
-        raise ValueError(f"elu: alpha must be at least 0, got {alpha!r}; for a negative slope use fn.leaky_relu.")
+        raise ValueError(
+            f"elu: alpha must be at least 0, got {alpha!r}; for a negative slope use fn.leaky_relu."
+        )
 
     def f(x: jax.Array) -> jax.Array:
         return jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0, x)))
