@@ -84,7 +84,7 @@ def reshape(shape: tuple[int, ...], *, axes: int = 1) -> Layer:
 
 
 def identity() -> Layer:
-    """The layer that does nothing.
+    """The identity: returns x unchanged.
 
     Formula: y = x.
 

@@ -253,7 +253,7 @@ def hinge() -> Loss:
     References:
       Cortes & Vapnik, Support-vector networks, Machine Learning 20 (1995).
 
-    Differences: Keras also takes targets 0 and 1, and turns them into −1 and +1. `optax.hinge_loss` has half the slope
+    Differences: Keras also accepts targets 0 and 1, and converts them to −1 and +1. `optax.hinge_loss` has half the slope
     at the kink. PyTorch's `HingeEmbeddingLoss` is a different loss.
     """
 

@@ -66,7 +66,7 @@ def conv_transpose(
     Raises:
       TypeError: x is not floating point.
       ValueError: a setting is out of range, groups does not divide the channels, x has too few axes, or
-        the padding leaves nothing of y.
+        the padding cuts off all of y.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp

@@ -23,7 +23,7 @@ def correlate(x: jax.Array, w: jax.Array, axes: Sequence[Axis]) -> jax.Array:
     """y[t, o] = Σ_k x[t·stride + k·dilation − low, ⌊o/m⌋] · w[k, o]."""
     wide = float32_or_wider(x.dtype)
     x_o = _repeated(x, w.shape[-1])
-    y = sum(part.astype(wide) * w[k][0].astype(wide) for k, part in seen(x_o, axes))
+    y = sum(part.astype(wide) * w[k][0].astype(wide) for k, part in values_at_places(x_o, axes))
     return jnp.asarray(y, x.dtype)
 
 
@@ -43,7 +43,7 @@ def kernel_sum(x: jax.Array, y: jax.Array, axes: Sequence[Axis]) -> jax.Array:
     """w[k, o] = Σ_{n,t} x[n, t·stride + k·dilation − low, ⌊o/m⌋] · y[n, t, o]."""
     wide, rows = float32_or_wider(x.dtype), tuple(range(x.ndim - 1))
     x_o = _repeated(x, y.shape[-1])
-    w = jnp.stack([(part.astype(wide) * y.astype(wide)).sum(rows) for _, part in seen(x_o, axes)])
+    w = jnp.stack([(part.astype(wide) * y.astype(wide)).sum(rows) for _, part in values_at_places(x_o, axes)])
     return w.reshape(*[axis.kernel for axis in axes], 1, -1).astype(x.dtype)
 
 
@@ -52,7 +52,7 @@ def places(axes: Sequence[Axis]) -> Iterator[tuple[int, ...]]:
     return np.ndindex(*[axis.kernel for axis in axes])
 
 
-def seen(x: jax.Array, axes: Sequence[Axis]) -> Iterator[tuple[tuple[int, ...], jax.Array]]:
+def values_at_places(x: jax.Array, axes: Sequence[Axis]) -> Iterator[tuple[tuple[int, ...], jax.Array]]:
     """For each place k of the kernel, its values at all positions t: x[t·stride + k·dilation − low]."""
     zero, none = jnp.zeros((), x.dtype), (0, 0, 0)
     padded = jax.lax.pad(x, zero, [none, *[(axis.low, max(axis.high, 0), 0) for axis in axes], none])

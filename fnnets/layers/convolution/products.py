@@ -73,7 +73,7 @@ def kernel_sum(x: jax.Array, y: jax.Array, axes: Sequence[Axis], groups: int) ->
         parts = zip(jnp.split(x, groups, -1), jnp.split(y, groups, -1), strict=True)
         return jnp.concatenate([kernel_sum(*pair, axes, 1) for pair in parts], -1)
     if all(axis.kernel == 1 for axis in axes):
-        ((_, part),) = depthwise.seen(x, axes)
+        ((_, part),) = depthwise.values_at_places(x, axes)
         rows = math.prod(y.shape[:-1])
         w = part.reshape(rows, x.shape[-1]).T @ y.reshape(rows, y.shape[-1])
         return w.reshape((1,) * len(axes) + w.shape)

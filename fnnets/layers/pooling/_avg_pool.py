@@ -112,7 +112,7 @@ def avg_pool(
         dtype = jnp.result_type(x)
         x, valid, axes = prepared(x, mask)
         around = w.padded(x, axes, 0.0)
-        total = sum(w.seen(around, axes, place) for place in w.places(axes))
+        total = sum(w.values_at(around, axes, place) for place in w.places(axes))
         y = total / counted(axes, valid, x.dtype)
         return y.astype(dtype), AvgPoolSaved(valid, Static((w.sizes(x, dims), dtype)))
 

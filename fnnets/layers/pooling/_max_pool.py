@@ -91,28 +91,28 @@ def max_pool(
         x, valid = w.fitting(info, x, mask, dims)
         axes = geometry.over(info, w.sizes(x, dims))
         counts = jnp.ones((*w.sizes(x, dims), 1), bool) if valid is None else valid
-        nothing = valid is not None or any(w.empty(axis) for axis in axes)
-        some = w.reduced(counts, axes, False, jax.lax.bitwise_or) if nothing else None
-        return x if valid is None else jnp.where(valid, x, -jnp.inf), valid, axes, some
+        maybe_empty = valid is not None or any(w.empty(axis) for axis in axes)
+        filled = w.reduced(counts, axes, False, jax.lax.bitwise_or) if maybe_empty else None
+        return x if valid is None else jnp.where(valid, x, -jnp.inf), valid, axes, filled
 
     def apply(params: Any, x: Any, *, mask: Any = None) -> jax.Array:
         del params
-        x, _, axes, some = prepared(x, mask)
+        x, _, axes, filled = prepared(x, mask)
         y = w.reduced(x, axes, -jnp.inf, jax.lax.max)
-        return y if some is None else jnp.where(some, y, 0)
+        return y if filled is None else jnp.where(filled, y, 0)
 
     def forward(params: Any, x: Any, *, mask: Any = None) -> tuple[jax.Array, MaxPoolSaved]:
         del params
-        x, valid, axes, some = prepared(x, mask)
+        x, valid, axes, filled = prepared(x, mask)
         around = w.padded(x, axes, -jnp.inf)
         first, *others = w.places(axes)
-        y = w.seen(around, axes, first)
+        y = w.values_at(around, axes, first)
         place = jnp.zeros(y.shape, small)
         for number, where in enumerate(others, 1):
-            part = w.seen(around, axes, where)
+            part = w.values_at(around, axes, where)
             larger = ~(part <= y) & ~jnp.isnan(y)  # NaN counts as the largest
             y, place = jnp.where(larger, part, y), jnp.where(larger, small(number), place)
-        y = y if some is None else jnp.where(some, y, 0)
+        y = y if filled is None else jnp.where(filled, y, 0)
         return y, MaxPoolSaved(place, valid, Static((w.sizes(x, dims), x.dtype)))
 
     def backward(params: Any, saved: MaxPoolSaved, dy: jax.Array) -> tuple[tuple[()], jax.Array]:

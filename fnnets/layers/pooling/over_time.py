@@ -69,7 +69,8 @@ def max_over_time() -> Layer:
 
     Formula: y_d = x_{l_d, d}, l_d = argmax_t x_td over the t with mask_t; y = 0 if no step is valid.
 
-    Derivation: y_d is one entry of x, and l_d does not change when x changes slightly, so
+    Derivation: y_d is one entry of x, and l_d does not change when x changes slightly. So dx is dy at this entry and 0
+    elsewhere:
 
         dx_td = dy_d where t = l_d, else 0
 

@@ -62,7 +62,7 @@ def padded(x: jax.Array, axes: tuple[Axis, ...], fill: float) -> jax.Array:
     )
 
 
-def seen(x: jax.Array, axes: tuple[Axis, ...], place: Place) -> jax.Array:
+def values_at(x: jax.Array, axes: tuple[Axis, ...], place: Place) -> jax.Array:
     """The value of every window of the padded x at one of its places."""
     ends = zip(place, axes, strict=True)
     cuts = [slice(k, k + (axis.outputs - 1) * axis.stride + 1, axis.stride) for k, axis in ends]
