@@ -1,4 +1,4 @@
-"""Layers made of layers: their forward and backward are those of the children, composed."""
+"""Layers made of other layers: forward and backward compose those of the children."""
 
 from fnnets.combinators._bidirectional import bidirectional as bidirectional
 from fnnets.combinators._branch import branch as branch

@@ -1,4 +1,4 @@
-"""One layer in both directions of time."""
+"""A layer that reads its sequence in both directions of time."""
 
 from __future__ import annotations
 
@@ -18,23 +18,21 @@ class BidirectionalSaved(NamedTuple):
     """What `bidirectional` keeps for its backward."""
 
     children: tuple[Any, Any]
-    outputs: Any  # (y_fwd, y_bwd), which merge="mul" needs; None otherwise
-    axes: Static  # the time axis of x, and that of y: None where the copies reduce time away
+    outputs: Any  # (a, b) for merge="mul"; None otherwise
+    axes: Static  # the time axes of x and of y; None for y if the copies reduce time away
     mask: Any
 
 
 def bidirectional(layer: Layer, merge: Merge = "concat") -> Layer:
-    """Two copies of a layer, one of which reads the sequence from its end.
+    """Two copies of a layer: one reads the sequence from its start, the other from its end.
 
     Formula: a = f(params[0], x), b = reverse(f(params[1], reverse(x))), reverse(x)_t = x_{T+1−t};
     y = [a, b] along the last axis (concat), a + b (sum), (a + b)/2 (mean) or a ⊙ b (mul).
 
-    The second copy reads all of x and of the mask from the end, the padding too. A recurrence holds its state through
-    masked steps, so that it does not matter where they are: padding on either side, and gaps, are right
-    as they are, and stay where they are in y.
+    The second copy reads all of x and the mask from the end, padding included. A recurrence holds its state through
+    masked steps, so padding may stand on either side or in gaps. It stays in the same place in y.
 
-    Derivation: each copy's own backward gives (dparams_i, dx_i) from its part of dy, and reverse is its own
-    inverse, so
+    Derivation: each copy's own backward gives (dparams_i, dx_i) from its part of dy. reverse is its own inverse, so
 
         da = db = dy (sum), dy/2 (mean);  [da, db] = dy (concat);  da = dy ⊙ b, db = dy ⊙ a (mul)
         dparams[0], dx_0 = f.backward(da)
@@ -42,20 +40,20 @@ def bidirectional(layer: Layer, merge: Merge = "concat") -> Layer:
         dx = dx_0 + reverse(dx_1)
 
     Args:
-      layer: a layer or network over time. A `serial` of recurrences gives each direction its own stack; a
-        `serial` of `bidirectional` makes every layer bidirectional on the joined output of the one below.
+      layer: a layer or network over time. With a `serial` of recurrent layers, each direction has its own stack. In a
+        `serial` of `bidirectional` layers, every layer reads the merged output of the one below.
       merge: "concat", "sum", "mean" or "mul".
 
     Returns:
-      A `Layer`; params are a tuple of two, of the copy forward in time and of the one backward, with the keys
-      `fold_in(key, 0)` and `fold_in(key, 1)`. x is (…, T, D) floats or (…, T) integers (not time first), the mask (…, T). y is
-      (…, T, 2H), or (…, T, H); a layer that reduces time away, such as a `serial` that ends in `fn.last()`, gives
-      (…, 2H): what each copy had read at its end. What is observed inside the second copy is in its own time,
-      the last step of x first.
+      A `Layer`; params are a tuple of two: those of the copy that runs forward in time, and those of the copy that
+      runs backward. Their keys are `fold_in(key, 0)` and `fold_in(key, 1)`. x is (…, T, D) floats or (…, T) integers
+      (not time first), the mask (…, T). y is (…, T, 2H) for concat, (…, T, H) otherwise. If the layer reduces time
+      away, such as a `serial` that ends in `fn.last()`, y is (…, 2H): the last output of each copy. Values observed
+      inside the second copy are in its own time: the last step of x comes first.
 
     Raises:
-      TypeError: a carry is given: half of y comes from the end of the sequence, so there is nothing to hand on.
-      ValueError: x has no time axis; the layer changes it; the mask does not fit.
+      TypeError: forward gets a carry. The second copy starts at the end of the sequence, so it cannot continue from one.
+      ValueError: x has no time axis, the layer changes its time axis, or the mask does not fit.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -68,8 +66,8 @@ def bidirectional(layer: Layer, merge: Merge = "concat") -> Layer:
       Schuster & Paliwal, Bidirectional recurrent neural networks, IEEE Trans. Signal Processing 45 (1997),
       section II.
 
-    Differences: concat is the default as in Keras, flax and PyTorch (which has no other); Keras calls the mean
-    "ave". flax flips only the valid part, by lengths: the same where a recurrence holds its state.
+    Differences: concat is the default, as in Keras, flax and PyTorch (which has only this one). Keras calls the mean
+    "ave". flax flips only the valid part, by lengths; for a recurrence that holds its state the result is the same.
     """
     checks.layers("bidirectional", (layer,), Layer)
     checks.choice("bidirectional", "merge", merge, ("concat", "sum", "mean", "mul"))
@@ -80,7 +78,7 @@ def bidirectional(layer: Layer, merge: Merge = "concat") -> Layer:
 
 
 def of_two(copies: tuple[Layer, Layer], info: Info, merge: Merge) -> Layer:
-    """A layer forward in time and one backward, as one."""
+    """Combines one copy that runs forward in time with one that runs backward."""
 
     def init(key: Any, x: Any) -> tuple[Any, Any]:
         masks.time_axis(info, x)
@@ -94,9 +92,9 @@ def of_two(copies: tuple[Layer, Layer], info: Info, merge: Merge) -> Layer:
         checks.count(info, "params", params, 2)
         a, b = (
             c.apply_child(
-                info, i, copies[i], params[i], way, key=c.child_key(key, i), train=train, mask=valid
+                info, i, copies[i], params[i], directed, key=c.child_key(key, i), train=train, mask=valid
             )
-            for i, (way, valid) in enumerate(both_ways(info, x, mask))
+            for i, (directed, valid) in enumerate(both_directions(info, x, mask))
         )
         return merged(merge, a, flip_time(b, output_axis(info, x, b)))
 
@@ -107,14 +105,22 @@ def of_two(copies: tuple[Layer, Layer], info: Info, merge: Merge) -> Layer:
         checks.count(info, "params", params, 2)
         (a, _, saved_a), (b, _, saved_b) = (
             c.forward_child(
-                info, i, copies[i], params[i], way, None, key=c.child_key(key, i), train=train, mask=valid
+                info,
+                i,
+                copies[i],
+                params[i],
+                directed,
+                None,
+                key=c.child_key(key, i),
+                train=train,
+                mask=valid,
             )
-            for i, (way, valid) in enumerate(both_ways(info, x, mask))
+            for i, (directed, valid) in enumerate(both_directions(info, x, mask))
         )
         axes = Static((masks.time_axis(info, x), output_axis(info, x, b)))
         b = flip_time(b, axes.value[1])
-        kept = (a, b) if merge == "mul" else None
-        return merged(merge, a, b), None, BidirectionalSaved((saved_a, saved_b), kept, axes, mask)
+        outputs = (a, b) if merge == "mul" else None
+        return merged(merge, a, b), None, BidirectionalSaved((saved_a, saved_b), outputs, axes, mask)
 
     def backward(
         params: Any, saved: BidirectionalSaved, dy: Any, dcarry: Any = None
@@ -136,14 +142,14 @@ def of_two(copies: tuple[Layer, Layer], info: Info, merge: Merge) -> Layer:
     )
 
 
-def both_ways(who: Any, x: Any, mask: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    """x without its padding and its mask, as they are and in the other direction of time."""
+def both_directions(who: Any, x: Any, mask: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """(x, mask) in both directions of time, with x zeroed in the padding."""
     axis, x = masks.time_axis(who, x), masks.zero_padding(who, x, mask)
     return (x, mask), (flip_time(x, axis), flip_time(mask, -1))
 
 
 def merged(merge: Merge, a: Any, b: Any) -> Any:
-    """The outputs of both directions as one."""
+    """The outputs of both directions, merged."""
     if merge == "concat":
         return jnp.concatenate([a, b], -1)
     if merge == "mul":
@@ -152,7 +158,7 @@ def merged(merge: Merge, a: Any, b: Any) -> Any:
 
 
 def unmerged(merge: Merge, outputs: Any, dy: Any) -> tuple[Any, Any]:
-    """(da, db), the gradients of what `merged` was given."""
+    """(da, db), the gradients of the arguments of `merged`."""
     if merge == "concat":
         da, db = jnp.split(dy, 2, -1)
         return da, db
@@ -163,12 +169,12 @@ def unmerged(merge: Merge, outputs: Any, dy: Any) -> tuple[Any, Any]:
 
 
 def flip_time(array: Any, axis: int | None) -> Any:
-    """An array in the other direction of time; itself where it has no time. None stays None."""
+    """The array reversed along its time axis. Without a time axis it is unchanged, and None stays None."""
     return array if array is None or axis is None else jnp.flip(array, axis)
 
 
 def output_axis(who: Any, x: Any, y: Any) -> int | None:
-    """The time axis of y; None where the layer reduced time away."""
+    """The time axis of y; None if the layer reduced time away."""
     steps = masks.mask_shape(x)
     if y.shape[:-1] == steps:
         return -2
@@ -181,9 +187,9 @@ def output_axis(who: Any, x: Any, y: Any) -> int | None:
 
 
 def no_carry(who: Any, name: str, carry: Any) -> None:
-    """Refuses a carry, which has one direction only."""
+    """Refuses a carry: it moves in one direction of time only."""
     if carry is not None:
         raise TypeError(
-            f"{who}: takes no {name}, got one of {type(carry).__name__}: one of its directions starts at the end "
-            "of the sequence; give whole sequences, with padding under a mask."
+            f"{who}: takes no {name}, got {type(carry).__name__}; one direction starts at the end of the sequence, "
+            "so pass whole sequences, with a mask over the padding."
         )

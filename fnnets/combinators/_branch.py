@@ -15,29 +15,28 @@ class BranchSaved(NamedTuple):
     """What `branch` keeps for its backward."""
 
     children: tuple[Any, ...]
-    widths: Static  # the features of each output, where they were concatenated
+    widths: Static  # the number of features of each output, for merge="concat"
     mask: Any
 
 
 def branch(*layers: Layer, merge: Literal["concat", "sum"] = "concat") -> Layer:
-    """Several layers on one input, their outputs merged.
+    """Several layers on one input, with their outputs merged.
 
     Formula: y = [f_1(x), …, f_n(x)] along the last axis (concat), or y = Σ_i f_i(x) (sum).
 
-    Derivation: x is used n times, so its gradient is the sum over the uses, dx = Σ_i dx_i, where
-    (dparams_i, dx_i) is the i-th layer's own backward at dy_i; dy_i is the i-th slice of dy
-    (concat), or dy itself (sum).
+    Derivation: x is used n times, so its gradient is the sum over the uses, dx = Σ_i dx_i. The i-th layer's own
+    backward gives (dparams_i, dx_i) from dy_i, which is the i-th slice of dy (concat) or dy itself (sum).
 
     Args:
-      *layers: the layers; at least one.
+      *layers: at least one layer.
       merge: "concat" or "sum".
 
     Returns:
       A `Layer`; params and carry are tuples as in `serial`.
 
     Raises:
-      TypeError: something given is no Layer.
-      ValueError: outputs that do not fit together: other leading axes (concat), other shapes (sum).
+      TypeError: an argument is not a Layer.
+      ValueError: the outputs differ in their leading axes (concat) or in their shapes (sum).
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -56,13 +55,13 @@ def branch(*layers: Layer, merge: Literal["concat", "sum"] = "concat") -> Layer:
 
 
 def side_by_side(layers: tuple[Layer, ...], info: Info, merge: Literal["concat", "sum"]) -> Layer:
-    """Several layers on one input, as one."""
+    """Combines several layers on one input into one layer."""
 
     def merged(outputs: list[Any]) -> Any:
         shapes = [y.shape if merge == "sum" else y.shape[:-1] for y in outputs]
         for i, shape in enumerate(shapes):
             what = f"layer {i}'s output" + (" without its last axis" if merge == "concat" else "")
-            checks.same_shape(info, what, shape, shapes[0], "outputs that are merged must fit together.")
+            checks.same_shape(info, what, shape, shapes[0], "the outputs of all layers must fit together.")
         return jnp.concatenate(outputs, axis=-1) if merge == "concat" else sum(outputs[1:], outputs[0])
 
     def init(key: Any, x: Any) -> tuple[Any, ...]:

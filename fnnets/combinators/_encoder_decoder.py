@@ -1,4 +1,4 @@
-"""From one sequence to another: the decoder starts where the encoder ended."""
+"""From one sequence to another: the decoder starts from the encoder's last state."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ class EncoderDecoderSaved(NamedTuple):
 
     children: tuple[Any, Any]
     encoded: Static  # the shape and dtype of the encoder's output
-    carry: Static  # the structure and the dtypes of the encoder's carry
+    carry: Static  # the structure and dtypes of the encoder's carry
     masks: tuple[Any, Any]
 
 
 def encoder_decoder(encoder: Layer, decoder: Layer) -> Layer:
-    """A sequence made into another one: the decoder's carry starts from the encoder's last.
+    """Turns one sequence into another: the decoder starts from the encoder's last carry.
 
     Formula: (·, s) = f(params[0], source) from zeros, y = g(params[1], inputs) from the carry s.
 
-    The inputs of the decoder are given: in training they are the targets, shifted by one step
-    (teacher forcing; see `fn.shift_right`). To write a sequence on its own, see the example.
+    In training, the decoder's inputs are the targets shifted by one step (teacher forcing, see `fn.shift_right`).
+    The example shows how to generate a sequence.
 
-    Derivation: all that reaches y from the source leads through s, so
+    Derivation: the source reaches y only through s, so
 
         dparams[1], dinputs, ds = g.backward(dy)
         dparams[0], dsource     = f.backward(dy = 0, dcarry = ds)
         dx = (dsource, dinputs)
 
     Args:
-      encoder: a network with a carry; its output is not used.
+      encoder: a network with a carry. Its output is not used.
       decoder: a network whose carry has arrays of the same shapes, in the same order. Layers without a carry,
-        such as the dense layer at its end, need no partner.
+        such as a dense layer at its end, need no counterpart in the encoder.
 
     Returns:
-      A `Layer`; params are a tuple of two, x is a pair (source, inputs), and so is the mask; None stands for a mask
-      of True. The last step of the source that is valid hands its state on, wherever the padding
-      is. y is the decoder's. It takes no carry, and gives none.
+      A `Layer`; params are a tuple of two. x is a pair (source, inputs), and the mask is such a pair too, with None for
+      a part without padding. The decoder starts from the state after the last valid step of the source, wherever the
+      padding is. y is the decoder's output. The layer takes no carry and returns None for it.
 
     Raises:
-      TypeError: x or the mask is no pair; a carry is given.
-      ValueError: the encoder has no carry, or the decoder's has arrays of other shapes; a mask does not fit.
+      TypeError: x or the mask is not a pair, or forward gets a carry.
+      ValueError: the encoder has no carry, the decoder's carry has arrays of other shapes, or a mask does not fit.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -61,7 +61,7 @@ def encoder_decoder(encoder: Layer, decoder: Layer) -> Layer:
       >>> net.apply(params, x).shape
       (2, 2, 12)
 
-      To write: the encoder alone, and the decoder fed with what it wrote, beginning with id 0.
+      To generate a sequence, run the encoder alone. The decoder then reads its own output, starting with id 0.
 
       >>> _, carry, _ = encoder.forward(params[0], source)
       >>> ids, _ = fn.generate(decoder, params[1], carry, jnp.array([0, 0]), 5, temperature=0)
@@ -72,15 +72,15 @@ def encoder_decoder(encoder: Layer, decoder: Layer) -> Layer:
       Sutskever, Vinyals & Le, Sequence to sequence learning with neural networks (2014), eq. 1; Cho et al.,
       Learning phrase representations using RNN encoder-decoder (2014), section 2.2.
 
-    Differences: Cho et al. show the encoder's state to every step of the decoder; here, as in Sutskever et al.,
-    it is where the decoder starts.
+    Differences: Cho et al. feed the encoder's state to every step of the decoder. Here, as in Sutskever et al., it is
+    only the decoder's first state.
     """
     children = (encoder, decoder)
     checks.layers("encoder_decoder", children, Layer)
     info = describe(encoder_decoder, children=children)
 
-    def pair(name: str, given: Any) -> Any:
-        return checks.two(f"{info}: {name} must be a pair, of the source and of the decoder's inputs", given)
+    def pair(name: str, value: Any) -> Any:
+        return checks.two(f"{info}: {name} must be a pair, for the source and the decoder's inputs", value)
 
     def init(key: Any, x: Any) -> tuple[Any, Any]:
         params = []
@@ -90,11 +90,11 @@ def encoder_decoder(encoder: Layer, decoder: Layer) -> Layer:
         return tuple(params)
 
     def start(params: Any, inputs: Any, carry: Any) -> Any:
-        """The encoder's last carry, as the decoder has it."""
+        """The encoder's last carry, in the structure of the decoder's."""
         if not jax.tree.leaves(carry):
             raise ValueError(
-                f"{info}: the encoder must hand on a carry, and {encoder.info} has none; give it recurrent layers "
-                "of one direction."
+                f"{info}: the encoder must return a carry, but {encoder.info} has none; use recurrent layers "
+                "that run in one direction."
             )
         with recording.child(info, 1, decoder):
             like = zero_carry(decoder, params[1], inputs)
@@ -105,27 +105,27 @@ def encoder_decoder(encoder: Layer, decoder: Layer) -> Layer:
     ) -> tuple[Any, None, EncoderDecoderSaved]:
         checks.no_carry(info, carry)
         checks.count(info, "params", params, 2)
-        given = (None, None) if mask is None else pair("mask", mask)
-        source, inputs = map(masks.zero_padding, (info, info), pair("x", x), given)
+        both_masks = (None, None) if mask is None else pair("mask", mask)
+        source, inputs = map(masks.zero_padding, (info, info), pair("x", x), both_masks)
         keys = c.child_key(key, 0), c.child_key(key, 1)
-        encoded, carry, kept_source = c.forward_child(
-            info, 0, encoder, params[0], source, None, key=keys[0], train=train, mask=given[0]
+        encoded, carry, saved_encoder = c.forward_child(
+            info, 0, encoder, params[0], source, None, key=keys[0], train=train, mask=both_masks[0]
         )
         first = start(params, inputs, carry)
-        y, _, kept_inputs = c.forward_child(
-            info, 1, decoder, params[1], inputs, first, key=keys[1], train=train, mask=given[1]
+        y, _, saved_decoder = c.forward_child(
+            info, 1, decoder, params[1], inputs, first, key=keys[1], train=train, mask=both_masks[1]
         )
         dtypes = tuple(leaf.dtype for leaf in jax.tree.leaves(carry))
         saved = EncoderDecoderSaved(
-            (kept_source, kept_inputs),
+            (saved_encoder, saved_decoder),
             Static((encoded.shape, encoded.dtype)),
             Static((jax.tree.structure(carry), dtypes)),
-            given,
+            both_masks,
         )
         return y, None, saved
 
     def apply(params: Any, x: Any, *, key: Any = None, train: bool = False, mask: Any = None) -> Any:
-        # `apply` of a layer knows no carry: the equation itself is that of the children's `forward`.
+        # A layer's `apply` takes no carry, so the equation uses the children's `forward`.
         return forward(params, x, key=key, train=train, mask=mask)[0]
 
     def backward(

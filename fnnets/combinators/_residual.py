@@ -18,7 +18,7 @@ class ResidualSaved(NamedTuple):
 
 
 def residual(body: Layer, shortcut: Layer | None = None) -> Layer:
-    """A residual block: the input is added to what the body makes of it.
+    """A residual block: adds the input to the body's output.
 
     Formula: y = x + f(params[0], x); with a shortcut, y = s(params[1], x) + f(params[0], x).
 
@@ -26,20 +26,21 @@ def residual(body: Layer, shortcut: Layer | None = None) -> Layer:
 
         dx = dy + dx_f
 
-    The 1 is why gradients reach the first layers of a deep network. A shortcut's own backward gives dx_s from the
-    same dy, and dx = dx_s + dx_f.
+    Because of the 1, gradients reach the first layers of a deep network. With a shortcut, its own backward gives dx_s
+    from the same dy, and dx = dx_s + dx_f.
 
     Args:
-      body: a layer or network; without a shortcut it keeps the shape of its input.
-      shortcut: what makes x of the shape of the body's output, where that is another: a projection, such as
+      body: a layer or network. Without a shortcut it must keep the shape of its input.
+      shortcut: a projection of x to the shape of the body's output, for a body that changes the shape, such as
         `fn.conv(features, (1, 1), strides=2)` or `fn.dense(features)`.
 
     Returns:
-      A `Layer`; params are a tuple of one, the body's, or of two. Mask, key and carry go to the body; with a shortcut
-      to both, as in `branch`.
+      A `Layer`; params are a tuple of one, the body's, or of two with a shortcut. Mask, key and carry go to the body,
+      and with a shortcut to both, as in `branch`.
 
     Raises:
-      ValueError: the shapes of what is added differ (broadcasting would hide it).
+      TypeError: body or shortcut is not a Layer.
+      ValueError: the two summands differ in shape. Broadcasting would hide the mistake.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -63,7 +64,7 @@ def residual(body: Layer, shortcut: Layer | None = None) -> Layer:
             "the body's output",
             y.shape,
             x.shape,
-            "where shapes change give a shortcut, fn.residual(body, projection).",
+            "if the body changes the shape, add a shortcut: fn.residual(body, projection).",
         )
 
     def init(key: Any, x: Any) -> tuple[Any, ...]:

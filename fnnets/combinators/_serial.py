@@ -24,21 +24,21 @@ def serial(*layers: Layer) -> Layer:
 
     Formula: h_0 = x, h_{i+1} = f_i(params_i, h_i), y = h_n.
 
-    Derivation: the chain rule from the end to the start. With dh_n = dy, each layer's own
-    backward gives (dparams_i, dh_i) from dh_{i+1}; dx = dh_0. In forward mode, where all layers offer it, from the
-    start to the end: from dh_0 = dx, each layer's tangent gives dh_{i+1} from (dparams_i, dh_i); dy = dh_n.
+    Derivation: the chain rule, from the last layer to the first. With dh_n = dy, each layer's own backward gives
+    (dparams_i, dh_i) from dh_{i+1}; dx = dh_0. Forward mode, if all layers offer it, runs from the first layer to the
+    last: with dh_0 = dx, each layer's tangent gives dh_{i+1} from (dparams_i, dh_i); dy = dh_n.
 
     Args:
-      *layers: any layers or networks; none at all gives the identity.
+      *layers: any layers or networks. `serial()` is the identity.
 
     Returns:
-      A `Layer`; params is the tuple of the layers' params, the carry the tuple of their carries (None
-      where a layer has none; None as a whole without recurrent layers). Layer i gets the key
-      `fold_in(key, i)`. A mask (shape of x without its features) is handed on while it fits and
-      dropped once the time axis is reduced away; x is 0 where it is False, whatever stood there.
+      A `Layer`; params is the tuple of the layers' params. The carry is the tuple of their carries, with None for a
+      layer that has none; without recurrent layers it is None. Layer i gets the key `fold_in(key, i)`. A mask has the
+      shape of x without its features. It is passed on until a layer reduces the time axis away. Where it is False, x
+      is set to 0.
 
     Raises:
-      TypeError: something given is no Layer; params or carry are no tuple of that many.
+      TypeError: an argument is not a Layer, or params or carry is not a tuple with one entry for each layer.
       ValueError: the mask does not fit x.
 
     Example:
@@ -51,8 +51,8 @@ def serial(*layers: Layer) -> Layer:
     References:
       Rumelhart, Hinton & Williams, Nature 323 (1986); `jax.example_libraries.stax.serial`.
 
-    Differences: stax splits the key for its layers, so that one more layer changes all draws; here
-    each layer folds in its own number.
+    Differences: stax splits the key among its layers, so adding a layer changes all random draws. Here each layer
+    folds in its own index.
     """
     checks.layers("serial", layers, Layer)
     info = dataclasses.replace(describe(serial, children=layers), sequence=True)
@@ -77,7 +77,7 @@ def serial(*layers: Layer) -> Layer:
         params: Any, x: Any, carry: Any = None, *, key: Any = None, train: bool = False, mask: Any = None
     ) -> tuple[Any, Any, SerialSaved]:
         checks.count(info, "params", params, len(layers))
-        x, given = masks.zero_padding(info, x, mask), mask
+        x, first_mask = masks.zero_padding(info, x, mask), mask
         carries, saved = c.one_each(info, carry, len(layers)), []
         for i, (child, own) in enumerate(zip(layers, params, strict=True)):
             mask = masks.fitting_mask(info, x, mask)
@@ -85,7 +85,7 @@ def serial(*layers: Layer) -> Layer:
                 info, i, child, own, x, carries[i], key=c.child_key(key, i), train=train, mask=mask
             )
             saved.append(kept)
-        return x, c.all_or_none(carries), SerialSaved(tuple(saved), given)
+        return x, c.all_or_none(carries), SerialSaved(tuple(saved), first_mask)
 
     def backward(params: Any, saved: SerialSaved, dy: Any, dcarry: Any = None) -> tuple[Any, Any, Any]:
         dparams: list[Any] = [None] * len(layers)

@@ -16,29 +16,31 @@ from fnnets.core.layer import Layer, Static, describe, keep_stats, named
 class StackSaved(NamedTuple):
     """What `stack` keeps for its backward."""
 
-    children: Any  # the child's saved, with the depth as first axis
+    children: Any  # the child's saved, with depth as its first axis
     dtype: Static  # of x
     mask: Any
 
 
 def stack(layer: Layer, depth: int) -> Layer:
-    """`depth` copies of one layer on top of each other, each with its own parameters.
+    """Copies of one layer on top of each other, each with its own params.
 
     Formula: h_0 = x, h_{i+1} = f(params[i], h_i), y = h_depth; the same as `serial` of the copies.
 
-    Derivation: the chain rule backward in depth, as one `lax.scan` in reverse: from dh_{i+1} the
-    layer's own backward gives (dparams[i], dh_i); dx = dh_0.
+    Derivation: the chain rule from the last copy to the first, as one reverse `lax.scan`. The layer's own backward
+    gives (dparams[i], dh_i) from dh_{i+1}; dx = dh_0.
 
     Args:
       layer: a layer or network that keeps the shape of its input.
-      depth: the number of copies; they are traced and compiled once, whatever their number.
+      depth: the number of copies. The layer is traced and compiled once, whatever the depth.
 
     Returns:
       A `Layer`; params, saved and carry are the layer's with a first axis of length depth. Copy i gets
       the key `fold_in(key, i)`, as in `serial`.
 
     Raises:
-      ValueError: the layer changes the shape of its input.
+      TypeError: layer is not a Layer.
+      ValueError: depth is not a whole number of at least 1, the layer changes the shape of its input, or the first
+        axis of params is not depth.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -57,12 +59,12 @@ def stack(layer: Layer, depth: int) -> Layer:
             return jax.vmap(lambda i: layer.init(c.child_key(key, i), x))(jnp.arange(depth))
 
     def entrance(params: Any, x: Any, key: Any, train: bool, mask: Any) -> Any:
-        """x without its padding, in the dtype that the copies hand on; a scan's shapes must not change."""
+        """x with its padding zeroed, in the dtype of the layer's output: a scan keeps shape and dtype."""
         sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(params)}
         if sizes - {(depth,)}:
             raise ValueError(
-                f"{info}: the leaves of params must have a first axis of length {depth}, one for each copy, "
-                f"got {sorted(sizes)}; pass what this network's own init gave."
+                f"{info}: the leaves of params must have a first axis of length {depth}, one entry for each copy, "
+                f"got {sorted(sizes)}; pass the params that this network's init returned."
             )
         x = masks.zero_padding(info, checks.floats(info, x), mask)
         first = jax.tree.map(lambda leaf: leaf[0], params)
@@ -71,7 +73,7 @@ def stack(layer: Layer, depth: int) -> Layer:
                 lambda own, x: layer.apply(own, x, key=c.child_key(key, 0), train=train, mask=mask), first, x
             )
         checks.same_shape(
-            info, "the layer's output", y.shape, x.shape, "a stack's layer keeps the shape of its input."
+            info, "the layer's output", y.shape, x.shape, "a stacked layer must keep the shape of its input."
         )
         return x.astype(y.dtype)
 

@@ -1,4 +1,4 @@
-"""The layers: each its equation, and beside it the gradient derived by hand."""
+"""The layers: each has its equation and, next to it, the gradient derived by hand."""
 
 from fnnets.layers._dense import Dense as Dense
 from fnnets.layers._dense import dense as dense

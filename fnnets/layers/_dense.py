@@ -1,4 +1,4 @@
-"""The dense layer: every output sees every input."""
+"""The dense layer: every output depends on every input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Dense(NamedTuple):
     """The parameters of `dense`."""
 
     w: jax.Array  # (D, features)
-    b: jax.Array | None  # (features,); None without bias
+    b: jax.Array | None  # (features,); None without a bias
 
 
 def dense(
@@ -33,21 +33,21 @@ def dense(
     Formula: y = x·w + b, x (…, D), w (D, features), b (features,).
 
     Derivation: y_j = Σ_i x_i w_ij + b_j, so ∂y_j/∂w_ij = x_i, ∂y_j/∂b_j = 1 and ∂y_j/∂x_i = w_ij.
-    With dy and summing over all leading axes n:
+    Given dy, and with sums over all leading axes n:
 
-        dw_ij = Σ_n x_ni dy_nj    that is  dw = xᵀ·dy
+        dw_ij = Σ_n x_ni dy_nj    that is,  dw = xᵀ·dy
         db_j  = Σ_n dy_nj
-        dx_ni = Σ_j dy_nj w_ij    that is  dx = dy·wᵀ
+        dx_ni = Σ_j dy_nj w_ij    that is,  dx = dy·wᵀ
 
-    In forward mode, where d∗ is a change of ∗, the same three derivatives give by the product rule
+    In forward mode, d∗ is a change of ∗. By the product rule, the same three derivatives give
 
-        dy_nj = Σ_i dx_ni w_ij + Σ_i x_ni dw_ij + db_j    that is  dy = dx·w + x·dw + db
+        dy_nj = Σ_i dx_ni w_ij + Σ_i x_ni dw_ij + db_j    that is,  dy = dx·w + x·dw + db
 
     Args:
       features: the number of outputs.
-      use_bias: whether b is there; `Dense.b` is None without.
+      use_bias: whether the layer has a bias; otherwise `Dense.b` is None.
       kernel_init: `(key, shape, dtype) -> w`, one of `jax.nn.initializers`.
-      bias_init: likewise for b.
+      bias_init: the same for b.
 
     Returns:
       A `Layer` with params `Dense(w, b)`, x (…, D) floats, y (…, features) in the dtype of w.
@@ -67,8 +67,8 @@ def dense(
       Rumelhart, Hinton & Williams, Learning representations by back-propagating errors, Nature 323
       (1986), eqs. 1 and 6-7.
 
-    Differences: the kernel is (inputs, outputs) as in Keras and flax; PyTorch stores its transpose.
-    w starts as in flax (LeCun normal); Keras draws Glorot uniform, PyTorch U(±1/√D) for w and b.
+    Differences: the kernel is (inputs, outputs), as in Keras and flax; PyTorch stores its transpose. w is initialised
+    as in flax (LeCun normal); Keras uses Glorot uniform, PyTorch U(±1/√D) for w and b.
     """
     checks.positive("dense", features=features)
     info = describe(dense, features=features, use_bias=use_bias)
@@ -96,7 +96,7 @@ def dense(
         rows = math.prod(batch)
         dw = x.reshape(rows, width).astype(params.w.dtype).T @ dy.reshape(rows, features)
         db = None if params.b is None else sum_leading(dy)
-        # dw before dx: it is the last to read x, whose memory is then free for dx.
+        # Computes dw before dx: dw is the last to read x, so dx can reuse its memory.
         dw, dy = jax.lax.optimization_barrier((dw, dy))
         dx = (dy @ params.w.T).astype(x.dtype)
         return Dense(dw, db), dx

@@ -24,26 +24,26 @@ def embedding(
     *,
     embedding_init: Callable[..., jax.Array] = jax.nn.initializers.normal(1.0),
 ) -> Layer:
-    """An embedding: row x of a table.
+    """An embedding: looks up row x of a table.
 
     Formula: y_n = w[x_n], x (…) integers in [0, num_embeddings), w (num_embeddings, features).
 
-    Derivation: with one-hot x̂ it is the dense layer y = x̂·w, so dw = x̂ᵀ·dy: row i gathers the dy of
+    Derivation: with one-hot x̂ it is the dense layer y = x̂·w, so dw = x̂ᵀ·dy. Row i collects dy from
     every place where x is i,
 
         dw_i = Σ_{n: x_n = i} dy_n
 
-    written as a scatter-add. Integers have no gradient: dx is None.
+    computed as a scatter-add. Integers have no gradient, so dx is None.
 
     Args:
       num_embeddings: the number of rows.
-      features: the length of each.
+      features: the length of each row.
       embedding_init: `(key, shape, dtype) -> w`, one of `jax.nn.initializers`.
 
     Returns:
       A `Layer` with params `Embedding(w)`, x (…) integers, y (…, features) in the dtype of w. An id
-      outside the table gives a row of NaN and no gradient: under jit nothing can be raised, and a
-      clamped id would learn something wrong in silence.
+      outside the table gives a row of NaN and no gradient: no error can be raised under jit, and with a clamped id
+      the layer would silently learn a wrong row.
 
     Raises:
       TypeError: x does not hold integers.
@@ -57,15 +57,15 @@ def embedding(
     References:
       Bengio, Ducharme, Vincent & Janvin, A neural probabilistic language model, JMLR 3 (2003), section 2.
 
-    Differences: w starts as N(0, 1) as in PyTorch; flax draws N(0, 1/features), Keras U(±0.05).
-    PyTorch raises on an id outside the table, flax gives NaN, jax's own indexing clamps; negative ids
-    count from the end in jax and are outside here.
+    Differences: w is initialised with N(0, 1), as in PyTorch; flax uses N(0, 1/features), Keras U(±0.05). For an id
+    outside the table, PyTorch raises, flax gives NaN and jax's own indexing clamps. Negative ids count from the end in
+    jax; here they are outside the table.
     """
     checks.positive("embedding", num_embeddings=num_embeddings, features=features)
     info = describe(embedding, num_embeddings=num_embeddings, features=features)
 
     def rows(x: Any) -> Any:
-        # Negative ids would count from the end: send them where nothing is.
+        # Negative ids would count from the end, so this moves them outside the table.
         return jnp.where(x < 0, num_embeddings, x)
 
     def init(key: Any, x: Any) -> Embedding:

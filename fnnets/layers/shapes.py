@@ -12,14 +12,14 @@ from fnnets.core.layer import Info, Layer, Static, describe, layer, no_params
 
 
 def flatten(axes: int) -> Layer:
-    """The last axes made into one.
+    """Flattens the last axes into one.
 
     Formula: y[…, k] = x[…, i_1, …, i_axes] in row-major order.
 
     Derivation: every entry of y is one entry of x, so dx is dy in the shape of x.
 
     Args:
-      axes: how many trailing axes become one: 3 for pictures (…, H, W, C).
+      axes: the number of trailing axes to flatten: 3 for pictures (…, H, W, C).
 
     Returns:
       A `Layer` without params.
@@ -32,8 +32,8 @@ def flatten(axes: int) -> Layer:
       >>> fn.flatten(3).apply((), jnp.ones((4, 8, 8, 2))).shape
       (4, 128)
 
-    Differences: PyTorch, Keras and flax keep the first axis and flatten all others; told the number of
-    trailing axes, the layer works with any number of batch axes, and with none.
+    Differences: PyTorch, Keras and flax keep the first axis and flatten all others. This layer takes the number of
+    trailing axes, so it works with any number of batch axes, and with none.
     """
     checks.positive("flatten", axes=axes)
     info = describe(flatten, axes=axes)
@@ -46,21 +46,21 @@ def flatten(axes: int) -> Layer:
 
 
 def reshape(shape: tuple[int, ...], *, axes: int = 1) -> Layer:
-    """The last axes in another shape.
+    """Gives the last axes another shape.
 
     Formula: y is x with its last `axes` axes replaced by `shape`, in row-major order.
 
     Derivation: every entry of y is one entry of x, so dx is dy in the shape of x.
 
     Args:
-      shape: the new trailing shape; as many values as before.
-      axes: how many trailing axes it replaces.
+      shape: the new trailing shape, with as many values as before.
+      axes: the number of trailing axes that it replaces.
 
     Returns:
       A `Layer` without params.
 
     Raises:
-      ValueError: x has fewer axes, or another number of values there.
+      ValueError: x has fewer axes, or these axes do not hold as many values as `shape`.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -84,14 +84,14 @@ def reshape(shape: tuple[int, ...], *, axes: int = 1) -> Layer:
 
 
 def identity() -> Layer:
-    """The layer that does nothing.
+    """The identity: returns x unchanged.
 
     Formula: y = x.
 
     Derivation: dx = dy.
 
     Returns:
-      A `Layer` without params; in a `branch` it hands its input on.
+      A `Layer` without params. In a `branch`, it passes the input through.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The losses: each its equation, and beside it the gradient derived by hand."""
+"""The losses: each has its equation and, next to it, the gradient derived by hand."""
 
 from fnnets.losses._poisson import poisson as poisson
 from fnnets.losses.binary import binary_cross_entropy as binary_cross_entropy

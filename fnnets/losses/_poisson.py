@@ -1,4 +1,4 @@
-"""The loss of counts: how unlikely they are where events come at the predicted rate."""
+"""A loss for counts: how unlikely they are if events occur at the predicted rate."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ from fnnets.losses.loss import Loss, loss
 
 
 def poisson(*, log_input: bool = True) -> Loss:
-    """The negative log likelihood of counts under Poisson distributions of the predicted rates.
+    """The negative log-likelihood of counts under Poisson distributions with the predicted rates.
 
-    Formula: a count t at the rate λ has the probability λᵗe^{−λ}/t!, so −log p = λ − t·log λ + log t!. The last term
+    Formula: at the rate λ, a count t has the probability λᵗe^{−λ}/t!, so −log p = λ − t·log λ + log t!. The last term
     does not depend on λ and is left out. With y = log λ
 
         E = 1/N Σ_n 1/C Σ_c e_nc,  e = eʸ − t·y              log_input
-        e = y − t·log y, the logarithm of max(y, tiny)       otherwise, y = λ
+        e = y − t·log max(y, tiny)                           otherwise, y = λ
 
-    where tiny is the least normal number of the dtype.
+    where tiny is the smallest normal number of the dtype.
 
     Derivation: with de = dvalue/(N·C),
 
         dy = de·(eʸ − t)           log_input
-        dy = de·(1 − t/y)          otherwise; where the logarithm is clipped it is constant and t/y is 0
+        dy = de·(1 − t/y)          otherwise; where the logarithm is clipped it is constant, so t/y becomes 0
 
-    The first has no singularity, and any y is a rate: the last layer needs no activation. It is 0 where λ = t.
+    With log_input, the gradient has no singularity and every y is a valid rate, so the last layer needs no activation.
+    The gradient is 0 where λ = t.
 
     Args:
-      log_input: whether y is the logarithm of the rate, else the rate itself.
+      log_input: whether y is the logarithm of the rate; otherwise y is the rate itself.
 
     Returns:
-      A `Loss` of y (…, C) floats and target (…, C) of counts, floats or integers of at least 0 (which is not checked:
-      values cannot be under jit); value () a mean, dy (…, C) in the dtype of y.
+      A `Loss` of y (…, C) floats and target (…, C) counts, floats or integers of at least 0. This is not checked,
+      because values cannot be checked under jit. value () is a mean, dy (…, C) has the dtype of y.
 
     Raises:
       TypeError: y is not floating point.
-      ValueError: target has another shape than y.
+      ValueError: target does not have the shape of y.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -49,9 +50,9 @@ def poisson(*, log_input: bool = True) -> Loss:
     References:
       Nelder & Wedderburn, Generalized linear models, J. R. Statist. Soc. A 135 (1972).
 
-    Differences: the number of PyTorch's `PoissonNLLLoss`, which adds 1e-8 to y in the logarithm of a rate, and has
-    Stirling's formula for log t! as an option (`full`): it changes no gradient. Keras' `Poisson` takes rates and adds
-    1e-7.
+    Differences: the same value as PyTorch's `PoissonNLLLoss`, except that for rates PyTorch adds 1e-8 to y in the
+    logarithm. Its option `full` adds Stirling's formula for log t!, which does not change the gradient. Keras'
+    `Poisson` takes rates and adds 1e-7.
     """
 
     def equation(y: jax.Array, t: jax.Array) -> jax.Array:

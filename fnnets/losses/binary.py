@@ -1,4 +1,4 @@
-"""Losses of yes-or-no answers, one for each class: on probabilities and on logits."""
+"""Losses for yes-or-no answers, one per class: on probabilities and on logits."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from fnnets.losses.loss import Loss, loss
 
 
 def binary_cross_entropy(*, weights: targets.Weights = None, label_smoothing: float = 0.0) -> Loss:
-    """The cross entropy of probabilities that each say yes: one or more classes, each on its own.
+    """The binary cross entropy of probabilities: one or more classes, each independent of the others.
 
-    Formula: E = 1/N Σ_n Σ_c w_c e_nc / Σ_c w_c, e = −t log q − (1 − t) log(1 − q), q = y the
-    probability, each logarithm of max(·, tiny), tiny the least normal number of the dtype: 0·log 0 is 0,
-    and a wrong answer with q = 0 costs −log tiny (87.3 in float32). Smoothed, t is (1 − s)t + s/2.
+    Formula: E = 1/N Σ_n Σ_c w_c e_nc / Σ_c w_c, e = −t log q − (1 − t) log(1 − q), with q = y the
+    probability. Each logarithm is that of max(·, tiny), tiny the smallest normal number of the dtype: 0·log 0 is 0,
+    and a wrong answer with q = 0 costs −log tiny (87.3 in float32). With smoothing, t becomes (1 − s)t + s/2.
 
-    Derivation: ∂e/∂q = −t/q + (1 − t)/(1 − q), where a clipped logarithm is constant and its term 0. With
+    Derivation: ∂e/∂q = −t/q + (1 − t)/(1 − q). A clipped logarithm is constant, so its term is 0. With
     de_c = dvalue·w_c/(N·Σ_c w_c),
 
         dy = de ⊙ ((1 − t)/(1 − q) − t/q)
 
-    It grows without bound as q nears a wrong 0 or 1: where there are logits take
-    `sigmoid_cross_entropy`, in which σ' cancels the denominators.
+    It grows without bound as q approaches a wrong 0 or 1. If you have logits, use `sigmoid_cross_entropy`, in which σ'
+    cancels the denominators.
 
     Args:
-      weights: w, one number for each class (C,), or none for 1 each.
+      weights: w, one number for each class (C,); None means 1 for each.
       label_smoothing: s, in [0, 1].
 
     Returns:
-      A `Loss` of y (…, C) probabilities and target (…, C) in [0, 1] (floats, integers or bools; which
-      is not checked: values cannot be under jit); value () a mean, dy (…, C) in the dtype of y.
+      A `Loss` of y (…, C) probabilities and target (…, C) in [0, 1], floats, integers or bools. The range is not
+      checked, because values cannot be checked under jit. value () is a mean, dy (…, C) has the dtype of y.
 
     Raises:
       TypeError: y is not floating point.
-      ValueError: label_smoothing is outside [0, 1], or target has another shape than y, or weights
-        another than (C,).
+      ValueError: label_smoothing is outside [0, 1], target does not have the shape of y, or weights does not have the
+        shape (C,).
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -46,8 +46,8 @@ def binary_cross_entropy(*, weights: targets.Weights = None, label_smoothing: fl
     References:
       Solla, Levin & Fleisher, Accelerated learning in layered neural networks, Complex Systems 2 (1988).
 
-    Differences: PyTorch's `BCELoss` clamps logarithms at −100, Keras clips q to [1e-7, 1 − 1e-7]. Weights
-    here make a weighted mean; PyTorch's `weight=` makes the plain mean of w·e, larger by the mean of w.
+    Differences: PyTorch's `BCELoss` clamps logarithms at −100; Keras clips q to [1e-7, 1 − 1e-7]. Weights give a
+    weighted mean here. PyTorch's `weight=` gives the plain mean of w·e, which is larger by a factor, the mean of w.
     """
     checks.fraction("binary_cross_entropy", "label_smoothing", label_smoothing)
     info = targets.describe_weighted(binary_cross_entropy, weights=weights, label_smoothing=label_smoothing)
@@ -75,32 +75,32 @@ def binary_cross_entropy(*, weights: targets.Weights = None, label_smoothing: fl
 
 
 def sigmoid_cross_entropy(*, weights: targets.Weights = None, label_smoothing: float = 0.0) -> Loss:
-    """The cross entropy of logits whose sigmoids each say yes: one or more classes, each on its own.
+    """The binary cross entropy of logits: one or more classes, each independent of the others.
 
-    Formula: E = 1/N Σ_n Σ_c w_c e_nc / Σ_c w_c, e = −t log σ(z) − (1 − t) log(1 − σ(z)), z = y the
-    logit. With −log σ(z) = log(1 + e⁻ᶻ) = softplus(−z) and 1 − σ(z) = σ(−z) it is
+    Formula: E = 1/N Σ_n Σ_c w_c e_nc / Σ_c w_c, e = −t log σ(z) − (1 − t) log(1 − σ(z)), with z = y the
+    logit. Since −log σ(z) = log(1 + e⁻ᶻ) = softplus(−z) and 1 − σ(z) = σ(−z),
 
         e = t·softplus(−z) + (1 − t)·softplus(z)
 
-    which neither overflows nor cancels. Smoothed, t is (1 − s)t + s/2.
+    which neither overflows nor cancels. With smoothing, t becomes (1 − s)t + s/2.
 
-    Derivation: softplus' = σ, so ∂e/∂z = (1 − t)σ(z) − t·σ(−z), which is σ(z) − t, and written so keeps
-    its digits where σ(z) is nearly t. With de_c = dvalue·w_c/(N·Σ_c w_c),
+    Derivation: softplus' = σ, so ∂e/∂z = (1 − t)σ(z) − t·σ(−z). This equals σ(z) − t, but keeps its digits where σ(z)
+    is nearly t. With de_c = dvalue·w_c/(N·Σ_c w_c),
 
         dy = de ⊙ ((1 − t)σ(z) − t·σ(−z))
 
     Args:
-      weights: w, one number for each class (C,), or none for 1 each.
+      weights: w, one number for each class (C,); None means 1 for each.
       label_smoothing: s, in [0, 1].
 
     Returns:
-      A `Loss` of y (…, C) logits and target (…, C) in [0, 1] (floats, integers or bools; which is
-      not checked: values cannot be under jit); value () a mean, dy (…, C) in the dtype of y.
+      A `Loss` of y (…, C) logits and target (…, C) in [0, 1], floats, integers or bools. The range is not checked,
+      because values cannot be checked under jit. value () is a mean, dy (…, C) has the dtype of y.
 
     Raises:
       TypeError: y is not floating point.
-      ValueError: label_smoothing is outside [0, 1], or target has another shape than y, or weights
-        another than (C,).
+      ValueError: label_smoothing is outside [0, 1], target does not have the shape of y, or weights does not have the
+        shape (C,).
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -111,9 +111,9 @@ def sigmoid_cross_entropy(*, weights: targets.Weights = None, label_smoothing: f
     References:
       Solla, Levin & Fleisher, Accelerated learning in layered neural networks, Complex Systems 2 (1988).
 
-    Differences: PyTorch's `BCEWithLogitsLoss`, and `optax.sigmoid_binary_cross_entropy` of one number.
-    Weights here make a weighted mean; PyTorch's `weight=` makes the plain mean of w·e, larger by the mean
-    of w.
+    Differences: the same as PyTorch's `BCEWithLogitsLoss`; `optax.sigmoid_binary_cross_entropy` is e, for each number.
+    Weights give a weighted mean here. PyTorch's `weight=` gives the plain mean of w·e, which is larger by a factor, the
+    mean of w.
     """
     checks.fraction("sigmoid_cross_entropy", "label_smoothing", label_smoothing)
     info = targets.describe_weighted(sigmoid_cross_entropy, weights=weights, label_smoothing=label_smoothing)

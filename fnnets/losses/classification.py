@@ -1,4 +1,4 @@
-"""Losses of one class among several: on probabilities, log-probabilities and logits; and the KL divergence."""
+"""Losses for one class among several: on probabilities, log-probabilities and logits; and the KL divergence."""
 
 from __future__ import annotations
 
@@ -16,37 +16,38 @@ from fnnets.losses.loss import Loss, loss, of_either
 def cross_entropy(
     *, weights: targets.Weights = None, label_smoothing: float = 0.0, ignore_label: int | None = None
 ) -> Loss:
-    """The cross entropy of predicted probabilities (of softmax, say).
+    """The cross entropy of predicted probabilities, such as those of softmax.
 
-    Formula: E = Σ_n e_n / N, e = −Σ_c w_c t_c log q_c, q = y the probabilities, with log q of
-    max(q, tiny), tiny the least normal number of the dtype: 0·log 0 is 0, and a wrong answer with q = 0
-    costs −log tiny (87.3 in float32). N is the number of examples that count, with weights the sum of
-    theirs, Σ_n Σ_c w_c t_nc. Smoothed, t is (1 − s)t + s/C in e, and as given in N.
+    Formula: E = Σ_n e_n / N, e = −Σ_c w_c t_c log q_c, with q = y the probabilities. The logarithm is that of
+    max(q, tiny), tiny the smallest normal number of the dtype: 0·log 0 is 0, and a wrong answer with q = 0
+    costs −log tiny (87.3 in float32). N is the number of examples that count; with weights it is the sum of their
+    weights, Σ_n Σ_c w_c t_nc. With smoothing, t becomes (1 − s)t + s/C in e, but not in N.
 
-    It is the entropy of t and the divergence of q from it: H(t, q) = H(t) + D(t‖q).
+    The cross entropy is the entropy of t plus the divergence of q from t: H(t, q) = H(t) + D(t‖q).
 
-    Derivation: ∂e/∂q_c = −w_c t_c/q_c, or 0 where the logarithm is clipped and so constant. With
+    Derivation: ∂e/∂q_c = −w_c t_c/q_c, or 0 where the logarithm is clipped and therefore constant. With
     de_c = dvalue·w_c/N,
 
         dy = −de ⊙ t/q
 
-    It grows without bound as q nears 0: where there are logits take `softmax_cross_entropy`, in which
-    the derivative of softmax cancels the denominator.
+    It grows without bound as q approaches 0. If you have logits, use `softmax_cross_entropy`, in which the derivative
+    of softmax cancels the denominator.
 
     Args:
-      weights: w, one number for each class (C,), or none for 1 each.
+      weights: w, one number for each class (C,); None means 1 for each.
       label_smoothing: s, in [0, 1].
-      ignore_label: examples with this label count nowhere, in value, gradient or N; integer labels only.
+      ignore_label: examples with this label count in neither value, gradient nor N; for integer labels only.
 
     Returns:
       A `Loss` of y (…, C) probabilities and target, integer labels (…) in [0, C) or distributions
-      (…, C) that sum to 1; value () a mean, dy (…, C) in the dtype of y. A label outside [0, C) makes
-      both NaN: under jit nothing can be raised, and a clamped label would learn something wrong in silence.
+      (…, C) that sum to 1; value () is a mean, dy (…, C) has the dtype of y. A label outside [0, C) makes
+      both NaN: no error can be raised under jit, and with a clamped label the network would silently learn a wrong
+      class.
 
     Raises:
       TypeError: y is not floating point, or labels are not integers.
-      ValueError: label_smoothing is outside [0, 1], ignore_label comes with distributions, or target has
-        neither shape, or weights another than (C,).
+      ValueError: label_smoothing is outside [0, 1], ignore_label is set but target holds distributions, target has
+        neither shape, or weights does not have the shape (C,).
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -58,8 +59,8 @@ def cross_entropy(
       Bridle, Probabilistic interpretation of feedforward classification network outputs (1990).
       Szegedy et al., Rethinking the Inception architecture (2016), section 7, for the smoothing.
 
-    Differences: PyTorch's `CrossEntropyLoss` and optax take logits: they are `softmax_cross_entropy` here.
-    Keras takes probabilities by default, makes them sum to 1 and clips them at 1e-7.
+    Differences: PyTorch's `CrossEntropyLoss` and optax take logits, as `softmax_cross_entropy` does here. Keras takes
+    probabilities by default, makes them sum to 1 and clips them at 1e-7.
     """
     checks.fraction("cross_entropy", "label_smoothing", label_smoothing)
     info = targets.describe_weighted(
@@ -91,30 +92,30 @@ def cross_entropy(
 def nll(
     *, weights: targets.Weights = None, label_smoothing: float = 0.0, ignore_label: int | None = None
 ) -> Loss:
-    """The negative log-likelihood: cross entropy of log-probabilities (of log_softmax, say).
+    """The negative log-likelihood: cross entropy of log-probabilities, such as those of log_softmax.
 
-    Formula: E = Σ_n e_n / N, e = −Σ_c w_c t_c y_c, y the log-probabilities; a term with t = 0 is 0
-    even where y is −∞. N is the number of examples that count, with weights the sum of theirs,
-    Σ_n Σ_c w_c t_nc. Smoothed, t is (1 − s)t + s/C in e, and as given in N.
+    Formula: E = Σ_n e_n / N, e = −Σ_c w_c t_c y_c, with y the log-probabilities; a term with t = 0 is 0
+    even where y is −∞. N is the number of examples that count; with weights it is the sum of their weights,
+    Σ_n Σ_c w_c t_nc. With smoothing, t becomes (1 − s)t + s/C in e, but not in N.
 
     Derivation: e is linear in y. With de_c = dvalue·w_c/N,
 
         dy = −de ⊙ t
 
     Args:
-      weights: w, one number for each class (C,), or none for 1 each.
+      weights: w, one number for each class (C,); None means 1 for each.
       label_smoothing: s, in [0, 1].
-      ignore_label: examples with this label count nowhere, in value, gradient or N; integer labels only.
+      ignore_label: examples with this label count in neither value, gradient nor N; for integer labels only.
 
     Returns:
       A `Loss` of y (…, C) log-probabilities and target, integer labels (…) in [0, C) or
-      distributions (…, C) that sum to 1; value () a mean, dy (…, C) in the dtype of y. A label outside
+      distributions (…, C) that sum to 1; value () is a mean, dy (…, C) has the dtype of y. A label outside
       [0, C) makes both NaN.
 
     Raises:
       TypeError: y is not floating point, or labels are not integers.
-      ValueError: label_smoothing is outside [0, 1], ignore_label comes with distributions, or target has
-        neither shape, or weights another than (C,).
+      ValueError: label_smoothing is outside [0, 1], ignore_label is set but target holds distributions, target has
+        neither shape, or weights does not have the shape (C,).
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -125,8 +126,8 @@ def nll(
     References:
       Bridle, Probabilistic interpretation of feedforward classification network outputs (1990).
 
-    Differences: PyTorch's `NLLLoss` with classes last instead of second; it takes labels only, has no
-    smoothing, ignores −100 by default, raises on a label outside [0, C) and gives NaN where no example counts.
+    Differences: the same as PyTorch's `NLLLoss`, with classes last instead of second. PyTorch takes labels only, has no
+    smoothing, ignores −100 by default, raises on a label outside [0, C) and gives NaN if no example counts.
     """
     checks.fraction("nll", "label_smoothing", label_smoothing)
     info = targets.describe_weighted(
@@ -155,16 +156,16 @@ def nll(
 
 
 class OfLabels(NamedTuple):
-    """What `softmax_cross_entropy` keeps where the target is labels."""
+    """What `softmax_cross_entropy` keeps for its backward if the target holds labels."""
 
     label: jax.Array  # (…, 1)
-    log_p: jax.Array  # (…, 1) of the label; NaN where it names no class
+    log_p: jax.Array  # (…, 1) of the label; NaN where it is outside [0, C)
     powers: jax.Array  # (…, C) e^{z − max z}
     total: jax.Array  # (…, 1) their sum
 
 
 def _of_labels(info: Info, ignore_label: int | None) -> Loss:
-    """`softmax_cross_entropy` of labels l alone: each is looked up, where a one-hot array would be as large as y."""
+    """`softmax_cross_entropy` for labels only: looks each one up, because a one-hot array would be as large as y."""
 
     def shifted(z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         largest = jax.lax.stop_gradient(z.max(-1, keepdims=True))  # any other number gives the same e
@@ -201,36 +202,36 @@ def _of_labels(info: Info, ignore_label: int | None) -> Loss:
 def softmax_cross_entropy(
     *, weights: targets.Weights = None, label_smoothing: float = 0.0, ignore_label: int | None = None
 ) -> Loss:
-    """The cross entropy of logits, softmax included.
+    """The cross entropy of logits; softmax is included.
 
-    Formula: E = Σ_n e_n / N, e = −Σ_c w_c t_c log p_c, log p = z − log Σ_k e^{z_k}, z = y the logits,
-    computed with their maximum taken out; a term with t = 0 is 0 even where z is −∞. N is the number of
-    examples that count, with weights the sum of theirs, Σ_n Σ_c w_c t_nc. Smoothed, t is (1 − s)t + s/C
-    in e, and as given in N.
+    Formula: E = Σ_n e_n / N, e = −Σ_c w_c t_c log p_c, log p = z − log Σ_k e^{z_k}, with z = y the logits, whose
+    maximum is subtracted first; a term with t = 0 is 0 even where z is −∞. N is the number of examples that count; with
+    weights it is the sum of their weights, Σ_n Σ_c w_c t_nc. With smoothing, t becomes (1 − s)t + s/C in e, but not
+    in N.
 
     Derivation: ∂log p_c/∂z_k = δ_ck − p_k, so ∂e/∂z_k = −Σ_c w_c t_c (δ_ck − p_k). With
     de_c = dvalue·w_c/N,
 
         dy = p·Σ_c de_c t_c − de ⊙ t
 
-    which for one-hot targets without weights is (p − t)/N: no slope of an activation is left in it, so a
-    confidently wrong answer learns fastest. For labels l alone, e = log Σ_k e^{z_k} − z_l is computed, and
+    For one-hot targets without weights this is (p − t)/N. It contains no slope of an activation, so a confidently wrong
+    answer learns fastest. For integer labels l without weights or smoothing, e = log Σ_k e^{z_k} − z_l, and
 
-        dy = de·p, but de·(p_l − 1) = de·(e^{log p_l} − 1) at l, exact also where p_l is nearly 1
+        dy = de·p, but de·(p_l − 1) = de·(e^{log p_l} − 1) at l, which is exact even where p_l is nearly 1
 
     Args:
-      weights: w, one number for each class (C,), or none for 1 each.
+      weights: w, one number for each class (C,); None means 1 for each.
       label_smoothing: s, in [0, 1].
-      ignore_label: examples with this label count nowhere, in value, gradient or N; integer labels only.
+      ignore_label: examples with this label count in neither value, gradient nor N; for integer labels only.
 
     Returns:
       A `Loss` of y (…, C) logits and target, integer labels (…) in [0, C) or distributions (…, C)
-      that sum to 1; value () a mean, dy (…, C) in the dtype of y. A label outside [0, C) makes both NaN.
+      that sum to 1; value () is a mean, dy (…, C) has the dtype of y. A label outside [0, C) makes both NaN.
 
     Raises:
       TypeError: y is not floating point, or labels are not integers.
-      ValueError: label_smoothing is outside [0, 1], ignore_label comes with distributions, or target has
-        neither shape, or weights another than (C,).
+      ValueError: label_smoothing is outside [0, 1], ignore_label is set but target holds distributions, target has
+        neither shape, or weights does not have the shape (C,).
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -243,10 +244,10 @@ def softmax_cross_entropy(
       Bridle, Probabilistic interpretation of feedforward classification network outputs (1990).
       Szegedy et al., Rethinking the Inception architecture (2016), section 7, for the smoothing.
 
-    Differences: PyTorch's `CrossEntropyLoss` with classes last instead of second; it ignores −100 by
-    default, raises on a label outside [0, C) and gives NaN where no example counts. Its weighted mean is the
-    one here for labels, smoothed too; for distributions it divides by the number of examples instead. optax
-    gives the terms of single examples; one of its two functions takes labels.
+    Differences: the same as PyTorch's `CrossEntropyLoss`, with classes last instead of second. PyTorch ignores −100 by
+    default, raises on a label outside [0, C) and gives NaN if no example counts. For labels, its weighted mean is the
+    same, smoothed or not; for distributions it divides by the number of examples instead. optax returns e for each
+    example; one of its two functions takes labels.
     """
     checks.fraction("softmax_cross_entropy", "label_smoothing", label_smoothing)
     info = targets.describe_weighted(
@@ -282,24 +283,24 @@ def softmax_cross_entropy(
 
 
 def kl_divergence() -> Loss:
-    """The Kullback–Leibler divergence of predicted log-probabilities from target probabilities.
+    """The Kullback–Leibler divergence between target probabilities and predicted log-probabilities.
 
     Formula: E = 1/N Σ_n Σ_c t_c (log t_c − y_c), y = log q; a term with t = 0 is 0. N is the number of
-    examples that the mask leaves.
+    examples that are not masked.
 
     Derivation: log t does not depend on y. With de = dvalue/N,
 
         dy = −de·t
 
-    which is the gradient of `nll`: the two differ by the entropy of t, which is constant.
+    This is also the gradient of `nll`: the two losses differ by the entropy of t, which is constant.
 
     Returns:
-      A `Loss` of y (…, C) log-probabilities and target (…, C) probabilities; value () a mean,
-      dy (…, C) in the dtype of y.
+      A `Loss` of y (…, C) log-probabilities and target (…, C) probabilities; value () is a mean,
+      dy (…, C) has the dtype of y.
 
     Raises:
       TypeError: y is not floating point.
-      ValueError: target has another shape than y.
+      ValueError: target does not have the shape of y.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -310,13 +311,13 @@ def kl_divergence() -> Loss:
     References:
       Kullback & Leibler, On information and sufficiency, Annals of Mathematical Statistics 22 (1951).
 
-    Differences: PyTorch's `KLDivLoss(reduction="batchmean")` where there is one batch axis; its default
-    also divides by C. Keras takes probabilities, and clips both distributions at 1e-7. The
-    `optax.kl_divergence` of an example is NaN where t = 0 and y = −∞.
+    Differences: with one batch axis, the same as PyTorch's `KLDivLoss(reduction="batchmean")`; its default also
+    divides by C. Keras takes probabilities and clips both distributions at 1e-7. `optax.kl_divergence`, for each
+    example, is NaN where t = 0 and y = −∞.
     """
 
     def equation(y: jax.Array, t: jax.Array) -> jax.Array:
-        # log of 1 where t is 0: the branch not taken must have no NaN in its derivative.
+        # Takes log 1 where t is 0, because the branch not taken must not have NaN in its derivative.
         return jnp.where(t == 0, 0, t * (jnp.log(jnp.where(t == 0, 1, t)) - y))
 
     def forward(y: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:

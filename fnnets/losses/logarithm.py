@@ -1,4 +1,4 @@
-"""The logarithm of a probability, which is finite at 0."""
+"""A logarithm of probabilities that is finite at 0."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 def log(q: jax.Array) -> jax.Array:
-    """Log max(q, tiny), tiny the least normal number of the dtype."""
+    """The logarithm of max(q, tiny), tiny the smallest normal number of the dtype."""
     return jnp.log(_clipped(q))
 
 
@@ -17,6 +17,6 @@ def slope_of_log(q: jax.Array) -> jax.Array:
 
 
 def _clipped(q: jax.Array) -> jax.Array:
-    # jnp.maximum would lose half the slope at tiny itself; and q comes second so that NaN stays NaN.
+    # jnp.maximum would halve the slope at tiny itself. q comes second so that NaN stays NaN.
     tiny = jnp.finfo(q.dtype).tiny
     return jnp.where(q < tiny, tiny, q)

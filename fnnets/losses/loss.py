@@ -1,4 +1,4 @@
-"""What a loss is, and what all losses share: their checks, masks, dtypes and reductions."""
+"""The type `Loss`, and what all losses share: checks, masks, dtypes and reductions."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ Reduction = Literal["mean", "sum"]
 class Loss(NamedTuple):
     """A loss: pure functions of an output y and its target, with the gradient derived by hand.
 
-    An example is a row of y: its last axis holds features or classes, all axes before it count
-    examples (and time steps). A loss reduces each example to one number, then the examples to one.
+    An example is a row of y: the last axis holds features or classes, and all axes before it count examples (and
+    time steps). A loss reduces each example to one number, and then these numbers to one.
 
-    Where the mask is False, y and target are replaced by 0 before anything is computed: what stands
-    there, NaN too, reaches neither the value nor the gradient. Where no example counts, the value
-    and the gradient are 0. Values are computed in at least float32.
+    Where the mask is False, y and target are replaced by 0 before anything is computed, so masked values, even NaN,
+    affect neither the value nor the gradient. If no example counts, value and gradient are 0. Values are computed in
+    at least float32.
 
     Attributes:
       apply: `(y, target, mask=None) -> value`, the textbook equation; y (…, C) floats, mask (…) bools,
-        value () in float32, or float64 where y is.
+        value () in float32, or in float64 if y is.
       forward: `(y, target, mask=None) -> (value, saved)`, the same value and what `backward` needs.
       backward: `(saved, dvalue=1.0) -> dy`, the derivation; dy (…, C) in the dtype of y.
-      per_example: `(y, target) -> values`, (…): the number of each example, class weights included, and 0
-        where an ignored label stands; `apply` sums them and divides by the N of the loss's formula.
+      per_example: `(y, target) -> values`, (…): one number for each example, class weights included, and 0
+        where the label is ignored; `apply` sums them and divides by the N of the loss's formula.
       info: the loss's name and settings.
 
     Example:
@@ -58,23 +58,23 @@ checks.not_a_function(Loss, "loss.apply(y, target)")
 
 
 class Batch(NamedTuple):
-    """Output and target as the equations take them: in at least float32, and 0 where nothing counts."""
+    """Output and target in the form that the equations use: in at least float32, and 0 where examples do not count."""
 
     y: jax.Array  # (…, C)
     t: jax.Array  # (…, C), or labels (…, 1)
     counts: jax.Array  # (…) bools
-    divisor: jax.Array  # () what the sum of all weighted terms is divided by
-    dtype: Static  # of y as it was given, and so of dy
+    divisor: jax.Array  # () divides the sum of all weighted terms
+    dtype: Static  # the dtype of the argument y, and so of dy
 
 
 class Kept(NamedTuple):
-    """What the backward of every loss needs."""
+    """What `forward` of every loss keeps for `backward`."""
 
-    saved: Any  # what the loss's own derivation needs
+    saved: Any  # what this loss's own derivation needs
     counts: jax.Array  # (…) bools
     divisor: jax.Array  # ()
     dtype: Static
-    mean: Static  # whether the divisor counts examples: the mean over parts is then that of their values, weighed by it
+    mean: Static  # whether the divisor counts examples; a mean over several batches then weights their values by it
 
 
 def loss(
@@ -88,24 +88,24 @@ def loss(
     weights: targets.Weights = None,
     read_target: targets.ReadTarget = targets.same_shape,
 ) -> Loss:
-    """The loss of which one feature of one example has the term e.
+    """Makes a loss from the term e of one feature of one example.
 
-    Formula: value = Σ_n Σ_c w_c e_nc / (F·N). F is 1 where features are summed, and Σ_c w_c where
-    their mean is taken (their number without weights); N is 1 where examples are summed, and the
-    number or the weight of those that count where their mean is taken.
+    Formula: value = Σ_n Σ_c w_c e_nc / (F·N). F is 1 if features are summed. If their mean is taken, F is Σ_c w_c,
+    or their number without weights. N is 1 if examples are summed. If their mean is taken, N is the number or the
+    total weight of the examples that count.
 
-    Derivation: F and N do not depend on y, so de_nc = dvalue·w_c/(F·N) where example n counts, else 0;
-    `backward(saved, de) -> dy` goes on from there.
+    Derivation: F and N do not depend on y, so de_nc = dvalue·w_c/(F·N) if example n counts, else 0.
+    `backward(saved, de)` then gives dy.
 
     Args:
       info: the loss's name and settings.
       equation: `(y, t) -> e`, all (…, C).
       forward: `(y, t) -> (e, saved)`.
-      backward: `(saved, de) -> dy`; de is (…, C), or (…, 1) where it is the same for every class.
-      features: what is done with the terms of one example.
-      examples: what is done with the examples.
-      weights: one for each feature or class, (C,); None is 1 each.
-      read_target: `(info, y, target) -> Target`; targets have the shape of y by default.
+      backward: `(saved, de) -> dy`; de is (…, C), or (…, 1) if it is the same for every class.
+      features: "mean" or "sum", over the terms of one example.
+      examples: "mean" or "sum", over the examples.
+      weights: one for each feature or class, (C,); None means 1 for each.
+      read_target: `(info, y, target) -> Target`; by default, targets have the shape of y.
 
     Returns:
       The `Loss`.
@@ -161,7 +161,10 @@ def loss(
 
 
 def of_either(of_labels: Loss, of_distributions: Loss, kept_of_labels: type) -> Loss:
-    """One loss of both kinds of targets, which their shapes tell apart; `kept_of_labels` is what the first saves."""
+    """Combines a loss of labels and one of distributions into one loss, which chooses by the target's shape.
+
+    `kept_of_labels` is the type that the first saves, so that `backward` knows which one ran.
+    """
 
     def chosen(y: Array, target: Array) -> Loss:
         y = checks.floats(of_labels.info, y, "y")
@@ -185,12 +188,12 @@ def of_either(of_labels: Loss, of_distributions: Loss, kept_of_labels: type) -> 
 
 
 def named(loss: Loss) -> Loss:
-    """Names a loss's functions after it, so that Python's own errors (a misspelt keyword) say whose they are."""
+    """Names a loss's functions after it, so that Python's own errors (such as a misspelt keyword) name the loss."""
     for function in ("apply", "forward", "backward", "per_example"):
         getattr(loss, function).__qualname__ = f"{loss.info}.{function}"
     return loss
 
 
 def ratio(a: jax.Array, b: Any) -> jax.Array:
-    """a/b, and 0 where b is 0: the mean of nothing, which no gradient reaches."""
+    """a/b, and 0 with a gradient of 0 where b is 0: the mean over no examples."""
     return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))

@@ -1,4 +1,4 @@
-"""Penalties on large weights: what is added to a loss so that a network stays simple."""
+"""Penalties on large weights, added to a loss to keep a network simple."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Penalty(NamedTuple):
     Attributes:
       apply: `(params) -> value`, the textbook equation; value () in at least float32.
       forward: `(params) -> (value, saved)`, the same value and what `backward` needs.
-      backward: `(saved, dvalue=1.0) -> dparams`, the derivation: a tree like params, with zeros
-        where the penalty does not act.
+      backward: `(saved, dvalue=1.0) -> dparams`, the derivation; dparams has the structure of params, with zeros
+        where the penalty does not apply.
       info: the penalty's name and settings.
 
     Example:
@@ -45,31 +45,31 @@ checks.not_a_function(Penalty, "penalty.apply(params)")
 
 
 def l1(rate: Scalar, *, n: int = 1, on: PyTree | Callable[[Params], PyTree] = kernels) -> Penalty:
-    """The L1 penalty (lasso): it drives weights to 0.
+    """The L1 penalty (lasso), which drives weights to 0.
 
-    Formula: E = λ/n·Σ|w| over all weights that it acts on, λ = rate.
+    Formula: E = λ/n·Σ|w| over all weights that it applies to, λ = rate.
 
-    Derivation: with sgn 0 = 0, a subgradient that leaves a weight of 0 where it is,
+    Derivation: with sgn 0 = 0, a subgradient that leaves a weight of 0 unchanged,
 
         dw = dvalue·λ/n·sgn w
 
-    A step of gradient descent moves every weight by the same ηλ/n towards 0. Seen as a constraint it is
-    Σ|w| ≤ C, a diamond, whose corners make weights 0. A step of finite length passes over 0 and back again:
-    weights come near 0 and are exactly 0 only by a proximal step, as in `examples/studies/regularisation.py`.
+    A step of gradient descent moves every weight towards 0 by the same amount, ηλ/n. The equivalent constraint is
+    Σ|w| ≤ C, a diamond, whose corners make weights 0. Steps of finite length overshoot 0 and come back, so weights only
+    come close to 0. A proximal step makes them exactly 0; see `examples/studies/regularisation.py`.
 
     Args:
-      rate: λ, at least 0; a traced number too.
-      n: the number of training examples, where E is added to a sum of theirs divided by n.
-      on: what it acts on, a function from params to a tree of bools, or the tree; a bool in place of a
-        subtree counts for all of it. Kernels and recurrent kernels by default; `fn.trainable` adds biases
-        and scales. Leaves that are not floating point are left out always.
-        A kernel is told by its name, `w` or `u`: where params are called otherwise, say what `on` is.
+      rate: λ, at least 0; it may be traced.
+      n: the number of training examples, if the loss is a sum over them divided by n.
+      on: the leaves that the penalty applies to: a tree of bools, or a function from params to one. A bool in place of
+        a subtree stands for all its leaves. The default is kernels and recurrent kernels, which are recognised by their
+        names, `w` and `u`; for other names, set `on`. `fn.trainable` adds biases and scales. Leaves that are not
+        floating point are always left out.
 
     Returns:
-      A `Penalty` of any params; value () in at least float32, dparams in the shapes and dtypes of params.
+      A `Penalty` for any params; value () in at least float32, dparams in the shapes and dtypes of params.
 
     Raises:
-      ValueError: n is not a whole number of at least 1, or `on` has not the structure of params.
+      ValueError: n is not a whole number of at least 1, or `on` does not have the structure of params.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -80,8 +80,8 @@ def l1(rate: Scalar, *, n: int = 1, on: PyTree | Callable[[Params], PyTree] = ke
     References:
       Tibshirani, Regression shrinkage and selection via the lasso, J. R. Statist. Soc. B 58 (1996).
 
-    Differences: Keras' `regularizers.L1(λ)` with n = 1, set for each layer. PyTorch and optax have
-    decay of the L2 kind only.
+    Differences: with n = 1, the same as Keras' `regularizers.L1(λ)`, which is set for each layer. PyTorch and optax
+    only have decay of the L2 kind.
     """
     info = describe(l1, rate=rate, n=n)
     # |w| as w·sgn w: jnp.abs has a slope of 1 at 0.
@@ -89,30 +89,29 @@ def l1(rate: Scalar, *, n: int = 1, on: PyTree | Callable[[Params], PyTree] = ke
 
 
 def l2(rate: Scalar, *, n: int = 1, on: PyTree | Callable[[Params], PyTree] = kernels) -> Penalty:
-    """The L2 penalty (weight decay): it keeps weights small.
+    """The L2 penalty (weight decay), which keeps weights small.
 
-    Formula: E = λ/(2n)·Σw² over all weights that it acts on, λ = rate.
+    Formula: E = λ/(2n)·Σw² over all weights that it applies to, λ = rate.
 
     Derivation: the half cancels the 2 of the square,
 
         dw = dvalue·λ/n·w
 
-    so a step of gradient descent shrinks a weight by the factor 1 − ηλ/n. Seen as a constraint it is
-    Σw² ≤ C, a disc.
+    so a step of gradient descent shrinks a weight by the factor 1 − ηλ/n. The equivalent constraint is Σw² ≤ C, a disc.
 
     Args:
-      rate: λ, at least 0; a traced number too.
-      n: the number of training examples, where E is added to a sum of theirs divided by n.
-      on: what it acts on, a function from params to a tree of bools, or the tree; a bool in place of a
-        subtree counts for all of it. Kernels and recurrent kernels by default; `fn.trainable` adds biases
-        and scales. Leaves that are not floating point are left out always.
-        A kernel is told by its name, `w` or `u`: where params are called otherwise, say what `on` is.
+      rate: λ, at least 0; it may be traced.
+      n: the number of training examples, if the loss is a sum over them divided by n.
+      on: the leaves that the penalty applies to: a tree of bools, or a function from params to one. A bool in place of
+        a subtree stands for all its leaves. The default is kernels and recurrent kernels, which are recognised by their
+        names, `w` and `u`; for other names, set `on`. `fn.trainable` adds biases and scales. Leaves that are not
+        floating point are always left out.
 
     Returns:
-      A `Penalty` of any params; value () in at least float32, dparams in the shapes and dtypes of params.
+      A `Penalty` for any params; value () in at least float32, dparams in the shapes and dtypes of params.
 
     Raises:
-      ValueError: n is not a whole number of at least 1, or `on` has not the structure of params.
+      ValueError: n is not a whole number of at least 1, or `on` does not have the structure of params.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -123,9 +122,9 @@ def l2(rate: Scalar, *, n: int = 1, on: PyTree | Callable[[Params], PyTree] = ke
     References:
       Krogh & Hertz, A simple weight decay can improve generalization (1991), eqs. 1-2.
 
-    Differences: Keras' `regularizers.L2(λ)` has no half. The gradient with n = 1 is what PyTorch's
-    `SGD(weight_decay=λ)` and `optax.add_decayed_weights(λ)` add to that of the loss, biases included
-    unless told otherwise; `adamw` instead decays after its own scaling, which is not this penalty.
+    Differences: Keras' `regularizers.L2(λ)` has no factor ½. PyTorch's `SGD(weight_decay=λ)` and
+    `optax.add_decayed_weights(λ)` add the gradient with n = 1 to that of the loss, by default for biases too. `adamw`
+    decays after its own scaling, which is not this penalty.
     """
     info = describe(l2, rate=rate, n=n)
     return _penalty(info, rate, n, on, lambda w: 0.5 * (w * w).sum(), lambda w: w)
@@ -145,14 +144,14 @@ def _penalty(
     def strength(w: jax.Array) -> jax.Array:
         return jnp.asarray(rate, w.dtype) / n
 
-    def acts(params: Params) -> Any:
+    def applies(params: Params) -> Any:
         marks = jax.tree.broadcast(on(params) if callable(on) else on, params)
         return jax.tree.map(
             lambda mark, w: bool(mark) and jnp.issubdtype(w.dtype, jnp.floating), marks, params
         )
 
     def apply(params: Params) -> jax.Array:
-        marks, leaves = jax.tree.leaves(acts(params)), map(at_least_float32, jax.tree.leaves(params))
+        marks, leaves = jax.tree.leaves(applies(params)), map(at_least_float32, jax.tree.leaves(params))
         terms = [strength(w) * size(w) for mark, w in zip(marks, leaves, strict=True) if mark]
         return jnp.asarray(sum(terms, 0.0))
 
@@ -167,7 +166,7 @@ def _penalty(
             dsize = jnp.asarray(dvalue, wide.dtype) * strength(wide)
             return (dsize * slope(wide)).astype(w.dtype)
 
-        return jax.tree.map(gradient, acts(params), params)
+        return jax.tree.map(gradient, applies(params), params)
 
     for function in (apply, forward, backward):
         function.__qualname__ = f"{info}.{function.__name__}"

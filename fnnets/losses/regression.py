@@ -1,4 +1,4 @@
-"""Losses between numbers: squared, absolute and Huber's error, and the hinge."""
+"""Losses between numbers: squared and absolute error, Huber's error and the hinge."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def half_squared_error() -> Loss:
         dy = de·(y − t)
 
     Returns:
-      A `Loss` of y (…, C) floats and target (…, C); value () a sum, dy (…, C) in the dtype of y.
+      A `Loss` of y (…, C) floats and target (…, C); value () is a sum, dy (…, C) has the dtype of y.
 
     Raises:
       TypeError: y is not floating point.
-      ValueError: target has another shape than y.
+      ValueError: target does not have the shape of y.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -34,7 +34,7 @@ def half_squared_error() -> Loss:
       Rumelhart, Hinton & Williams, Learning representations by back-propagating errors, Nature 323
       (1986), eq. 3.
 
-    Differences: `optax.l2_loss` is its term of one number; PyTorch and Keras have no half.
+    Differences: `optax.l2_loss` is e, for each number. PyTorch and Keras have no factor ½.
     """
 
     def forward(y: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -64,11 +64,11 @@ def squared_error() -> Loss:
         dy = de·2(y − t)
 
     Returns:
-      A `Loss` of y (…, C) floats and target (…, C); value () a sum, dy (…, C) in the dtype of y.
+      A `Loss` of y (…, C) floats and target (…, C); value () is a sum, dy (…, C) has the dtype of y.
 
     Raises:
       TypeError: y is not floating point.
-      ValueError: target has another shape than y.
+      ValueError: target does not have the shape of y.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -78,7 +78,7 @@ def squared_error() -> Loss:
     References:
       Bishop, Pattern Recognition and Machine Learning (2006), section 3.1.1.
 
-    Differences: PyTorch's `MSELoss(reduction="sum")`. `optax.squared_error` is its term of one number.
+    Differences: the same as PyTorch's `MSELoss(reduction="sum")`. `optax.squared_error` is e, for each number.
     """
 
     def forward(y: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -101,21 +101,21 @@ def squared_error() -> Loss:
 def mse() -> Loss:
     """The mean squared error.
 
-    Formula: E = 1/N Σ_n 1/C Σ_c (y_nc − t_nc)², N the number of examples that the mask leaves.
+    Formula: E = 1/N Σ_n 1/C Σ_c (y_nc − t_nc)², N the number of examples that are not masked.
 
-    Derivation: with de = dvalue/(N·C), the gradient of one squared error,
+    Derivation: ∂e/∂y = 2(y − t) for each term e. With de = dvalue/(N·C),
 
         dy = de·2(y − t)
 
-    Behind a sigmoid the chain rule brings in σ' ≤ 1/4, nearly 0 where a unit is confidently wrong: it
-    learns slowly there, and `sigmoid_cross_entropy` does not.
+    After a sigmoid, the chain rule adds the factor σ' ≤ 1/4, which is nearly 0 where a unit is confidently wrong. Such
+    a unit learns slowly; with `sigmoid_cross_entropy` it does not.
 
     Returns:
-      A `Loss` of y (…, C) floats and target (…, C); value () a mean, dy (…, C) in the dtype of y.
+      A `Loss` of y (…, C) floats and target (…, C); value () is a mean, dy (…, C) has the dtype of y.
 
     Raises:
       TypeError: y is not floating point.
-      ValueError: target has another shape than y.
+      ValueError: target does not have the shape of y.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -125,8 +125,9 @@ def mse() -> Loss:
     References:
       Bishop, Pattern Recognition and Machine Learning (2006), section 3.1.1.
 
-    Differences: the number of PyTorch's and Keras' MSE. Given (B, 1) and (B,), PyTorch broadcasts to
-    (B, B) with a warning and Keras reshapes; this is an error here. Of no example PyTorch's mean is NaN.
+    Differences: the same value as PyTorch's and Keras' MSE. For the shapes (B, 1) and (B,), PyTorch broadcasts to
+    (B, B) with a warning and Keras reshapes; this is an error here. Without examples, PyTorch's mean is NaN and this
+    one 0.
     """
 
     def forward(y: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -142,18 +143,18 @@ def mse() -> Loss:
 def mae() -> Loss:
     """The mean absolute error.
 
-    Formula: E = 1/N Σ_n 1/C Σ_c |y_nc − t_nc|, N the number of examples that the mask leaves.
+    Formula: E = 1/N Σ_n 1/C Σ_c |y_nc − t_nc|, N the number of examples that are not masked.
 
-    Derivation: with de = dvalue/(N·C), the gradient of one absolute error,
+    Derivation: ∂e/∂y = sgn(y − t) for each term e, where we choose sgn 0 = 0. With de = dvalue/(N·C),
 
-        dy = de·sgn(y − t),  sgn 0 = 0
+        dy = de·sgn(y − t)
 
     Returns:
-      A `Loss` of y (…, C) floats and target (…, C); value () a mean, dy (…, C) in the dtype of y.
+      A `Loss` of y (…, C) floats and target (…, C); value () is a mean, dy (…, C) has the dtype of y.
 
     Raises:
       TypeError: y is not floating point.
-      ValueError: target has another shape than y.
+      ValueError: target does not have the shape of y.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -163,8 +164,8 @@ def mae() -> Loss:
     References:
       Koenker & Bassett, Regression quantiles, Econometrica 46 (1978), with θ = ½ (but for a factor).
 
-    Differences: the number of PyTorch's `L1Loss` and Keras' MAE, and PyTorch's slope of 0 at the kink, where
-    `jnp.abs` has 1.
+    Differences: the same value as PyTorch's `L1Loss` and Keras' MAE. The slope at the kink is 0, as in PyTorch;
+    `jnp.abs` has 1 there.
     """
 
     def equation(y: jax.Array, t: jax.Array) -> jax.Array:
@@ -181,12 +182,11 @@ def mae() -> Loss:
 
 
 def huber(delta: float = 1.0) -> Loss:
-    """Huber's error: squared near the target, absolute far from it, so that outliers pull less.
+    """Huber's error: squared near the target and absolute far from it, so outliers have less influence.
 
-    Formula: E = 1/N Σ_n 1/C Σ_c h(y_nc − t_nc); h(r) = ½r² for |r| ≤ δ, δ(|r| − ½δ) beyond, δ = delta.
+    Formula: E = 1/N Σ_n 1/C Σ_c h(y_nc − t_nc); h(r) = ½r² for |r| ≤ δ, else δ(|r| − ½δ), with δ = delta.
 
-    Derivation: h'(r) = r within, δ·sgn r beyond; at |r| = δ both are the same, so there is no kink.
-    With de = dvalue/(N·C),
+    Derivation: h'(r) = r for |r| ≤ δ, else δ·sgn r. Both agree at |r| = δ, so h has no kink. With de = dvalue/(N·C),
 
         dy = de·min(max(y − t, −δ), δ)
 
@@ -194,7 +194,7 @@ def huber(delta: float = 1.0) -> Loss:
       delta: δ, greater than 0.
 
     Returns:
-      A `Loss` of y (…, C) floats and target (…, C); value () a mean, dy (…, C) in the dtype of y.
+      A `Loss` of y (…, C) floats and target (…, C); value () is a mean, dy (…, C) has the dtype of y.
 
     Raises:
       TypeError: y is not floating point.
@@ -208,8 +208,8 @@ def huber(delta: float = 1.0) -> Loss:
     References:
       Huber, Robust estimation of a location parameter, Annals of Mathematical Statistics 35 (1964).
 
-    Differences: the number of PyTorch's `HuberLoss` and of Keras'; `optax.huber_loss` is its term of one
-    number. PyTorch's `SmoothL1Loss(beta=δ)` is this divided by δ.
+    Differences: the same value as PyTorch's `HuberLoss` and Keras' `Huber`; `optax.huber_loss` is e, for each number.
+    PyTorch's `SmoothL1Loss(beta=δ)` is this loss divided by δ.
     """
     if not delta > 0:
         raise ValueError(f"huber: delta must be greater than 0, got {delta!r}.")
@@ -229,22 +229,21 @@ def huber(delta: float = 1.0) -> Loss:
 
 
 def hinge() -> Loss:
-    """The hinge: right answers cost nothing once they are right by a margin of 1.
+    """The hinge loss: a right answer costs nothing if its margin is at least 1.
 
     Formula: E = 1/N Σ_n 1/C Σ_c max(0, 1 − t_nc·y_nc), t in {−1, +1}.
 
-    Derivation: the slope is −t where 1 − t·y > 0, else 0, and 0 at the kink t·y = 1. With
-    de = dvalue/(N·C),
+    Derivation: ∂e/∂y = −t where 1 − t·y > 0, else 0; at the kink, t·y = 1, we choose 0. With de = dvalue/(N·C),
 
         dy = −de·t where 1 − t·y > 0, else 0
 
     Returns:
-      A `Loss` of y (…, C) floats and target (…, C) of −1 and +1 (which is not checked: values cannot be
-      under jit); value () a mean, dy (…, C) in the dtype of y.
+      A `Loss` of y (…, C) floats and target (…, C) of −1 and +1. This is not checked, because values cannot be checked
+      under jit. value () is a mean, dy (…, C) has the dtype of y.
 
     Raises:
       TypeError: y is not floating point.
-      ValueError: target has another shape than y.
+      ValueError: target does not have the shape of y.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -254,8 +253,8 @@ def hinge() -> Loss:
     References:
       Cortes & Vapnik, Support-vector networks, Machine Learning 20 (1995).
 
-    Differences: Keras takes targets 0 and 1 for −1 and +1. `optax.hinge_loss` has half the slope at the
-    kink. PyTorch's `HingeEmbeddingLoss` is another loss.
+    Differences: Keras also accepts targets 0 and 1, and converts them to −1 and +1. `optax.hinge_loss` has half the slope
+    at the kink. PyTorch's `HingeEmbeddingLoss` is a different loss.
     """
 
     def equation(y: jax.Array, t: jax.Array) -> jax.Array:

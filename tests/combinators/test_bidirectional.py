@@ -1,4 +1,4 @@
-"""Layers in both directions of time: against a recurrence in NumPy, with padding anywhere."""
+"""Layers in both directions of time: compared with a recurrence in NumPy, with padding anywhere."""
 
 import chex
 import jax
@@ -39,7 +39,7 @@ MERGES = {
 
 
 @pytest.mark.parametrize("merge", MERGES)
-def test_both_directions_by_hand_wherever_the_padding_is(merge):
+def test_both_directions_agree_with_numpy_wherever_the_padding_is(merge):
     net = fn.bidirectional(fn.elman(2), merge)
     params = point(net)
     y = np.asarray(jax.jit(net.apply)(params, X, mask=MASK))
@@ -47,7 +47,7 @@ def test_both_directions_by_hand_wherever_the_padding_is(merge):
         if valid.any():
             ahead, back = recurrence(params[0], x[valid]), recurrence(params[1], x[valid][::-1])[::-1]
             np.testing.assert_allclose(row[valid], MERGES[merge](ahead, back), rtol=1e-4, atol=1e-6)
-        assert not row[~valid].any(), "padding stays where it is"
+        assert not row[~valid].any(), "padding stays in its place"
 
 
 @jax.jit
@@ -56,7 +56,7 @@ def gradient(params, x, dy, mask=None):
     return y, *NET.backward(params, saved, dy)[:2]
 
 
-def test_masked_is_the_same_as_cut_short(x64):
+def test_masking_equals_cutting_the_sequence_short(x64):
     params, x = catalogue.random_params(NET, np.random.default_rng(1), X), X[1:].astype(float)
     dy, mask = np.random.default_rng(2).standard_normal((4, 4, 4)), MASK[1:]
     _, dparams, dx = gradient(params, x, dy, mask)
@@ -69,7 +69,7 @@ def test_masked_is_the_same_as_cut_short(x64):
     assert not np.asarray(dx)[~mask].any()
 
 
-def test_padding_reaches_nothing():
+def test_padding_has_no_effect():
     params, dy = point(NET), np.ones((5, 4, 4), np.float32)
     dirty = np.where(MASK[..., None], X, np.float32(np.nan))
     chex.assert_trees_all_equal(gradient(params, X, dy, MASK), gradient(params, dirty, dy, MASK))
@@ -84,7 +84,7 @@ def test_padding_reaches_nothing():
         fn.serial(fn.bidirectional(fn.elman(2)), fn.bidirectional(fn.gru(2), "mul")),
         fn.bidirectional(fn.serial(fn.elman(2), fn.last())),
     ],
-    ids=["a stack each way", "every layer both ways", "reduced over time"],
+    ids=["one stack per direction", "every layer bidirectional", "reduced over time"],
 )
 def test_deep_networks_agree(net, x64):
     x, params = X.astype(float), catalogue.random_params(net, np.random.default_rng(1), X)
@@ -100,7 +100,7 @@ def test_deep_networks_agree(net, x64):
     chex.assert_trees_all_close(by_hand, plain, rtol=1e-9, atol=1e-12)
 
 
-def test_a_layer_that_reduces_time_gives_both_ends():
+def test_a_layer_that_reduces_time_returns_both_ends():
     net = fn.bidirectional(fn.serial(fn.elman(2), fn.last()))
     params = point(net)
     whole = fn.bidirectional(fn.elman(2)).apply((params[0][0], params[1][0]), X)
@@ -118,7 +118,7 @@ def test_the_second_copy_is_observed_in_its_own_time():
     assert [(row.path, row.params) for row in rows] == [("", 24), ("0.elman", 12), ("1.elman", 12)]
 
 
-def test_the_copies_draw_apart():
+def test_the_copies_draw_independently():
     layer = fn.bidirectional(fn.dropout(0.5), "concat")
     y = np.asarray(layer.apply(((), ()), jnp.ones((4, 9, 5)), key=KEY, train=True))
     assert (y[..., :5] != y[:, ::-1, 5:]).any()
@@ -126,7 +126,7 @@ def test_the_copies_draw_apart():
     assert (first.w != second.w).any()
 
 
-def test_a_carry_passes_by():
+def test_other_layers_of_the_network_keep_their_carry():
     net = fn.serial(fn.elman(2), NET)
     params = point(net)
     start = fn.zero_carry(net, params, X)
@@ -158,7 +158,7 @@ def test_ids_without_a_batch():
     [
         (lambda: fn.bidirectional(fn.elman), TypeError, r"bidirectional: layer 0 must be a Layer, got elman; call it"),
         (lambda: fn.bidirectional(fn.elman(2), "max"), ValueError, "bidirectional: merge must be one of 'concat', 'sum', 'mean', 'mul', got 'max'"),
-        (lambda: NET.forward(NET.init(KEY, X), X, (jnp.ones((5, 2)),) * 2), TypeError, r"bidirectional\(…\): takes no carry, got one of tuple: one of its directions starts at the end"),
+        (lambda: NET.forward(NET.init(KEY, X), X, (jnp.ones((5, 2)),) * 2), TypeError, r"bidirectional\(…\): takes no carry, got tuple; one direction starts at the end of the sequence"),
         (lambda: NET.backward(None, None, X, X), TypeError, r"bidirectional\(…\): takes no dcarry"),
         (lambda: NET.init(KEY, jnp.ones(3)), ValueError, r"bidirectional\(…\): x must have at least 2 axes, got shape \(3,\)"),
         (lambda: NET.apply(NET.init(KEY, X)[:1], X), TypeError, "params must be a tuple of 2, one for each layer, got 1"),
@@ -166,6 +166,6 @@ def test_ids_without_a_batch():
         (lambda: fn.bidirectional(fn.reshape((2, 6), axes=2)).apply(((), ()), X), ValueError, r"the layer's output must have shape \(5, 4, …\) or, without time, \(5, …\), got \(5, 2, 6\)"),
     ],
 )  # fmt: skip
-def test_bad_input(call, error, says):
+def test_bad_input_raises(call, error, says):
     with pytest.raises(error, match=says):
         call()

@@ -1,4 +1,4 @@
-"""Networks: composition, keys, masks, carries, statistics, and what they say to bad input."""
+"""Networks: composition, keys, masks, carries, statistics, and errors on bad input."""
 
 import chex
 import jax
@@ -35,7 +35,7 @@ def gradient(layer, params, x, dy, mask=None):
     return y, *layer.backward(params, saved, dy)[:2]
 
 
-def test_stack_is_serial_of_its_copies(x64):
+def test_stack_equals_serial_of_its_copies(x64):
     x = jnp.asarray(np.asarray(X, np.float64))
     stack, flat = fn.stack(BLOCK, 3), fn.serial(BLOCK, BLOCK, BLOCK)
     params = stack.init(KEY, x)
@@ -50,7 +50,7 @@ def test_stack_is_serial_of_its_copies(x64):
     chex.assert_trees_all_close(copies, flat.init(KEY, x), rtol=1e-11)
 
 
-def test_stack_draws_as_serial_does():
+def test_stack_draws_the_same_as_serial():
     layer = fn.dropout(0.5)
     mode = {"key": KEY, "train": True}
     y = fn.stack(layer, 3).apply((), X, **mode)
@@ -68,19 +68,19 @@ def test_appending_a_layer_changes_no_earlier_draw():
 
 
 @pytest.mark.parametrize("name", networks())
-def test_padding_reaches_nothing(name):
+def test_padding_has_no_effect(name):
     layer = networks()[name]
     params = point(layer)
     dirty = jnp.where(MASK[..., None], X, jnp.nan)
     y = layer.apply(params, X, mask=MASK)
     dy = jnp.ones_like(y)
-    clean_found, dirty_found = (gradient(layer, params, x, dy, MASK) for x in (X, dirty))
-    chex.assert_trees_all_equal(clean_found, dirty_found)
+    from_clean, from_dirty = (gradient(layer, params, x, dy, MASK) for x in (X, dirty))
+    chex.assert_trees_all_equal(from_clean, from_dirty)
     chex.assert_trees_all_equal(layer.apply(params, dirty, mask=MASK), y)
-    chex.assert_tree_all_finite(dirty_found)
-    assert not jnp.where(MASK[..., None], 0, dirty_found[2]).any(), "dx is 0 in the padding"
+    chex.assert_tree_all_finite(from_dirty)
+    assert not jnp.where(MASK[..., None], 0, from_dirty[2]).any(), "dx is 0 in the padding"
     plain = jax.grad(lambda params: layer.apply(params, dirty, mask=MASK).sum())(params)
-    chex.assert_trees_all_close(plain, dirty_found[1], rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(plain, from_dirty[1], rtol=1e-4, atol=1e-5)
 
 
 def test_a_mask_is_dropped_once_time_is_reduced_away():
@@ -137,7 +137,7 @@ def test_chunks_with_carry_equal_the_whole():
         chex.assert_trees_all_close(jnp.concatenate([dx_first, dx_second], 1), dx, rtol=1e-12)
 
 
-def test_statistics_are_updated_wherever_they_are():
+def test_statistics_are_updated_at_every_level():
     layer = toys.centred()
     net = fn.serial(
         layer, fn.residual(layer), fn.branch(layer, fn.identity(), merge="sum"), fn.stack(layer, 2)
@@ -157,7 +157,7 @@ def test_statistics_are_updated_wherever_they_are():
     assert updated[3].stats.mean.shape == (2, 5)
 
 
-def test_a_network_without_statistics_hands_its_params_back():
+def test_a_network_without_statistics_returns_its_params():
     net = fn.serial(fn.dense(3), fn.residual(fn.tanh()))
     params = net.init(KEY, X)
     assert net.update_stats(params, None) is params
@@ -178,7 +178,7 @@ def test_residual_adds_and_branch_merges():
     chex.assert_trees_all_close(summed.apply((half, (), ()), X), 2.5 * X)
 
 
-def test_intermediates_hold_what_every_child_gave(x64):
+def test_intermediates_hold_every_childs_output(x64):
     x = jnp.asarray(np.asarray(X, np.float64))
     net = fn.serial(fn.dense(5), fn.residual(BLOCK), fn.stack(BLOCK, 3), fn.branch(fn.tanh(), fn.dense(2)))
     params = net.init(KEY, x)
@@ -228,18 +228,18 @@ def test_summary_is_a_table_of_layers_shapes_and_parameters():
         (lambda: fn.serial(fn.reshape((2, 10), axes=2), fn.dense(2)).apply(((), fn.Dense(jnp.ones((10, 2)), None)), X, mask=MASK), ValueError, r"mask of shape \(3, 4\) does not fit an input of shape \(3, 2, 10\)"),
         (lambda: fn.residual(fn.dense(3)).apply((fn.dense(3).init(KEY, X),), X), ValueError, r"residual\(…\): the body's output must have shape \(3, 4, 5\), got \(3, 4, 3\); .*shortcut"),
         (lambda: fn.stack(fn.dense(3), 2).apply(fn.Dense(jnp.ones((2, 5, 3)), None), X), ValueError, r"stack\(…\): the layer's output must have shape \(3, 4, 5\), got \(3, 4, 3\)"),
-        (lambda: fn.stack(BLOCK, 2).apply(fn.stack(BLOCK, 3).init(KEY, X), X), ValueError, r"a first axis of length 2, one for each copy, got \[\(3,\)\]"),
+        (lambda: fn.stack(BLOCK, 2).apply(fn.stack(BLOCK, 3).init(KEY, X), X), ValueError, r"a first axis of length 2, one entry for each copy, got \[\(3,\)\]"),
         (lambda: fn.branch(fn.dense(3), fn.dense(2), merge="sum").apply(fn.branch(fn.dense(3), fn.dense(2)).init(KEY, X), X), ValueError, r"layer 1's output must have shape \(3, 4, 3\), got \(3, 4, 2\)"),
         (lambda: fn.residual(BLOCK).apply((BLOCK.init(KEY, X),), X.astype(int)), TypeError, "residual.*floating point, got int32"),
         (lambda: fn.serial(fn.dense(5), fn.dropout(0.5)).apply((fn.dense(5).init(KEY, X), ()), X, train=True), ValueError, "train=True needs a key"),
     ],
 )  # fmt: skip
-def test_bad_input(call, error, says):
+def test_bad_input_raises(call, error, says):
     with pytest.raises(error, match=says):
         call()
 
 
-def test_an_error_inside_a_network_says_where():
+def test_an_error_inside_a_network_names_the_place():
     net = fn.serial(fn.dense(5), fn.residual(fn.serial(fn.tanh(), fn.dropout(0.5))))
     with pytest.raises(ValueError, match="needs a key") as caught:
         net.apply(net.init(KEY, X), X, train=True)

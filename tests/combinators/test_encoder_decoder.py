@@ -1,4 +1,4 @@
-"""From one sequence to another: the composition, the way back through the carry, and what it says to bad input."""
+"""From one sequence to another: the composition, the gradient through the carry, and errors on bad input."""
 
 import chex
 import jax
@@ -26,7 +26,7 @@ def params():
     return jax.tree.map(jnp.float32, catalogue.random_params(NET, np.random.default_rng(1), X))
 
 
-def test_it_is_the_composition(params):
+def test_it_composes_encoder_and_decoder(params):
     @jax.jit
     def both(params):
         _, (_, state), _ = ENCODER.forward(params[0], SOURCE, mask=MASK)
@@ -36,7 +36,7 @@ def test_it_is_the_composition(params):
     chex.assert_trees_all_close(*both(params), rtol=1e-6)
 
 
-def test_the_gradient_goes_back_through_the_carry(params, x64):
+def test_the_gradient_flows_back_through_the_carry(params, x64):
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), params)
 
     def composed(params):
@@ -50,7 +50,7 @@ def test_the_gradient_goes_back_through_the_carry(params, x64):
     assert aux.carry is None
 
 
-def test_the_last_valid_state_is_handed_on(params):
+def test_the_decoder_starts_from_the_last_valid_state(params):
     apply = jax.jit(NET.apply)
     y = apply(params, X, mask=(MASK, None))
     for n, valid in enumerate(MASK[1:], 1):
@@ -58,7 +58,7 @@ def test_the_last_valid_state_is_handed_on(params):
         chex.assert_trees_all_close(y[n], cut, rtol=1e-5, atol=1e-6)
 
 
-def test_padding_reaches_nothing():
+def test_padding_has_no_effect():
     net = fn.encoder_decoder(fn.elman(2), fn.elman(2))
     rng = np.random.default_rng(2)
     x = tuple(rng.standard_normal((3, steps, 2)).astype(np.float32) for steps in (4, 3))
@@ -76,7 +76,7 @@ def test_padding_reaches_nothing():
     assert not any(np.asarray(part)[~mask].any() for part, mask in zip(dx, masks, strict=True))
 
 
-def test_what_is_inside_is_seen(params):
+def test_intermediates_and_summary_see_both_networks(params):
     inside = fn.intermediates(NET, params, X)
     assert list(inside) == [
         "0.serial/0.embedding", "0.serial/1.gru", "0.serial",
@@ -86,7 +86,7 @@ def test_what_is_inside_is_seen(params):
     assert fn.summary(NET, X).params == sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def test_stacks_inside_are_seen():
+def test_intermediates_see_stacks_inside():
     net = fn.encoder_decoder(fn.stack(fn.elman(2), 2), fn.stack(fn.elman(2), 2))
     x = jnp.ones((3, 4, 2)), jnp.ones((3, 2, 2))
     inside = jax.eval_shape(lambda params: fn.intermediates(net, params, x), net.init(KEY, x))
@@ -94,12 +94,12 @@ def test_stacks_inside_are_seen():
     assert inside["1.stack/0.elman"].shape == (2, 3, 2, 2)
 
 
-def test_it_writes_with_the_encoders_carry(params):
+def test_generate_starts_from_the_encoders_carry(params):
     _, carry, _ = ENCODER.forward(params[0], SOURCE)
     first = jnp.zeros(3, int)
     ids, _ = fn.generate(DECODER, params[1], carry, first, 3, temperature=0)
     y = NET.apply(params, (SOURCE, fn.shift_right(ids, 0)))
-    assert (ids == y.argmax(-1)).all(), "what it writes is what it would predict of it"
+    assert (ids == y.argmax(-1)).all(), "each generated id is the network's own prediction"
 
 
 def test_statistics_of_both_are_updated():
@@ -110,7 +110,7 @@ def test_statistics_of_both_are_updated():
     assert all(updated[i][0].stats.mean.any() for i in range(2))
 
 
-def in_use(net):
+def use(net):
     x = jnp.ones((3, 4, 2)), jnp.ones((3, 3, 2))
     return jax.eval_shape(lambda: net.apply(net.init(KEY, x), x))
 
@@ -119,17 +119,17 @@ def in_use(net):
     ("call", "error", "says"),
     [
         (lambda p: fn.encoder_decoder(fn.lstm, DECODER), TypeError, "encoder_decoder: layer 0 must be a Layer, got lstm; call it"),
-        (lambda p: NET.apply(p, SOURCE), TypeError, r"encoder_decoder\(…\): x must be a pair, of the source and of the decoder's inputs, got ndarray"),
+        (lambda p: NET.apply(p, SOURCE), TypeError, r"encoder_decoder\(…\): x must be a pair, for the source and the decoder's inputs, got ndarray"),
         (lambda p: NET.init(KEY, (SOURCE,)), TypeError, "x must be a pair.*got a tuple of 1"),
         (lambda p: NET.apply(p, X, mask=MASK), TypeError, "mask must be a pair.*got ndarray"),
         (lambda p: NET.apply(p, X, mask=(MASK, MASK)), ValueError, r"mask must have shape \(3, 3\), got \(3, 4\)"),
         (lambda p: NET.forward(p, X, jnp.ones((3, 4))), TypeError, r"encoder_decoder\(…\): has no carry"),
-        (lambda p: fn.encoder_decoder(fn.bidirectional(fn.elman(2)), fn.elman(2)), ValueError, r"the encoder must hand on a carry, and bidirectional\(…\) has none; give it recurrent layers of one direction"),
+        (lambda p: fn.encoder_decoder(fn.bidirectional(fn.elman(2)), fn.elman(2)), ValueError, r"the encoder must return a carry, but bidirectional\(…\) has none; use recurrent layers that run in one direction"),
         (lambda p: fn.encoder_decoder(fn.elman(2), fn.elman(3)), ValueError, r"the encoder's carry must hold arrays of the shapes \(3, 3\), got \(3, 2\)"),
         (lambda p: fn.encoder_decoder(fn.elman(2), fn.lstm(2)), ValueError, r"the encoder's carry must hold arrays of the shapes \(3, 2\), \(3, 2\), got \(3, 2\); the recurrent layers"),
         (lambda p: fn.encoder_decoder(fn.elman(2), fn.dense(2)), ValueError, "the encoder's carry must hold arrays of the shapes none"),
     ],
 )  # fmt: skip
-def test_bad_input(params, call, error, says):
+def test_bad_input_raises(params, call, error, says):
     with pytest.raises(error, match=says):
-        in_use(call(params))
+        use(call(params))

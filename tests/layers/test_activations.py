@@ -1,4 +1,4 @@
-"""Activations, the dense layer and the embedding against numbers computed by PyTorch."""
+"""Activations, the dense layer and the embedding compared with PyTorch's numbers."""
 
 import json
 from pathlib import Path
@@ -19,13 +19,13 @@ def close(got, expected):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['layer']}-{case['options']}")
-def test_value_and_gradients_are_those_of_pytorch(case):
+def test_value_and_gradients_equal_pytorchs(case):
     with jax.enable_x64(True):
         net, x = getattr(fn, case["layer"])(**case["options"]), jnp.asarray(case["x"])
         like, tree = jax.tree.flatten(jax.eval_shape(net.init, jax.random.key(0), x))
         params = tree.unflatten(
-            jnp.reshape(jnp.asarray(given), leaf.shape)
-            for given, leaf in zip(case["params"], like, strict=True)
+            jnp.reshape(jnp.asarray(values), leaf.shape)
+            for values, leaf in zip(case["params"], like, strict=True)
         )
         y, _, saved = net.forward(params, x)
         dparams, dx, _ = net.backward(params, saved, jnp.asarray(case["dy"]))
@@ -39,10 +39,10 @@ def test_value_and_gradients_are_those_of_pytorch(case):
             close(dx, case["dx"])
 
 
-def test_every_activation_is_held_to_a_reference():
+def test_every_activation_has_a_reference():
     missing = {case.layer.info.name for case in catalogue.activation_cases()} - {
         case["layer"] for case in CASES
     }
     assert not missing, (
-        f"no numbers of PyTorch for {missing}: add them in tests/references/make_losses.py and run it"
+        f"no PyTorch numbers for {missing}: add them in tests/references/make_losses.py and run it"
     )

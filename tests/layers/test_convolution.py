@@ -1,4 +1,4 @@
-"""Convolutions: sizes, every setting by hand against autodiff and differences, the plain sum, errors."""
+"""Convolutions: sizes, every setting compared with autodiff and differences, the plain sum, errors."""
 
 import itertools
 
@@ -35,7 +35,7 @@ def test_out_size_counts_the_windows(n, kernel, stride, padding, dilation, round
     ends = [start + extent for start in range(0, padded + stride * extent, stride)]
     if rounding == "floor":
         count = sum(end <= padded for end in ends)
-    else:  # as many as it takes until one reaches the end of the padded input
+    else:  # windows until one reaches the end of the padded input
         count = sum(end - stride < padded for end in ends)
         if rounding == "torch":
             count -= (count - 1) * stride >= low + n
@@ -75,15 +75,15 @@ GROUPS = {  # channels, groups
     "one group": (3, 1),
     "two groups": (4, 2),
     "depthwise": (4, 4),
-    "two features a channel": (2, 2),
+    "two features per channel": (2, 2),
 }
 KINDS = {"conv": fn.conv, "conv_transpose": fn.conv_transpose}
-SHARE = 47  # the everyday run takes one in so many of the product; `--full` takes all
-STEP = 1e-3  # a convolution has no third derivative: the quotient is exact but for rounding
+SHARE = 47  # the everyday run takes one case in 47 of the product; `--full` takes all
+STEP = 1e-3  # a convolution has no third derivative, so the quotient is exact except for rounding
 
 
-def hold(net, rng, shape):
-    """Holds a layer to autodiff, and to differences along a random direction in which all leaves move."""
+def check(net, rng, shape):
+    """Compares a layer with autodiff, and with differences along a random direction of all leaves."""
 
     def run(point, direction, dy):
         y, pullback = jax.vjp(net.apply, *point)
@@ -108,7 +108,7 @@ def hold(net, rng, shape):
 PRODUCT = [
     (kind, *rest)
     for kind, *rest in itertools.product(KINDS, SIZES, (1, 2, 3), (1, 2, 3), PADDINGS, (1, 2), GROUPS)
-    if not (kind == "conv_transpose" and "rounding" in PADDINGS[rest[3]])  # it rounds nothing
+    if not (kind == "conv_transpose" and "rounding" in PADDINGS[rest[3]])  # it does not round
 ]
 
 
@@ -125,10 +125,10 @@ def test_every_setting_agrees(setting, x64):
     if isinstance(options["padding"], tuple):
         options["padding"] = (options["padding"],) * axes
     sizes = [max(n, dilation * (kernel - 1) + 1) for n in SIZES[axes]]
-    hold(KINDS[kind](4, (kernel,) * axes, **options), np.random.default_rng(0), (2, *sizes, channels))
+    check(KINDS[kind](4, (kernel,) * axes, **options), np.random.default_rng(0), (2, *sizes, channels))
 
 
-def test_what_runs_everyday_has_every_pair_of_settings():
+def test_the_everyday_run_covers_every_pair_of_settings():
     def pairs(cases):
         return {(i, j, case[i], case[j]) for case in cases for i, j in itertools.combinations(range(7), 2)}
 
@@ -163,7 +163,7 @@ def plain_sum(x, w, b, strides, dilation, lows, sizes, groups):
         ({"padding": "same"}, (1, 1), (2, 1), (1, 1), (6, 5)),
     ],
 )
-def test_conv_is_the_plain_sum(options, strides, dilation, lows, sizes, x64):
+def test_conv_equals_the_plain_sum(options, strides, dilation, lows, sizes, x64):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((6, 5, 4))
     params = fn.Conv(rng.standard_normal((2, 3, 2, 4)), rng.standard_normal(4))
@@ -172,8 +172,8 @@ def test_conv_is_the_plain_sum(options, strides, dilation, lows, sizes, x64):
     np.testing.assert_allclose(net.apply(params, x), expected, rtol=1e-13, atol=1e-13)
 
 
-def test_conv_transpose_undoes_the_sizes_of_conv_and_is_its_transpose(x64):
-    """⟨conv(x), z⟩ = ⟨x, conv_transpose(z)⟩ with inputs and outputs of the kernel exchanged."""
+def test_conv_transpose_restores_the_sizes_and_is_the_transpose_of_conv(x64):
+    """⟨conv(x), z⟩ = ⟨x, conv_transpose(z)⟩ with inputs and outputs of the kernel swapped."""
     rng = np.random.default_rng(0)
     settings = {"strides": (2, 1), "padding": ((1, 0), 1), "use_bias": False}
     there, back = fn.conv(3, (3, 2), **settings), fn.conv_transpose(2, (3, 2), **settings)
@@ -185,7 +185,7 @@ def test_conv_transpose_undoes_the_sizes_of_conv_and_is_its_transpose(x64):
     np.testing.assert_allclose((forth * z).sum(), (x * returned).sum(), rtol=1e-12)
 
 
-# ---------------------------------------------------------------- what every layer does
+# ---------------------------------------------------------------- batch axes, masks and dtypes
 
 
 @pytest.mark.parametrize("factory", [fn.conv, fn.conv_transpose])
@@ -200,7 +200,7 @@ def test_any_number_of_batch_axes(factory):
     assert empty.shape == (0, *y.shape[1:])
 
 
-def test_padding_behind_a_mask_is_as_if_it_were_not_there(x64):
+def test_masked_padding_has_no_effect(x64):
     rng = np.random.default_rng(0)
     net = fn.serial(fn.conv(3, 3), fn.sigmoid(), fn.conv(2, (5,)))
     x, mask = rng.standard_normal((2, 6, 2)), np.arange(6) < np.array([[6], [4]])
@@ -215,7 +215,7 @@ def test_padding_behind_a_mask_is_as_if_it_were_not_there(x64):
 
 
 @pytest.mark.parametrize("factory", [fn.conv, fn.conv_transpose])
-def test_bfloat16_is_near_float32(factory):
+def test_bfloat16_is_close_to_float32(factory):
     net = factory(8, (3, 3), strides=2)
     x = jax.random.normal(jax.random.key(1), (4, 8, 8, 16))
     params = net.init(jax.random.key(0), x)
@@ -237,9 +237,9 @@ def test_bfloat16_is_near_float32(factory):
 @pytest.mark.parametrize(
     ("factor", "shape"), [(3, (2, 4, 2)), ((2, 3), (2, 3, 1, 2)), ((2, 1, 5), (2, 3, 2, 2)), ((1,), (3, 2))]
 )
-def test_upsample_is_jaxs_resize(method, factor, shape, x64):
+def test_upsample_equals_jaxs_resize(method, factor, shape, x64):
     net, rng = fn.upsample(factor, method), np.random.default_rng(0)
-    hold(net, rng, shape)
+    check(net, rng, shape)
     each = (factor,) if isinstance(factor, int) else factor
     grown = np.array(shape)
     grown[-1 - len(each) : -1] *= each
@@ -258,7 +258,7 @@ SAYS = {
     "no kernel": (lambda: fn.conv(4, ()), "conv: kernel_size must be an int or a tuple of one, two or three, .*got \\(\\)"),
     "kernel of 0": (lambda: fn.conv_transpose(4, 0), "conv_transpose: kernel_size must be .* at least 1, got 0"),
     "unknown padding": (lambda: fn.conv(4, 3, padding="full"), "conv: padding must be one of 'same', 'valid', got 'full'"),
-    "padding of capitals": (lambda: fn.conv(4, 3, padding="SAME"), "got 'SAME'"),
+    "padding in capitals": (lambda: fn.conv(4, 3, padding="SAME"), "got 'SAME'"),
     "negative padding": (lambda: fn.conv(4, 3, padding=-1), "conv: padding must be .* at least 0 .* got -1"),
     "a pair for all axes": (lambda: fn.conv(4, 3, padding=(1, 2)), "each of the 1 spatial axes, got \\(1, 2\\)"),
     "three for one end": (lambda: fn.conv(4, (3,), padding=((1, 2, 3),)), "a pair of them, got \\(1, 2, 3\\)"),
@@ -270,16 +270,16 @@ SAYS = {
     "integers": (lambda: fn.conv(4, 3).init(jax.random.key(0), X.astype(int)), "conv.*: x must be floating point"),
     "too large": (lambda: fn.conv(4, 3, dilation=3, padding="valid").init(jax.random.key(0), X), r"conv\(4, 3, .*\): the window must fit the input, got a kernel of 3 \(7 with its dilation\) and an input of 5;"),
     "too large in padding": (lambda: fn.conv(4, 8, padding=1).init(jax.random.key(0), X), "a kernel of 8 and an input of 5, 7 with its padding; give more padding"),
-    "nothing left": (lambda: fn.conv_transpose(4, 3, padding=4).init(jax.random.key(0), X), "conv_transpose.*: the output must have a size of at least 1, got -1: 7 less a padding of 8"),
+    "nothing left": (lambda: fn.conv_transpose(4, 3, padding=4).init(jax.random.key(0), X), "conv_transpose.*: the output must have a size of at least 1, got -1: 7 minus a padding of 8"),
     "four axes": (lambda: fn.conv(4, (1, 1, 1, 1)), r"conv: kernel_size must be an int or a tuple of one, two or three, one for each spatial axis, got \(1, 1, 1, 1\)"),
-    "others' params": (lambda: fn.conv(4, 5).apply(fn.conv(4, 3).init(jax.random.key(0), X), X), r"conv\(4, 5\): params.w must have shape \(5, C / groups, features\), got \(3, .*pass what this layer's own init gave"),
+    "params of another kernel": (lambda: fn.conv(4, 5).apply(fn.conv(4, 3).init(jax.random.key(0), X), X), r"conv\(4, 5\): params.w must have shape \(5, C / groups, features\), got \(3, .*pass the params that this layer's init returned"),
     "out_size": (lambda: fn.out_size(3, 5), "out_size: the window must fit the input, got a kernel of 5 and an input of 3"),
     "out_size of nothing": (lambda: fn.out_size(0, 5), "out_size: n must be a whole number of at least 1"),
     "method": (lambda: fn.upsample(2, "cubic"), "upsample: method must be one of 'nearest', 'bilinear', got 'cubic'"),
     "factor": (lambda: fn.upsample((2, 0)), r"upsample: factor\[1\] must be"),
     "upsample's rank": (lambda: fn.upsample((2, 2)).apply((), X[0, 0]), "upsample.*: x must have at least 3 axes"),
     "other channels": (lambda: called(fn.conv(4, (3, 3)), X[..., :2]), r"conv.*: x must have shape \(…, 3\), got \(2, 5, 5, 2\)"),
-    "other params": (lambda: fn.conv(4, 3).apply((1, 2), X), "conv.*: params must be Conv"),
+    "params of another type": (lambda: fn.conv(4, 3).apply((1, 2), X), "conv.*: params must be Conv"),
     "mask": (lambda: called(fn.conv(4, (3, 3)), X, mask=np.ones((2, 5), bool)), r"conv.*: mask must have shape \(2, 5, 5\), got \(2, 5\)"),
 }  # fmt: skip
 
@@ -289,7 +289,7 @@ def called(net, x, **mode):
 
 
 @pytest.mark.parametrize("name", SAYS)
-def test_errors_say_what_was_expected(name):
+def test_errors_say_what_is_expected(name):
     wrong, says = SAYS[name]
     with pytest.raises((TypeError, ValueError), match=says):
         wrong()

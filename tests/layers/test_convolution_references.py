@@ -1,4 +1,4 @@
-"""Convolutions and upsampling against PyTorch's numbers, and against the plain sum: outputs and all gradients."""
+"""Convolutions and upsampling compared with PyTorch's numbers: outputs and all gradients."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def close(got, expected):
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=named(case)) for case in CASES])
-def test_pytorch(case, x64):
+def test_outputs_and_gradients_equal_pytorchs(case, x64):
     net = getattr(fn, case["kind"])(**{name: tuples(value) for name, value in case["settings"].items()})
     arrays = {name: jnp.array(case[name]) for name in ("w", "b", "x", "dy") if name in case}
     params = fn.Conv(arrays["w"], arrays.get("b")) if "w" in case else ()
@@ -46,6 +46,6 @@ def test_pytorch(case, x64):
         assert dparams.b is None
 
 
-def test_every_kind_is_there():
+def test_every_kind_has_references():
     assert {case["kind"] for case in CASES} == {"conv", "conv_transpose", "upsample"}
     assert {len(case["settings"]["kernel_size"]) for case in CASES if case["kind"] == "conv"} == {1, 2, 3}

@@ -1,4 +1,4 @@
-"""The layers one by one: numbers worked out by hand, conventions, and what each says to bad input."""
+"""The layers one by one: numbers worked out by hand, conventions, and errors on bad input."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ X = jnp.asarray(np.random.default_rng(0).standard_normal((4, 5)), jnp.float32)
 ACTIVATIONS = [case.layer for case in catalogue.activation_cases()]
 
 
-def test_dense_by_hand_on_paper():
+def test_dense_equals_numbers_worked_out_on_paper():
     layer, params = fn.dense(2), fn.Dense(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([10.0, 20.0]))
     y, _, saved = layer.forward(params, jnp.array([[1.0, 2.0], [0.0, -1.0]]))
     assert y.tolist() == [[17.0, 30.0], [7.0, 16.0]]
@@ -23,7 +23,7 @@ def test_dense_by_hand_on_paper():
     assert dx.tolist() == [[1.0, 3.0], [4.0, 10.0]]
 
 
-def test_dense_initialisers_are_taken():
+def test_dense_uses_its_initialisers():
     ones = jax.nn.initializers.ones
     params = fn.dense(3, kernel_init=ones, bias_init=ones).init(KEY, X)
     assert params.w.tolist() == np.ones((5, 3)).tolist()
@@ -33,13 +33,13 @@ def test_dense_initialisers_are_taken():
     assert not wide.b.any()
 
 
-def test_the_default_dtype_is_the_programs():
+def test_params_have_the_default_dtype_of_jax():
     assert fn.dense(3).init(KEY, X).w.dtype == jnp.float32
     with jax.enable_x64(True):
         assert fn.dense(3).init(KEY, np.ones((2, 5))).w.dtype == jnp.float64
 
 
-def test_numpy_input_and_numpy_params():
+def test_numpy_input_and_numpy_params_work():
     for layer, x in ((fn.dense(3), np.ones((4, 5))), (fn.embedding(6, 2), np.array([1, 2]))):
         params = jax.tree.map(np.asarray, layer.init(KEY, x))
         y, _, saved = layer.forward(params, x)
@@ -56,7 +56,7 @@ def test_embedding_gathers_and_scatters():
 
 
 @pytest.mark.parametrize("outside", [-1, 4, 1000])
-def test_an_id_outside_the_table_is_nan_and_learns_nothing(outside):
+def test_an_id_outside_the_table_gives_nan_and_no_gradient(outside):
     layer, params = fn.embedding(4, 2), fn.Embedding(jnp.ones((4, 2)))
     y, _, saved = layer.forward(params, jnp.array([outside, 2]))
     assert jnp.isnan(y[0]).all()
@@ -65,7 +65,7 @@ def test_an_id_outside_the_table_is_nan_and_learns_nothing(outside):
     assert dparams.w.sum(1).tolist() == [0, 0, 2, 0]
 
 
-def test_dropout_keeps_the_share_and_the_mean():
+def test_dropout_drops_the_right_share_and_keeps_the_mean():
     y = fn.dropout(0.3).apply((), jnp.ones(100_000), key=KEY, train=True)
     assert float((y == 0).mean()) == pytest.approx(0.3, abs=0.01)
     assert float(y.mean()) == pytest.approx(1, abs=0.01)
@@ -111,7 +111,7 @@ def test_activations_survive_large_input(layer, dtype):
     ],
     ids=repr,
 )
-def test_slopes_at_kinks_are_as_documented_and_as_autodiff_has_them(layer, x, slope):
+def test_slopes_at_kinks_are_as_documented_and_as_in_autodiff(layer, x, slope):
     x = jnp.array([x])
     _, _, saved = layer.forward((), x)
     _, dx, _ = layer.backward((), saved, jnp.ones(1))
@@ -119,7 +119,7 @@ def test_slopes_at_kinks_are_as_documented_and_as_autodiff_has_them(layer, x, sl
     assert float(jax.grad(lambda x: layer.apply((), x).sum())(x)[0]) == pytest.approx(slope)
 
 
-def test_shapes():
+def test_flatten_and_reshape_change_the_last_axes():
     x = jnp.arange(24.0).reshape(2, 3, 4)
     assert fn.flatten(2).apply((), x).tolist() == x.reshape(2, 12).tolist()
     assert fn.flatten(1).apply((), x).shape == (2, 3, 4)
@@ -128,7 +128,7 @@ def test_shapes():
     assert fn.flatten(3).apply((), x).shape == (24,)
 
 
-# --- bad input: an error that names the layer, what it expected and what it got; or a right result ---
+# --- bad input: an error that names the layer, what it expects and what it got; or a correct result ---
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_shapes():
         (lambda: fn.elu(-1.0), ValueError, "elu: alpha must be at least 0, got -1.0"),
     ],
 )  # fmt: skip
-def test_bad_input(call, error, says):
+def test_bad_input_raises(call, error, says):
     with pytest.raises(error, match=says):
         call()
 
@@ -166,7 +166,7 @@ def test_bad_input(call, error, says):
 @pytest.mark.parametrize(
     "layer", [fn.dense(3), fn.tanh(), fn.serial(fn.dense(3), fn.softmax()), fn.prelu()], ids=repr
 )
-def test_an_empty_batch_is_right(layer):
+def test_an_empty_batch_works(layer):
     x = jnp.zeros((0, 5))
     params = layer.init(KEY, x)
     y, _, saved = layer.forward(params, x)
@@ -188,7 +188,7 @@ def test_nan_in_one_example_stays_there():
 # --- a user's own layer ---
 
 
-def test_own_layer_names_what_it_wants():
+def test_own_layer_takes_only_the_keywords_it_names():
     layer = fn.layer(
         lambda key, x: (),
         lambda params, x, *, train: x * (2 if train else 1),
@@ -214,7 +214,7 @@ def test_own_layer_names_what_it_wants():
         (lambda p, x: (x, x), lambda p, s, dy: dy, r"mine: backward must return \(dparams, dx\), got"),
     ],
 )
-def test_own_layer_that_returns_something_else(forward, backward, says):
+def test_own_layer_that_returns_something_else_raises(forward, backward, says):
     layer = fn.layer(lambda key, x: (), lambda p, x: x, forward, backward, name="mine")
     with pytest.raises(TypeError, match=says):
         layer.backward((), layer.forward((), X)[2], X)

@@ -1,4 +1,4 @@
-"""Normalisations: every setting by hand against autodiff and differences, statistics that move, devices, extremes."""
+"""Normalisations: every setting compared with autodiff and differences, moving statistics, devices, extremes."""
 
 import functools
 
@@ -28,7 +28,7 @@ def drawn(*shape, seed=0):
 
 
 def mask_of(shape):
-    """Every third place is left out."""
+    """A mask that leaves out every third place."""
     return (np.arange(np.prod(shape[:-1])) % 3 != 1).reshape(shape[:-1])
 
 
@@ -41,27 +41,27 @@ def test_every_setting_agrees(norm, shape, x64):
             continue  # the same as in training
         net = NORMS[norm](use_scale=mode != "masked", use_bias=mode == "masked", **options)
         mask = mask_of(SHAPES[shape]) if mode == "masked" else None
-        y = agreement.hold(net, drawn(*SHAPES[shape]), train=mode != "inference", mask=mask)
+        y = agreement.check(net, drawn(*SHAPES[shape]), train=mode != "inference", mask=mask)
         assert mask is None or not jnp.where(mask[..., None], 0, y).any()
 
 
-def test_combinators_hand_statistics_on(x64):
-    """Behind every batch norm an activation: a bias that another one takes away again has no gradient."""
+def test_combinators_update_statistics(x64):
+    """An activation follows every batch norm: another batch norm would cancel a bias, whose gradient would be 0."""
     layers = fn.serial(fn.dense(3, use_bias=False), fn.batch_norm(), fn.tanh())
     net = fn.serial(layers, fn.residual(layers), fn.residual(layers, fn.dense(3)), fn.stack(layers, 2))
     x = drawn(5, 4)
-    agreement.hold(net, x, train=True)
+    agreement.check(net, x, train=True)
     params = updated(net, net.init(KEY, x), [x])
     np.testing.assert_allclose(params[2][0][1].stats.weight, 0.1)
     np.testing.assert_allclose(params[3][1].stats.weight, [0.1, 0.1])
     np.testing.assert_allclose(params[0][1].stats.mean, (x @ params[0][0].w).mean(0), rtol=1e-12)
 
 
-# ---------------------------------------------------------------- what is left out
+# ---------------------------------------------------------------- masks
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_what_is_masked_counts_for_nothing(norm, x64):
+def test_masked_places_have_no_effect(norm, x64):
     net = NORMS[norm](**({"dims": 1} if norm in ("group_norm", "instance") else {}))
     mask = np.array([True, False, True, True, False])
     x, dy = (
@@ -87,7 +87,7 @@ def test_what_is_masked_counts_for_nothing(norm, x64):
     chex.assert_trees_all_close(with_mask[1], without[1], rtol=1e-12, atol=1e-14)
 
 
-def test_a_batch_that_is_all_masked_moves_nothing():
+def test_a_fully_masked_batch_changes_no_statistics():
     net, x = fn.batch_norm(), jnp.full((3, 2), jnp.nan)
     params = net.init(KEY, x)
     params = net.update_stats(params, net.forward(params, jnp.array(drawn(4, 2)), train=True)[2])
@@ -111,7 +111,7 @@ def updated(net, params, batches, **mode):
     return params
 
 
-def test_right_after_one_update_inference_is_what_training_was(x64):
+def test_after_one_update_inference_equals_training(x64):
     net, x = fn.batch_norm(unbiased=False, decay=0.999), 50 + 9 * drawn(6, 3)
     params = updated(net, net.init(KEY, x), [x])
     np.testing.assert_allclose(net.apply(params, x), net.apply(params, x, train=True), rtol=1e-12)
@@ -120,13 +120,13 @@ def test_right_after_one_update_inference_is_what_training_was(x64):
     np.testing.assert_allclose(params.stats.var, x.var(0, ddof=1), rtol=1e-12)
 
 
-def test_before_any_update_inference_changes_nothing():
+def test_before_any_update_inference_is_the_identity():
     net, x = fn.batch_norm(epsilon=1e-12), drawn(3, 2).astype(np.float32)
     np.testing.assert_allclose(net.apply(net.init(KEY, x), x), x, rtol=1e-6)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.6, 0.99])
-def test_a_batch_weighs_decay_to_the_power_of_its_age(decay, x64):
+def test_a_batchs_weight_is_decay_to_the_power_of_its_age(decay, x64):
     net, batches = fn.batch_norm(decay=decay), drawn(4, 5, 3)
     stats = updated(net, net.init(KEY, batches[0]), batches).stats
     weights = decay ** np.arange(3, -1, -1)
@@ -135,7 +135,7 @@ def test_a_batch_weighs_decay_to_the_power_of_its_age(decay, x64):
     np.testing.assert_allclose(stats.weight, 1 - decay**4, rtol=1e-12)
 
 
-def test_statistics_are_constants():
+def test_statistics_are_constants_with_no_gradient():
     net, x = fn.batch_norm(), jnp.array(drawn(5, 3))
     params = updated(net, net.init(KEY, x), [x])
 
@@ -153,7 +153,7 @@ def test_statistics_are_constants():
     assert fn.count_params(params) == 6
 
 
-def test_statistics_move_under_jit_scan_and_an_ensemble(x64):
+def test_statistics_are_updated_under_jit_scan_and_an_ensemble(x64):
     net, batches = fn.serial(fn.dense(3), fn.batch_norm()), jnp.array(drawn(3, 5, 2))
 
     def train(key):
@@ -176,7 +176,7 @@ def test_statistics_move_under_jit_scan_and_an_ensemble(x64):
 def test_devices_share_one_batch(masked, x64):
     net, alone = fn.batch_norm(axis_name="devices"), fn.batch_norm()
     x, dy, mask = drawn(3, 4, 2), drawn(3, 4, 2, seed=1), None
-    if masked:  # other numbers on every device, on one none at all
+    if masked:  # the number of valid places differs between devices, and one has none
         mask = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]], bool)
     params = alone.init(KEY, x)
 
@@ -198,7 +198,7 @@ def test_devices_share_one_batch(masked, x64):
         chex.assert_trees_all_close(jax.tree.map(lambda leaf, i=i: leaf[i], each[2]), whole[2], rtol=1e-12)
 
 
-def test_shard_map_takes_it(x64):
+def test_batch_norm_works_in_shard_map(x64):
     net, mesh = (
         fn.batch_norm(axis_name="devices"),
         jax.make_mesh((1,), ("devices",), (jax.sharding.AxisType.Auto,)),
@@ -229,7 +229,7 @@ def test_shard_map_takes_it(x64):
 
 @pytest.mark.parametrize("norm", ["batch_norm", "layer_norm", "group_norm"])
 @pytest.mark.parametrize("value", [0.1, 10000.3])
-def test_what_is_constant_becomes_zero(norm, value):
+def test_constant_input_becomes_zero(norm, value):
     net, x = NORMS[norm](), jnp.full((7, 30, 11, 6), value, jnp.float32)
     params = net.init(KEY, x)
 
@@ -247,7 +247,7 @@ def test_what_is_constant_becomes_zero(norm, value):
         np.testing.assert_allclose(new.stats.mean, value, rtol=1e-6)
 
 
-def test_of_one_place_the_variance_is_zero():
+def test_the_variance_of_one_place_is_zero():
     net, x = fn.batch_norm(), jnp.array([[3.0, -2.0]])
     params = net.init(KEY, x)
     y, _, saved = net.forward(params, x, train=True)
@@ -261,7 +261,7 @@ def test_of_one_place_the_variance_is_zero():
     ("norm", "dtype"), [*((norm, jnp.float16) for norm in NORMS), ("batch_norm", jnp.bfloat16)]
 )
 def test_half_precision_is_summed_in_float32(norm, dtype):
-    """Of values whose squares and sums have no place in float16."""
+    """Uses values whose squares and sums do not fit in float16."""
     net = NORMS[norm](**({"dims": 1} if norm in ("group_norm", "instance") else {}))
     x = jnp.asarray(300 + 40 * drawn(600, 4), dtype)
     params, dy = net.init(KEY, x), jnp.asarray(drawn(600, 4, seed=1), jnp.float32)
@@ -286,24 +286,24 @@ def test_half_precision_is_summed_in_float32(norm, dtype):
     chex.assert_trees_all_equal_dtypes(halves[2], jax.tree.map(lambda leaf: leaf.astype(dtype), params))
 
 
-# ---------------------------------------------------------------- one is the other
+# ---------------------------------------------------------------- special cases that agree
 
 
-def test_of_one_example_group_norm_is_batch_norm(x64):
+def test_group_norm_of_one_example_equals_batch_norm(x64):
     x = drawn(1, 3, 2, 4)
     nets = fn.group_norm(4), fn.batch_norm()
     y, expected = (net.apply(net.init(KEY, x), x, train=True) for net in nets)
     np.testing.assert_allclose(y, expected, rtol=1e-12)
 
 
-def test_of_one_group_and_no_places_group_norm_is_layer_norm(x64):
+def test_group_norm_with_one_group_and_no_spatial_axes_equals_layer_norm(x64):
     x = drawn(3, 4)
     nets = fn.group_norm(1, dims=0), fn.layer_norm()
     y, expected = (net.apply(net.init(KEY, x), x) for net in nets)
     np.testing.assert_allclose(y, expected, rtol=1e-12)
 
 
-def test_of_centred_features_rms_norm_is_layer_norm(x64):
+def test_rms_norm_of_centred_features_equals_layer_norm(x64):
     x = drawn(3, 4)
     x -= x.mean(-1, keepdims=True)
     nets = fn.rms_norm(epsilon=1e-5), fn.layer_norm()
@@ -334,7 +334,7 @@ X = np.ones((2, 3, 4), np.float32)
         (lambda: fn.batch_norm().apply((), X), r"params must be BatchNorm\(scale, b, stats\), got tuple"),
     ],
 )  # fmt: skip
-def test_errors_say_what_to_do(run, says):
+def test_bad_input_raises(run, says):
     with pytest.raises((TypeError, ValueError), match=says):
         run()
 

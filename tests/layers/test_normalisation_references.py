@@ -1,4 +1,4 @@
-"""Normalisations and pools against numbers of PyTorch, flax and haiku: outputs, gradients, moving statistics."""
+"""Normalisations and pools compared with PyTorch, flax and haiku: outputs, gradients, moving statistics."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def close(got, expected):
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=named(case)) for case in CASES])
-def test_the_numbers_of_others(case, x64):
+def test_numbers_equal_those_of_other_libraries(case, x64):
     net = getattr(fn, case["kind"])(**{name: tuples(value) for name, value in case["settings"].items()})
     x, source = jnp.array(case["x"]), case.get("source")
     forward, backward = jax.jit(net.forward, static_argnames="train"), jax.jit(net.backward)
@@ -38,7 +38,10 @@ def test_the_numbers_of_others(case, x64):
             params = params._replace(**{name: jnp.array(case[name])})
     if source == "inference":
         params = params._replace(stats=fn.Stats(jnp.array(case["mean"]), jnp.array(case["var"])))
-    elif source in ("torch", "flax"):  # without a weight statistics move from 0 and 1 at a fixed rate
+    elif source in (
+        "torch",
+        "flax",
+    ):  # without a weight, statistics start from 0 and 1 and are updated at a fixed rate
         params = params._replace(stats=params.stats._replace(weight=None))
     for before in case.get("before", ()):
         params = update_stats(params, forward(params, jnp.array(before), train=True)[2])
@@ -56,7 +59,7 @@ def test_the_numbers_of_others(case, x64):
                 close(getattr(dparams, name), case[f"d{name}"])
 
 
-def test_every_kind_and_source_is_there():
+def test_every_kind_and_source_has_references():
     assert {case["kind"] for case in CASES} == {
         "batch_norm", "layer_norm", "group_norm", "rms_norm", "max_pool", "avg_pool",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What reduces time away, and dropout that is the same in every step."""
+"""Layers that reduce the time axis away, and dropout that is the same in every step."""
 
 import jax
 import jax.numpy as jnp
@@ -22,22 +22,22 @@ def gradient(layer, x, dy, mask=None):
 
 
 @over_time
-def test_masked_is_the_same_as_cut_short(layer):
+def test_masking_equals_cutting_the_sequence_short(layer):
     y, dx = gradient(layer, X, DY, MASK)
     for n, valid in enumerate(MASK[:4]):
         y_cut, dx_cut = gradient(layer, X[n, valid], DY[n])
         np.testing.assert_allclose(y[n], y_cut, rtol=1e-6)
         np.testing.assert_allclose(dx[n, valid], dx_cut, rtol=1e-6)
     assert not dx[~MASK].any()
-    assert not y[4].any(), "nothing valid: 0"
+    assert not y[4].any(), "0 if no step is valid"
 
 
 @over_time
-def test_padding_reaches_nothing(layer):
+def test_padding_has_no_effect(layer):
     for bad in (np.nan, np.inf, -np.inf):
         dirty = np.where(MASK[..., None], X, np.float32(bad))
-        for clean, found in zip(gradient(layer, X, DY, MASK), gradient(layer, dirty, DY, MASK), strict=True):
-            np.testing.assert_array_equal(found, clean)
+        for expected, got in zip(gradient(layer, X, DY, MASK), gradient(layer, dirty, DY, MASK), strict=True):
+            np.testing.assert_array_equal(got, expected)
         plain = jax.grad(lambda x: (layer.apply((), x, mask=MASK) * DY).sum())(dirty)
         np.testing.assert_allclose(plain, gradient(layer, X, DY, MASK)[1], rtol=1e-6)
 
@@ -51,13 +51,13 @@ def test_padding_reaches_nothing(layer):
     ],
     ids=repr,
 )
-def test_by_hand_on_paper(layer, y, dx):
-    found, found_dx = gradient(layer, jnp.array([[2.0, -1.0], [5.0, 3.0], [2.0, 4.0]]), jnp.ones(2))
-    np.testing.assert_allclose(found, y, rtol=1e-6)
-    np.testing.assert_allclose(found_dx, dx, rtol=1e-6)
+def test_numbers_worked_out_on_paper(layer, y, dx):
+    got_y, got_dx = gradient(layer, jnp.array([[2.0, -1.0], [5.0, 3.0], [2.0, 4.0]]), jnp.ones(2))
+    np.testing.assert_allclose(got_y, y, rtol=1e-6)
+    np.testing.assert_allclose(got_dx, dx, rtol=1e-6)
 
 
-def test_among_equal_values_the_first_valid_takes_the_gradient():
+def test_the_first_valid_of_equal_values_gets_the_gradient():
     x, mask = jnp.array([[7.0], [7.0], [7.0]]), jnp.array([False, True, True])
     y, dx = gradient(fn.max_over_time(), x, jnp.ones(1), mask)
     assert (y.tolist(), dx.tolist()) == ([7.0], [[0.0], [1.0], [0.0]])
@@ -66,7 +66,7 @@ def test_among_equal_values_the_first_valid_takes_the_gradient():
 
 
 @over_time
-def test_nan_in_a_valid_step_is_seen(layer):
+def test_nan_in_a_valid_step_is_not_hidden(layer):
     assert np.isnan(layer.apply((), jnp.full((2, 3, 1), jnp.nan))).all()
 
 
@@ -76,7 +76,7 @@ def test_a_long_mean_is_summed_in_float32():
     assert float(dx[0, 0]) == 1 / 4096
 
 
-def test_what_follows_is_not_masked():
+def test_later_layers_get_no_mask():
     net = fn.serial(fn.dense(3), fn.mean_over_time(), fn.dense(2))
     params = net.init(KEY, X)
     assert net.apply(params, X, mask=MASK).shape == (5, 2)
@@ -94,7 +94,7 @@ def test_shared_dropout_drops_a_feature_in_all_steps_or_in_none():
     assert y.mean() == pytest.approx(1, abs=0.03)
 
 
-def test_shared_dropout_knows_no_batch():
+def test_shared_dropout_draws_for_each_example():
     layer, x = fn.dropout(0.5, shared_axes=(-2, -1)), jnp.ones((7, 4, 3))
     keys = jax.random.split(KEY, 7)
     rows = jax.vmap(lambda x, key: layer.apply((), x, key=key, train=True))(x, keys)
@@ -102,7 +102,7 @@ def test_shared_dropout_knows_no_batch():
     assert len(np.unique(rows)) == 2
 
 
-def test_without_shared_axes_dropout_draws_what_it_drew():
+def test_without_shared_axes_dropout_draws_a_plain_bernoulli():
     y = fn.dropout(0.5).apply((), jnp.ones((3, 4)), key=KEY, train=True)
     keep = jax.random.bernoulli(KEY, 0.5, (3, 4))
     np.testing.assert_array_equal(y, jnp.where(keep, 2.0, 0.0))
@@ -125,6 +125,6 @@ def test_without_shared_axes_dropout_draws_what_it_drew():
         (lambda: fn.dropout(0.5, shared_axes=(-2,)).apply((), jnp.ones(3), key=KEY, train=True), ValueError, r"dropout\(0.5, shared_axes=\(-2,\)\): x must have at least 2 axes"),
     ],
 )  # fmt: skip
-def test_bad_input(call, error, says):
+def test_bad_input_raises(call, error, says):
     with pytest.raises(error, match=says):
         call()

@@ -1,4 +1,4 @@
-"""Losses: PyTorch's numbers, autodiff, masks and dtypes."""
+"""Losses: compared with PyTorch and autodiff; masks and dtypes."""
 
 import jax
 import jax.numpy as jnp
@@ -28,11 +28,11 @@ from loss_cases import (
 
 import fnnets as fn
 
-# Numbers of PyTorch
+# PyTorch's numbers
 
 
 @pytest.mark.parametrize("case", REFERENCES, ids=lambda case: f"{case['loss']}-{list(case['options'])}")
-def test_value_and_gradient_are_those_of_pytorch(case):
+def test_value_and_gradient_equal_pytorchs(case):
     with jax.enable_x64(True):
         loss = getattr(fn.losses, case["loss"])(**case["options"])
         got = both_ways(loss, np.array(case["y"]), np.array(case["target"]))
@@ -54,7 +54,7 @@ def test_backward_is_the_gradient_of_apply(case):
 
 
 @one_of_each
-def test_masked_places_are_left_out_whatever_stands_there(case):
+def test_masked_places_are_left_out_whatever_they_hold(case):
     loss = case.build()
     y, target = case.y.copy(), case.target.copy()
     y[~MASK] = np.nan
@@ -69,7 +69,7 @@ def test_masked_places_are_left_out_whatever_stands_there(case):
 
 
 @classified
-def test_masked_distributions_do_not_count_among_the_weights(name):
+def test_masked_distributions_add_nothing_to_the_sum_of_weights(name):
     loss = getattr(fn.losses, name)(weights=WEIGHTS)
     target = np.where(MASK[..., None], soft_targets, np.nan)
     with jax.enable_x64(True):
@@ -78,7 +78,7 @@ def test_masked_distributions_do_not_count_among_the_weights(name):
 
 
 @every_case
-def test_apply_reduces_per_example(case):
+def test_apply_is_the_reduced_per_example(case):
     ignored = case.options.get("ignore_label")
     counts = np.ones(SHAPE) if ignored is None else case.target != ignored
     divisor = 1 if case.loss in SUMS else counts.sum()
@@ -120,7 +120,7 @@ def test_one_example_without_batch_axes_and_a_batch_without_examples(name, batch
 
 
 @one_of_each
-def test_of_no_example_that_counts_value_and_gradient_are_zero(case):
+def test_value_and_gradient_are_zero_if_no_example_counts(case):
     with jax.enable_x64(True):
         got = both_ways(case.build(), case.y, case.target, np.zeros(SHAPE, bool))
     assert got.value == got.applied == 0
@@ -155,7 +155,7 @@ def test_values_are_at_least_float32_and_gradients_keep_the_dtype(case, dtype):
     assert [shape.dtype for shape in shapes] == [wide, wide, wide, dtype]
 
 
-# The classes of a target
+# Classes as targets
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_values_are_at_least_float32_and_gradients_keep_the_dtype(case, dtype):
     [("cross_entropy", jax.nn.softmax), ("nll", jax.nn.log_softmax)],
     ids=["cross_entropy", "nll"],
 )
-def test_the_three_cross_entropies_are_one(name, y):
+def test_the_three_cross_entropies_agree(name, y):
     options = {"weights": WEIGHTS, "label_smoothing": 0.1, "ignore_label": IGNORED}
     with jax.enable_x64(True):
         expected = fn.losses.softmax_cross_entropy(**options).apply(numbers, labels, MASK)
@@ -180,14 +180,14 @@ def test_labels_and_one_hot_targets_agree(name):
         close(got, expected)
 
 
-def test_cross_entropy_is_entropy_and_divergence():
+def test_cross_entropy_is_entropy_plus_divergence():
     with jax.enable_x64(True):
         entropy = -(soft_targets * np.log(soft_targets)).sum(-1)
         divergence = fn.losses.kl_divergence().per_example(np.log(distributions), soft_targets)
         close(fn.losses.cross_entropy().per_example(distributions, soft_targets), entropy + divergence)
 
 
-def test_binary_weights_are_relative_and_smoothing_pulls_towards_a_half():
+def test_binary_weights_are_relative_and_smoothing_moves_targets_towards_a_half():
     with jax.enable_x64(True):
         weighted = fn.losses.sigmoid_cross_entropy(weights=WEIGHTS).apply(numbers, shares)
         tenfold = fn.losses.sigmoid_cross_entropy(weights=[10 * w for w in WEIGHTS]).apply(numbers, shares)
@@ -197,7 +197,7 @@ def test_binary_weights_are_relative_and_smoothing_pulls_towards_a_half():
 
 
 @classified
-def test_a_label_that_names_no_class_gives_nan(name):
+def test_a_label_out_of_range_gives_nan(name):
     loss, wrong, target = getattr(fn.losses, name)(), np.zeros(SHAPE, bool), labels.copy()
     target[0], wrong[0] = (CLASSES, -1, 2**30), True
     with jax.enable_x64(True):
@@ -222,7 +222,7 @@ def test_weights_may_be_traced():
     close(jax.jit(value)(jnp.array(WEIGHTS)), value(WEIGHTS), rtol=1e-6)
 
 
-def test_classes_that_weigh_nothing_leave_nothing_to_divide_by():
+def test_value_and_gradient_are_zero_if_all_weights_are_zero():
     loss = fn.losses.softmax_cross_entropy(weights=(1.0, 0.0, 1.0, 1.0, 1.0), label_smoothing=0.1)
     with jax.enable_x64(True):
         got = both_ways(loss, numbers, np.ones(SHAPE, int))
@@ -231,7 +231,7 @@ def test_classes_that_weigh_nothing_leave_nothing_to_divide_by():
     assert not got.autodiff.any()
 
 
-def test_a_network_is_differentiated_through_a_loss_with_no_autodiff():
+def test_a_network_with_a_loss_is_differentiated_without_autodiff():
     with jax.enable_x64(True):
         net, loss = fn.serial(fn.dense(CLASSES), fn.sigmoid()), fn.losses.binary_cross_entropy()
         x, target, mask = numbers[:, 0], shares[:, 0], MASK[:, 0]

@@ -1,4 +1,4 @@
-"""Losses at the edges: huge logits, probabilities of 0, kinks, NaN, and what is refused."""
+"""Losses at the edges: huge logits, probabilities of 0, kinks, NaN, and bad input."""
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ TINY = float(np.finfo(np.float32).tiny)
     ],
 )
 def test_logarithms_of_probabilities_are_finite_at_zero(q, t, value, slope):
-    # The other answer, 1 − t of probability 1 − q, has a slope of its own where it is the true one.
+    # The binary loss adds the slope of the other answer, which is 1 where t = 0.
     for loss, dy in ((fn.losses.cross_entropy(), slope), (fn.losses.binary_cross_entropy(), slope + (1 - t))):
         got = both_ways(loss, jnp.array([q]), jnp.array([t]))
         close(got.value, value, rtol=1e-6)
@@ -67,7 +67,7 @@ def test_logarithms_of_probabilities_are_finite_at_zero(q, t, value, slope):
 
 
 @one_of_each
-def test_nan_that_counts_is_not_hidden(case):
+def test_unmasked_nan_is_not_hidden(case):
     y = case.y.copy()
     y[0, 1] = np.nan
     with jax.enable_x64(True):
@@ -76,7 +76,7 @@ def test_nan_that_counts_is_not_hidden(case):
 
 
 @pytest.mark.parametrize("name", ["nll", "kl_divergence", "softmax_cross_entropy"])
-def test_an_impossible_class_that_is_not_the_target_costs_nothing(name):
+def test_an_impossible_class_costs_nothing_if_it_is_not_the_target(name):
     got = both_ways(getattr(fn.losses, name)(), jnp.array([[0.0, -jnp.inf]]), jnp.array([[1.0, 0.0]]))
     assert got.value == got.applied == 0
     assert got.dy.tolist() == got.autodiff.tolist()
@@ -107,7 +107,7 @@ WRONG_SHAPES = [((7, 1), (7,)), ((7,), (7, 1)), ((7, 3), (3,)), ((7, 3), (1, 3))
         (name, y, target)
         for name in FULLEST
         for y, target in WRONG_SHAPES
-        if name not in CLASSIFIED or target != y[:-1]  # where they are labels
+        if name not in CLASSIFIED or target != y[:-1]  # those would be labels
     ],
 )
 def test_nothing_is_broadcast(name, y, target):
@@ -129,7 +129,7 @@ def test_nothing_is_broadcast(name, y, target):
         (lambda: fn.losses.mse().apply(numbers, numbers, MASK[..., None]), ValueError, "got (4, 3, 1)"),
         (lambda: fn.losses.mse().apply(numbers, numbers, 1.0 * MASK), TypeError, "mask must hold bools, got float"),
         (lambda: fn.losses.nll().apply(numbers, 1.0 * labels), TypeError, "nll(): target must hold integers"),
-        (lambda: fn.losses.nll(ignore_label=1).apply(numbers, signs), ValueError, "leave examples out by the mask"),
+        (lambda: fn.losses.nll(ignore_label=1).apply(numbers, signs), ValueError, "leave examples out with the mask"),
         (lambda: fn.losses.nll(weights=(1.0,)).apply(numbers, labels), ValueError, "nll(weights=…): weights must"),
         (lambda: fn.losses.nll(weights=2.0).apply(numbers, labels), ValueError, "must have shape (5,), got ()"),
         (lambda: fn.losses.nll(label_smoothing=1.5), ValueError, "nll: label_smoothing must lie between 0 and 1"),
@@ -138,13 +138,13 @@ def test_nothing_is_broadcast(name, y, target):
         (lambda: fn.l2(0.1, n=0), ValueError, "l2: n must be a whole number of at least 1, got 0"),
     ],
 )  # fmt: skip
-def test_errors_say_what_to_do(call, error, text):
+def test_errors_name_the_mistake(call, error, text):
     with pytest.raises(error) as raised:
         call()
     assert text in str(raised.value)
 
 
-def test_a_loss_is_written_as_in_code():
+def test_repr_of_a_loss_is_its_call():
     assert repr(fn.losses.huber(0.5)) == "huber(delta=0.5)"
     assert repr(fn.losses.nll(weights=WEIGHTS, ignore_label=0)) == "nll(weights=…, ignore_label=0)"
     assert fn.losses.nll(weights=WEIGHTS).info.settings["weights"] == WEIGHTS

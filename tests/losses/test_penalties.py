@@ -1,4 +1,4 @@
-"""Penalties: numbers by hand, autodiff, dtypes, and what they leave alone."""
+"""Penalties: numbers by hand, autodiff, dtypes, and the leaves they do not apply to."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ PARAMS = (
     ],
     ids=repr,
 )
-def test_penalties_by_hand_on_kernels_alone(penalty, value, dw, du):
+def test_penalties_apply_to_kernels_only(penalty, value, dw, du):
     got, saved = penalty.forward(PARAMS)
     dparams = jax.jit(penalty.backward)(saved, 2.0)
     assert penalty.apply(PARAMS) == got == value
@@ -56,8 +56,8 @@ def test_penalty_gradients_agree_with_autodiff(factory, on):
         gradients = penalty.backward(saved, 1.3), jax.grad(lambda p: 1.3 * penalty.apply(p))(params)
         for got, expected in zip(*map(jax.tree.leaves, gradients), strict=True):
             close(got, expected)
-        acts = [bool(leaf.any()) for leaf in jax.tree.leaves(gradients[0])]
-        assert acts == jax.tree.leaves(jax.tree.broadcast(on(params) if callable(on) else on, params))
+        applies = [bool(leaf.any()) for leaf in jax.tree.leaves(gradients[0])]
+        assert applies == jax.tree.leaves(jax.tree.broadcast(on(params) if callable(on) else on, params))
 
 
 def test_penalty_dtypes_and_traced_rates():
@@ -72,7 +72,7 @@ def test_penalty_dtypes_and_traced_rates():
     assert fn.l1(0.5).apply(()) == 0
 
 
-def test_a_step_of_descent_on_l2_shrinks_weights_by_one_factor():
+def test_a_step_of_descent_on_l2_shrinks_all_weights_by_the_same_factor():
     params = fn.Dense(w=jnp.array([[2.0, -4.0]]), b=jnp.array([1.0, 1.0]))
     penalty = fn.l2(0.5, n=2)
     _, saved = penalty.forward(params)

@@ -1,4 +1,4 @@
-"""One layer at one point held to autodiff and to differences, in one compiled program: for products of settings."""
+"""Compares a layer with autodiff and with differences in one compiled program, cheap enough for many settings."""
 
 import chex
 import jax
@@ -12,8 +12,8 @@ from fnnets import catalogue
 STEP = 1e-3
 
 
-def hold(net, x, **mode):
-    """Holds outputs and gradients of a layer at x to autodiff (1e-11) and differences (1e-7); needs float64."""
+def check(net, x, **mode):
+    """Compares a layer's gradients at x with autodiff (1e-11) and differences (1e-7); needs float64."""
     rng = np.random.default_rng(0)
     flat, unravel = ravel_pytree((catalogue.random_params(net, rng, x), jnp.asarray(x)))
 
@@ -25,7 +25,7 @@ def hold(net, x, **mode):
         def energy(flat):
             return (net.apply(*unravel(flat), **mode) * dy).sum()
 
-        # One program for all points of the differences, which are of fourth order.
+        # Fourth-order differences; one program evaluates all their points.
         steps = STEP * jnp.array([1.0, -1.0, 2.0, -2.0])[:, None, None] * jnp.eye(flat.size)
         near, back, far, further = jax.lax.map(energy, (flat + steps).reshape(-1, flat.size)).reshape(4, -1)
         differences = (8 * (near - back) - (far - further)) / (12 * STEP)

@@ -1,4 +1,4 @@
-"""What the tests of the losses share: a table of cases, and the numbers in it."""
+"""Shared by the tests of the losses: a table of cases and the numbers in it."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ labels[0, 0] = labels[3, 1] = IGNORED
 
 
 class Case(NamedTuple):
-    """One row of the table that all properties go through."""
+    """One row of the table of cases, on which every property is tested."""
 
     loss: str
     options: dict
@@ -41,8 +41,8 @@ class Case(NamedTuple):
         return getattr(fn.losses, self.loss)(**self.options)
 
 
-def of_the_catalogue():
-    """Every loss of the catalogue whose targets are as y is, with its defaults; in SHAPE, from rows of (4, 5)."""
+def from_the_catalogue():
+    """Cases for the catalogue's losses whose targets have the shape of y, with default options, in SHAPE."""
     rng = np.random.default_rng(1)
     for row in catalogue.loss_cases():
         if row.y is not None and row.name == row.made.info.name:
@@ -51,7 +51,7 @@ def of_the_catalogue():
 
 
 def table():
-    yield from of_the_catalogue()
+    yield from from_the_catalogue()
     yield Case("huber", {"delta": 0.3}, numbers, other_numbers)
     some = ({}, {"weights": WEIGHTS}, {"label_smoothing": 0.2}, {"weights": WEIGHTS, "label_smoothing": 0.2})
     for loss, y in (("binary_cross_entropy", shares), ("sigmoid_cross_entropy", numbers)):
@@ -87,16 +87,16 @@ def close(got, expected, rtol=1e-12):
 
 
 class Numbers(NamedTuple):
-    """A loss in both ways."""
+    """A loss's value and gradient, by hand and by autodiff."""
 
-    value: np.ndarray  # of forward
-    dy: np.ndarray  # of backward
-    applied: np.ndarray  # of apply
-    autodiff: np.ndarray  # of apply's gradient
+    value: np.ndarray  # from forward
+    dy: np.ndarray  # from backward
+    applied: np.ndarray  # from apply
+    autodiff: np.ndarray  # the autodiff gradient of apply
 
 
 def both_ways(loss, y, target, mask=None, dvalue=1.0):
-    # Not under jit: the operations of all cases are the same few, compiled once.
+    # Not under jit: all cases use the same few operations, each compiled once.
     value, saved = loss.forward(y, target, mask)
     applied, gradient = jax.value_and_grad(loss.apply)(jnp.asarray(y), target, mask)
     return Numbers(*map(np.asarray, (value, loss.backward(saved, dvalue), applied, gradient)))

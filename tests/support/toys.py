@@ -1,4 +1,4 @@
-"""Small layers that the library's users might write: with a carry, with moving statistics, with named blocks."""
+"""Small layers as users might write them: with a carry, with moving statistics, with named blocks."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ import fnnets as fn
 
 
 def integrator() -> fn.Layer:
-    """h_t = tanh(a·h_{t−1} + x_t), y = h: x (…, T, D), carry h (…, D). The smallest recurrent layer."""
+    """The smallest recurrent layer: h_t = tanh(a·h_{t−1} + x_t), y = h; x (…, T, D), carry h (…, D)."""
 
     def init(key: Any, x: Any) -> Any:
         return {"a": 0.5 + 0.1 * jax.random.normal(key, (x.shape[-1],))}
@@ -44,14 +44,14 @@ def integrator() -> fn.Layer:
 
 
 class Centred(NamedTuple):
-    """A scale, and the moving mean of what was seen."""
+    """A scale, and the moving mean of past inputs."""
 
     w: jax.Array  # (D,)
     stats: fn.Stats
 
 
 def centred() -> fn.Layer:
-    """y = w·(x − moving mean): a layer with statistics, which are constants to its gradient."""
+    """A layer with statistics, which are constants in its gradient: y = w·(x − moving mean)."""
 
     def init(key: Any, x: Any) -> Centred:
         del key
@@ -75,7 +75,7 @@ def centred() -> fn.Layer:
 
 
 class Gated(NamedTuple):
-    """A kernel whose columns are two named blocks."""
+    """A kernel whose columns form two named blocks."""
 
     blocks = {"w": ("value", "gate")}
 
@@ -83,7 +83,7 @@ class Gated(NamedTuple):
 
 
 def gated(features: int) -> fn.Layer:
-    """y = v ⊙ σ(g), [v, g] = x·w."""
+    """A layer with named blocks: y = v ⊙ σ(g), [v, g] = x·w."""
 
     def parts(params, x):
         v, g = jnp.split(x @ params.w, 2, -1)
@@ -108,7 +108,7 @@ def gated(features: int) -> fn.Layer:
 
 
 def with_backward(layer: fn.Layer, change: Any) -> fn.Layer:
-    """The layer with `change(dparams, dx)` after its backward: a mistake, most often."""
+    """The layer with `change(dparams, dx)` applied after its backward, usually to plant a mistake."""
 
     def backward(params, saved, dy, dcarry=None):
         dparams, dx, dcarry = layer.backward(params, saved, dy, dcarry)

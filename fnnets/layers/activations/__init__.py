@@ -1,4 +1,4 @@
-"""Activations: functions of each value, or of each row."""
+"""Activations: functions of each value or of each row."""
 
 from fnnets.layers.activations._mish import mish as mish
 from fnnets.layers.activations.rectifiers import PReLU as PReLU

@@ -15,12 +15,12 @@ def mish() -> Layer:
 
     Formula: y = x·g, g = tanh(log(1 + eˣ)).
 
-    Derivation: tanh' = 1 − tanh² and the derivative of log(1 + eˣ) is σ(x), so g' = (1 − g²)·σ(x). By the product
-    rule
+    Derivation: tanh' = 1 − tanh², and the derivative of log(1 + eˣ) is σ(x), so g' = (1 − g²)·σ(x). By the product
+    rule,
 
         dx = dy ⊙ (g + x·(1 − g²)·σ(x))
 
-    For large x, g is 1 and the second term 0; for large negative x both are 0: nothing overflows.
+    For large x, g is 1 and the second term is 0; for large negative x both are 0. Nothing overflows.
 
     Returns:
       A `Layer` without params, x (…) floats of any shape, y the same.
@@ -33,7 +33,7 @@ def mish() -> Layer:
     References:
       Misra, Mish: a self regularized non-monotonic activation function (2019), eq. 1.
 
-    Differences: the numbers of PyTorch's `nn.Mish`, jax's and Keras'.
+    Differences: the same values as PyTorch's `nn.Mish`, `jax.nn.mish` and Keras' `mish`.
     """
 
     def gate(x: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""What layers without parameters have in common."""
+"""Makes layers without params from functions of x alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Activations that let the positive side through: relu and its relatives."""
+"""Activations that pass positive values: relu and its relatives."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def relu() -> Layer:
 
     Formula: y = max(x, 0).
 
-    Derivation: dy/dx is 1 for x > 0, else 0 (0 at 0, as in `jax.nn.relu`); where x > 0, one bool for each
-    number, is all that is saved:
+    Derivation: dy/dx is 1 for x > 0, else 0 (and 0 at 0, as in `jax.nn.relu`), so
 
         dx = dy where x > 0, else 0
 
-    Units whose x is negative for every example get no gradient: they can die.
+    Forward saves only one bool for each number: whether x > 0. A unit whose x is negative for every example gets no
+    gradient, so it can die.
 
     Returns:
       A `Layer` without params, x (…) floats of any shape, y the same.
@@ -71,7 +71,7 @@ def leaky_relu(negative_slope: float = 0.01) -> Layer:
     References:
       Maas, Hannun & Ng, Rectifier nonlinearities improve neural network acoustic models (2013), eq. 2.
 
-    Differences: a = 0.01 as in jax and PyTorch; Keras has 0.3. PyTorch's slope at 0 is a, here and in jax 1.
+    Differences: a = 0.01, as in jax and PyTorch; Keras has 0.3. The slope at 0 is 1, as in jax; in PyTorch it is a.
     """
 
     def scaled(positive: jax.Array, x: jax.Array) -> jax.Array:
@@ -88,30 +88,30 @@ def leaky_relu(negative_slope: float = 0.01) -> Layer:
 class PReLU(NamedTuple):
     """The parameters of `prelu`."""
 
-    a: jax.Array  # (), or (D,) with a slope for each feature
+    a: jax.Array  # (), or (D,) with one slope for each feature
 
 
 def prelu(
     *, per_feature: bool = False, slope_init: Callable[..., jax.Array] = jax.nn.initializers.constant(0.25)
 ) -> Layer:
-    """The rectifier that learns its negative slope.
+    """A rectifier that learns its negative slope.
 
     Formula: y = x for x ≥ 0, a·x for x < 0.
 
-    Derivation: ∂y/∂x is 1 or a; ∂y/∂a is x where x < 0, else 0. Summed over all places that share a,
+    Derivation: ∂y/∂x is 1 or a; ∂y/∂a is x where x < 0, else 0. With the sum over all places that share a,
 
         dx = dy for x ≥ 0, a·dy for x < 0
         da = Σ_{x < 0} dy·x
 
     Args:
-      per_feature: one slope for each entry of the last axis, else a single one.
+      per_feature: whether each entry of the last axis has its own slope; otherwise there is a single one.
       slope_init: `(key, shape, dtype) -> a`.
 
     Returns:
-      A `Layer` with params `PReLU(a)`, x (…) floats (with an axis where per_feature), y the same shape.
+      A `Layer` with params `PReLU(a)`, x (…) floats (at least one axis with per_feature), y of the same shape.
 
     Raises:
-      ValueError: per_feature, and the last axis of x is not as long as a.
+      ValueError: with per_feature, the last axis of x does not have the length of a.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -122,7 +122,7 @@ def prelu(
     References:
       He, Zhang, Ren & Sun, Delving deep into rectifiers (2015), eqs. 1 and 3.
 
-    Differences: a single slope of 1/4 as in PyTorch; Keras learns one for each feature, from 0.
+    Differences: a single slope that starts at 1/4, as in PyTorch; Keras learns one for each feature, starting at 0.
     """
     info = describe(prelu, per_feature=per_feature)
 
@@ -155,7 +155,7 @@ def elu(alpha: float = 1.0) -> Layer:
 
     Formula: y = x for x > 0, a(eˣ − 1) for x ≤ 0, a = alpha.
 
-    Derivation: for x ≤ 0, dy/dx = a·eˣ = y + a; y > 0 exactly where x > 0, so y is all that is saved:
+    Derivation: for x ≤ 0, dy/dx = a·eˣ = y + a. Since y > 0 exactly where x > 0, forward saves only y:
 
         dx = dy where y > 0, else dy ⊙ (y + a)
 
@@ -166,7 +166,7 @@ def elu(alpha: float = 1.0) -> Layer:
       A `Layer` without params, x (…) floats of any shape, y the same.
 
     Raises:
-      ValueError: alpha is negative (y would no longer tell the sign of x).
+      ValueError: alpha is negative, so y would not show the sign of x.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -178,7 +178,9 @@ def elu(alpha: float = 1.0) -> Layer:
       units (2016), eqs. 15-16.
     """
     if alpha < 0:
-        raise ValueError(f"elu: alpha must be at least 0, got {alpha!r}; for a slope use fn.leaky_relu.")
+        raise ValueError(
+            f"elu: alpha must be at least 0, got {alpha!r}; for a negative slope use fn.leaky_relu."
+        )
 
     def f(x: jax.Array) -> jax.Array:
         return jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0, x)))
@@ -198,7 +200,7 @@ def selu() -> Layer:
 
     Formula: y = λ·x for x > 0, λa(eˣ − 1) for x ≤ 0, λ = 1.0507…, a = 1.6732….
 
-    Derivation: as for `elu`, with λ in front: dx = λ·dy where y > 0, else dy ⊙ (y + λa).
+    Derivation: as for `elu`, with the factor λ: dx = λ·dy where y > 0, else dy ⊙ (y + λa).
 
     Returns:
       A `Layer` without params, x (…) floats of any shape, y the same.
@@ -227,7 +229,7 @@ def selu() -> Layer:
 
 
 def softplus() -> Layer:
-    """The smooth rectifier.
+    """A smooth rectifier.
 
     Formula: y = log(1 + eˣ).
 
@@ -252,7 +254,7 @@ def softplus() -> Layer:
 
 
 class Gated(NamedTuple):
-    """What `gelu` and `silu` keep: y = x·gate(x)."""
+    """What `gelu`, `silu` and `mish` keep for their backward: y = x·gate(x)."""
 
     x: jax.Array
     gate: jax.Array
@@ -268,11 +270,11 @@ def gelu(*, approximate: bool = False) -> Layer:
 
         dx = dy ⊙ (Φ(x) + x·φ(x))
 
-    and for the tanh form, with G = ½(1 + tanh u), G' = ½(1 − tanh²u)·u' = 2G(1 − G)·u' and
+    For the tanh form, with G = ½(1 + tanh u), G' = ½(1 − tanh²u)·u' = 2G(1 − G)·u' and
     u' = √(2/π)(1 + 0.134145x²): dx = dy ⊙ (G + x·G').
 
     Args:
-      approximate: the tanh form.
+      approximate: whether to use the tanh form.
 
     Returns:
       A `Layer` without params, x (…) floats of any shape, y the same.
@@ -285,14 +287,14 @@ def gelu(*, approximate: bool = False) -> Layer:
     References:
       Hendrycks & Gimpel, Gaussian error linear units (2016), section 2.
 
-    Differences: erf is the default of PyTorch and Keras too; `jax.nn.gelu` and flax take the tanh form
-    (approximate=True).
+    Differences: erf is the default in PyTorch and Keras too; `jax.nn.gelu` and flax use the tanh form
+    (approximate=True) by default.
     """
     root = math.sqrt(2 / math.pi)
 
     def gate(x: jax.Array) -> jax.Array:
         if approximate:
-            x = jnp.clip(x, -16, 16)  # beyond, the gate is 0 or 1, and in float16 x³ overflows
+            x = jnp.clip(x, -16, 16)  # outside, the gate is 0 or 1, and x³ overflows in float16
             return jax.nn.sigmoid(2 * root * (x + 0.044715 * x**3))  # ½(1 + tanh u) = σ(2u)
         return 0.5 * jax.scipy.special.erfc(-x * math.sqrt(0.5))
 

@@ -20,7 +20,7 @@ def sigmoid() -> Layer:
 
         dx = dy ⊙ y ⊙ (1 − y)
 
-    At most 1/4: a chain of sigmoids makes gradients vanish.
+    The factor is at most 1/4, so gradients vanish in a chain of sigmoids.
 
     Returns:
       A `Layer` without params, x (…) floats of any shape, y the same.
@@ -47,11 +47,11 @@ def tanh() -> Layer:
 
     Formula: y = (eˣ − e⁻ˣ)/(eˣ + e⁻ˣ).
 
-    Derivation: by the quotient rule dy/dx = 1 − y², so
+    Derivation: by the quotient rule, dy/dx = 1 − y², so
 
         dx = dy ⊙ (1 − y²)
 
-    Each y_i sees its own x_i alone, so a change of x makes dy = dx ⊙ (1 − y²): the same map in both directions.
+    Each y_i depends on its own x_i only, so in forward mode dy = dx ⊙ (1 − y²), the same map.
 
     Returns:
       A `Layer` without params, x (…) floats of any shape, y the same.
@@ -74,11 +74,11 @@ def tanh() -> Layer:
 
 
 def hard_sigmoid() -> Layer:
-    """A sigmoid of three straight lines.
+    """A piecewise linear sigmoid: three straight lines.
 
-    Formula: y = 0 for x ≤ −3, x/6 + 1/2 between, 1 for x ≥ 3.
+    Formula: y = 0 for x ≤ −3, x/6 + 1/2 for −3 < x < 3, 1 for x ≥ 3.
 
-    Derivation: dx = dy/6 for −3 < x < 3, else 0; at the two kinks 0.
+    Derivation: dx = dy/6 for −3 < x < 3, else 0. At the two kinks it is 0.
 
     Returns:
       A `Layer` without params, x (…) floats of any shape, y the same.
@@ -91,8 +91,8 @@ def hard_sigmoid() -> Layer:
     References:
       Howard et al., Searching for MobileNetV3 (2019), section 5.2.
 
-    Differences: this is jax's, PyTorch's and Keras 3's form; Keras 2 used x/5 + 1/2 between ±2.5. At a
-    kink jax's own gives half the slope.
+    Differences: the same form as in jax, PyTorch and Keras 3; Keras 2 used x/5 + 1/2 between ±2.5. At a
+    kink, jax gives half the slope.
     """
 
     def between(x: jax.Array) -> jax.Array:
@@ -112,16 +112,16 @@ def hard_sigmoid() -> Layer:
 
 
 def softmax() -> Layer:
-    """Probabilities over the last axis.
+    """Softmax: turns the last axis into probabilities.
 
-    Formula: y_i = e^{x_i − m} / Σ_j e^{x_j − m}, m = max_j x_j (m changes nothing but the overflow).
+    Formula: y_i = e^{x_i − m} / Σ_j e^{x_j − m}, m = max_j x_j (m only prevents overflow).
 
     Derivation: ∂y_j/∂x_i = y_j(δ_ij − y_i), so dx_i = Σ_j dy_j y_j (δ_ij − y_i):
 
         dx = y ⊙ (dy − Σ_j y_j dy_j)
 
     Returns:
-      A `Layer` without params, x (…, C) floats, y the same shape, each row a distribution.
+      A `Layer` without params, x (…, C) floats, y of the same shape; each row is a distribution.
 
     Raises:
       ValueError: x has no axis.
@@ -150,16 +150,16 @@ def softmax() -> Layer:
 
 
 def log_softmax() -> Layer:
-    """Logarithms of probabilities over the last axis.
+    """The logarithm of softmax over the last axis.
 
-    Formula: y = x − log Σ_j e^{x_j}, computed with the maximum taken out.
+    Formula: y = x − log Σ_j e^{x_j}; the maximum is subtracted first.
 
-    Derivation: ∂y_j/∂x_i = δ_ij − softmax(x)_i and softmax(x) = e^y, so
+    Derivation: ∂y_j/∂x_i = δ_ij − softmax(x)_i, and softmax(x) = e^y, so
 
         dx = dy − e^y ⊙ Σ_j dy_j
 
     Returns:
-      A `Layer` without params, x (…, C) floats, y the same shape.
+      A `Layer` without params, x (…, C) floats, y of the same shape.
 
     Raises:
       ValueError: x has no axis.

@@ -1,4 +1,4 @@
-"""Layers that move a window over their input, channels last."""
+"""Layers that move a window over the input, channels last."""
 
 from fnnets.layers.convolution._conv import conv as conv
 from fnnets.layers.convolution._conv_transpose import conv_transpose as conv_transpose

@@ -1,4 +1,4 @@
-"""The convolution: one small kernel, moved over the whole input."""
+"""The convolution: moves one small kernel over the whole input."""
 
 from __future__ import annotations
 
@@ -41,32 +41,32 @@ def conv(
 
         y[t, o] = Σ_{k,i} x[t·stride + k·dilation − l, i] · w[k, i, o] + b[o]
 
-    x (…, spatial…, C), w (*kernel_size, C/groups, features), b (features,), x being 0 outside. The kernel is
-    not flipped: it is the correlation that all frameworks call convolution. With groups the sum over i
-    goes over the inputs of o's own group; groups = C is the depthwise convolution.
+    x (…, spatial…, C), w (*kernel_size, C/groups, features), b (features,); x is 0 outside. The kernel is not flipped:
+    this is the correlation that all frameworks call convolution. With groups, the sum over i runs over the inputs of
+    o's own group. groups = C is the depthwise convolution.
 
-    Derivation: y[t, o] holds the product x[j, i]·w[k, i, o] exactly where j = t·stride + k·dilation − l. So,
-    summing over the batch n and all positions t,
+    Derivation: y[t, o] contains the product x[j, i]·w[k, i, o] exactly where j = t·stride + k·dilation − l. With sums
+    over the batch n and all positions t,
 
         dw[k, i, o] = Σ_{n,t} x[n, t·stride + k·dilation − l, i] · dy[n, t, o]
         db[o]       = Σ_{n,t} dy[n, t, o]
         dx[j, i]    = Σ_{t,k: t·stride + k·dilation − l = j} Σ_o dy[t, o] · w[k, i, o]
 
-    dw is the correlation of x with dy, in which stride and dilation have changed places. dx is the
-    transposed convolution of dy: stride − 1 zeros go between its entries, and the kernel is flipped.
+    dw is the correlation of x with dy, with stride and dilation swapped. dx is the transposed convolution of dy: it
+    gets stride − 1 zeros between its entries, and the kernel is flipped.
 
     Args:
-      features: the number of kernels, and of channels in y.
+      features: the number of kernels, which is the number of channels of y.
       kernel_size: an int for one spatial axis, or a tuple of one, two or three.
-      strides: the way from one position to the next: an int for all axes, or a tuple.
-      padding: "same", "valid", an int, or a tuple with an int or a pair (before, behind) for each axis;
+      strides: the distance from one position to the next: an int for all axes, or a tuple.
+      padding: "same", "valid", an int, or a tuple with an int or a pair (before, after) for each axis;
         see `fn.out_size`.
-      dilation: the way from one place of the kernel to the next: an int for all axes, or a tuple.
-      groups: into how many groups the channels of x and the features are parted; divides both.
-      rounding: what becomes of a size that the stride does not divide: "floor", "ceil" or "torch"; see `fn.out_size`.
-      use_bias: whether b is there; `Conv.b` is None without.
+      dilation: the distance from one place of the kernel to the next: an int for all axes, or a tuple.
+      groups: the number of groups that the channels of x and the features are split into; it divides both.
+      rounding: how to round a size that the stride does not divide: "floor", "ceil" or "torch"; see `fn.out_size`.
+      use_bias: whether the layer has a bias; otherwise `Conv.b` is None.
       kernel_init: `(key, shape, dtype) -> w`, one of `jax.nn.initializers`.
-      bias_init: likewise for b.
+      bias_init: the same for b.
 
     Returns:
       A `Layer` with params `Conv(w, b)`, x (…, spatial…, C) floats, y (…, spatial…, features) in the dtype of
@@ -88,32 +88,33 @@ def conv(
       LeCun, Boser, Denker, Henderson, Howard, Hubbard & Jackel, Backpropagation applied to handwritten zip
       code recognition, Neural Computation 1 (1989); Dumoulin & Visin, A guide to convolution arithmetic (2016).
 
-    Differences: channels are last as in Keras and flax, second in PyTorch, whose kernel is (features, C/groups,
-    *kernel_size). "same" is the default as in flax; Keras and PyTorch start with "valid". w starts as in
-    flax (LeCun normal over kernel_size and C/groups); Keras draws Glorot uniform, PyTorch U(±1/√fan_in).
+    Differences: channels are last, as in Keras and flax. In PyTorch they are second, and the kernel is (features,
+    C/groups, *kernel_size). The default padding is "same", as in flax; in Keras and PyTorch it is "valid". w is
+    initialised as in flax (LeCun normal over kernel_size and C/groups); Keras uses Glorot uniform, PyTorch
+    U(±1/√fan_in).
     """
     kernels.features_in_groups("conv", features, groups)
-    lying = window_shape("conv", kernel_size, strides, padding, dilation, rounding)
+    window = window_shape("conv", kernel_size, strides, padding, dilation, rounding)
     info = describe(
         conv, features=features, kernel_size=kernel_size, strides=strides, padding=padding, dilation=dilation,
         groups=groups, rounding=rounding, use_bias=use_bias,
     )  # fmt: skip
 
     def axes(x: Any) -> tuple[Axis, ...]:
-        return lying.over(info, kernels.spatial(info, x, len(lying.kernel)))
+        return window.over(info, kernels.spatial(info, x, len(window.kernel)))
 
     def init(key: Any, x: Any) -> Conv:
         axes(x)
-        shape = (*lying.kernel, groups, features)
+        shape = (*window.kernel, groups, features)
         return kernels.start(info, key, x, shape, kernel_init, bias_init if use_bias else None)
 
     def apply(params: Conv, x: Any, *, mask: Any = None) -> jax.Array:
-        x = kernels.fitting(info, params, x, mask, kernel=lying.kernel, groups=groups)
+        x = kernels.fitting(info, params, x, mask, kernel=window.kernel, groups=groups)
         y = correlate(x.astype(params.w.dtype), params.w, axes(x), groups)
         return y if params.b is None else y + params.b
 
     def forward(params: Conv, x: Any, *, mask: Any = None) -> tuple[jax.Array, ConvSaved]:
-        x = kernels.fitting(info, params, x, mask, kernel=lying.kernel, groups=groups)
+        x = kernels.fitting(info, params, x, mask, kernel=window.kernel, groups=groups)
         return apply(params, x), ConvSaved(x, mask)
 
     def backward(params: Conv, saved: ConvSaved, dy: jax.Array) -> tuple[Conv, jax.Array]:

@@ -1,4 +1,4 @@
-"""Upsampling: more places along the spatial axes, by copies or by interpolation."""
+"""Upsampling: enlarges the spatial axes by copying or by interpolation."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from fnnets.layers.convolution.geometry import per_axis
 
 
 def upsample(factor: int | tuple[int, ...], method: str = "nearest") -> Layer:
-    """Every spatial axis made longer by a whole factor, channels last.
+    """Enlarges every spatial axis by a whole factor, channels last.
 
-    Formula: for each spatial axis of n places, with a factor f, position j of y lies at s = (j + ½)/f − ½ of x,
+    Formula: for each spatial axis with n places and factor f, position j of y lies at s = (j + ½)/f − ½ in x,
 
         nearest:   y[j] = x[⌊j/f⌋]
         bilinear:  y[j] = Σ_i A[j, i] x[i],  A[j, i] = max(0, 1 − |min(max(s, 0), n − 1) − i|)
 
-    so that bilinear weighs the two places beside s by their distance, along one axis after the other,
-    and outside the outermost places holds their values.
+    Bilinear weights the two places next to s by their distance, one axis after the other. Beyond the outermost places,
+    it repeats their values.
 
-    Derivation: both are linear in x, so dx is dy times the transposed matrix. With nearest, x[i] stands at
+    Derivation: both are linear in x, so dx is dy times the transposed matrix. With nearest, x[i] is copied to
     the f places j = i·f + r:
 
         nearest:   dx[i] = Σ_{r<f} dy[i·f + r]
@@ -33,14 +33,14 @@ def upsample(factor: int | tuple[int, ...], method: str = "nearest") -> Layer:
 
     Args:
       factor: an int for one spatial axis, or a tuple with an int for each: (2, 2) for pictures (…, H, W, C).
-      method: "nearest" or "bilinear"; the latter interpolates along each axis, however many there are.
+      method: "nearest" or "bilinear", which interpolates along any number of axes.
 
     Returns:
-      A `Layer` without params, x (…, spatial…, C) floats, y likewise with each spatial size times its factor.
+      A `Layer` without params, x (…, spatial…, C) floats; each spatial size of y is that of x times its factor.
 
     Raises:
       TypeError: x is not floating point.
-      ValueError: factor or method are out of range, or x has too few axes.
+      ValueError: factor is not a whole number of at least 1, method is unknown, or x has too few axes.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -50,8 +50,8 @@ def upsample(factor: int | tuple[int, ...], method: str = "nearest") -> Layer:
     References:
       Odena, Dumoulin & Olah, Deconvolution and checkerboard artifacts, Distill (2016).
 
-    Differences: bilinear is that of `jax.image.resize` and of PyTorch's align_corners=False; with
-    align_corners=True the outermost places of x and y coincide, which is not offered.
+    Differences: bilinear is as in `jax.image.resize` and in PyTorch with align_corners=False. align_corners=True, where
+    the outermost places of x and y coincide, is not available.
     """
     checks.choice("upsample", "method", method, ("nearest", "bilinear"))
     factors = per_axis("upsample", "factor", factor, 1 if hasattr(factor, "__index__") else None)
@@ -79,7 +79,7 @@ def upsample(factor: int | tuple[int, ...], method: str = "nearest") -> Layer:
 
 
 def _repeat(x: jax.Array, axis: int, n: int, f: int) -> jax.Array:
-    """Every entry of an axis f times."""
+    """Repeats every entry of an axis f times."""
     shape = (*x.shape[:axis], n, f, *x.shape[axis + 1 :])
     return jnp.broadcast_to(jnp.expand_dims(x, axis + 1), shape).reshape(
         *x.shape[:axis], n * f, *x.shape[axis + 1 :]
@@ -100,6 +100,6 @@ def _gather(dy: jax.Array, axis: int, n: int, f: int) -> jax.Array:
 
 
 def _matrix(n: int, f: int) -> np.ndarray:
-    """A (n·f, n): the weight of each place of x in each of y."""
+    """The matrix A (n·f, n): the weight of each place of x in each place of y."""
     at = np.clip((np.arange(n * f) + 0.5) / f - 0.5, 0, n - 1)
     return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(n)))

@@ -1,4 +1,4 @@
-"""Windows that move over an input: the sizes and the padding of convolutions and pools, all in one place."""
+"""Windows that move over an input: sizes and padding of all convolutions and pools."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Padding = str | int | Sequence[int | tuple[int, int]]
 
 
 class Axis(NamedTuple):
-    """How a window lies along one axis: at position t it sees x[t·stride + k·dilation − low], 0 ≤ k < kernel.
+    """A window along one axis: at position t it covers x[t·stride + k·dilation − low], 0 ≤ k < kernel.
 
-    `low` zeros stand before the input and `high` behind it. `high` is what the last position needs:
-    more than was asked for where sizes are rounded up, negative where the end of the input is left over.
+    There are `low` zeros before the input and `high` after it. `high` is what the last position needs: more than the
+    padding setting if sizes are rounded up, negative if windows do not reach the end of the input.
     """
 
     inputs: int
@@ -29,7 +29,7 @@ class Axis(NamedTuple):
 
 
 class WindowShape(NamedTuple):
-    """What is known of a window before it meets an input; every field has one entry for each axis."""
+    """The settings of a window, for inputs of any size; every field but `rounding` has one entry for each axis."""
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
@@ -38,12 +38,12 @@ class WindowShape(NamedTuple):
     rounding: str
 
     def over(self, who: Any, sizes: Sequence[int]) -> tuple[Axis, ...]:
-        """The window over an input of these sizes; refuses one that it does not fit."""
+        """The window over an input of these sizes; refuses an input that is too small."""
         each = zip(sizes, self.kernel, self.strides, self.padding, self.dilation, strict=True)
         return tuple(_axis(who, *one, self.rounding) for one in each)
 
     def under(self, who: Any, sizes: Sequence[int]) -> tuple[Axis, ...]:
-        """The window over the input that it makes these sizes of, as a transposed convolution needs it."""
+        """The window over an input for which the output has these sizes, as a transposed convolution needs it."""
         each = zip(sizes, self.kernel, self.strides, self.padding, self.dilation, strict=True)
         return tuple(_axis_under(who, *one) for one in each)
 
@@ -51,7 +51,7 @@ class WindowShape(NamedTuple):
 def window_shape(
     who: str, kernel_size: Any, strides: Any, padding: Any, dilation: Any, rounding: str = "floor"
 ) -> WindowShape:
-    """The settings of a layer as a `WindowShape`, checked; an int stands for every axis, in `kernel_size` for one."""
+    """Checks a layer's settings and returns a `WindowShape`. An int means all axes; in `kernel_size`, a single axis."""
     kernel = per_axis(who, "kernel_size", kernel_size, 1 if hasattr(kernel_size, "__index__") else None)
     n = len(kernel)
     checks.choice(who, "rounding", rounding, ROUNDINGS)
@@ -72,31 +72,31 @@ def out_size(
     dilation: int = 1,
     rounding: str = "floor",
 ) -> int:
-    """The number of positions of a window along an axis: the size of what a convolution or a pool gives.
+    """The number of positions of a window along an axis: the output size of a convolution or a pool.
 
-    Formula: with k = dilation·(kernel − 1) + 1 and p zeros in all,
+    Formula: with k = dilation·(kernel − 1) + 1 and p zeros of padding in total,
 
         floor:  ⌊(n + p − k)/stride⌋ + 1    every window lies inside the padded input
-        ceil:   ⌈(n + p − k)/stride⌉ + 1    windows until one reaches the end: the last may run over it
-        torch:  as ceil, but one fewer where the last window would start behind the input
+        ceil:   ⌈(n + p − k)/stride⌉ + 1    windows until one reaches the end; the last may extend beyond it
+        torch:  as ceil, but one fewer if the last window would start after the input
 
-    and ⌈n/stride⌉ with padding "same", whatever the rounding. What a window sees beyond the end
-    counts as padding. With "ceil" and a stride above 1 the last window may see nothing but padding.
+    With padding "same" it is ⌈n/stride⌉ for every rounding. Whatever a window covers beyond the end counts as padding.
+    With "ceil" and a stride above 1, the last window may cover padding only.
 
     Args:
       n: the size of the input.
-      kernel: the number of places that a window looks at.
-      stride: the way from one window to the next.
-      padding: "valid" for none; "same" for as much as gives ⌈n/stride⌉, evenly, an odd one at the end;
-        a number for both ends; a pair (before, behind).
-      dilation: the way from one place of a window to the next.
+      kernel: the number of places in a window.
+      stride: the distance from one window to the next.
+      padding: "valid" for none; "same" for as much as gives ⌈n/stride⌉, the same at both ends, with an odd zero at the
+        end; a number for both ends; a pair (before, after).
+      dilation: the distance from one place of a window to the next.
       rounding: "floor", "ceil" or "torch".
 
     Returns:
       The size, an int.
 
     Raises:
-      ValueError: a number is below its least, a word is unknown, or the window does not fit the input.
+      ValueError: a number is too small, a word is unknown, or the window does not fit the input.
 
     Example:
       >>> import fnnets as fn
@@ -108,9 +108,9 @@ def out_size(
     References:
       Dumoulin & Visin, A guide to convolution arithmetic for deep learning (2016), relationships 6 and 15.
 
-    Differences: all frameworks round down, and only the pools of PyTorch and ONNX offer more: their
-    `ceil_mode` is "torch" here, which is not the plain formula rounded up. "same" is that of TensorFlow
-    and lax; PyTorch has it for stride 1 only, where it puts the odd zero at the end as well.
+    Differences: all frameworks round down. Only the pools of PyTorch and ONNX also round up: their `ceil_mode` is
+    "torch" here, which differs from the plain formula rounded up. "same" is as in TensorFlow and lax. PyTorch has it
+    for stride 1 only, also with the odd zero at the end.
     """
     checks.positive("out_size", n=n, kernel=kernel, stride=stride, dilation=dilation)
     checks.choice("out_size", "rounding", rounding, ROUNDINGS)
@@ -119,7 +119,7 @@ def out_size(
 
 
 def per_axis(who: str, name: str, value: Any, n: int | None) -> tuple[int, ...]:
-    """A setting as one whole number of at least 1 for each of n axes; n=None takes as many as there are, up to 3."""
+    """A setting as a tuple of whole numbers of at least 1, one for each of n axes; n=None allows one to three."""
     if hasattr(value, "__index__") and n is not None:
         checks.positive(who, **{name: value})
         return (int(value),) * n
@@ -158,20 +158,20 @@ def _amount(who: str, padding: Any) -> str | tuple[int, int]:
 def _axis(
     who: Any, n: int, kernel: int, stride: int, padding: str | tuple[int, int], dilation: int, rounding: str
 ) -> Axis:
-    """The window over n places."""
+    """The window along an axis of n places."""
     extent = dilation * (kernel - 1) + 1
     if isinstance(padding, str):  # same
         outputs = -(-n // stride)
         low = max((outputs - 1) * stride + extent - n, 0) // 2
     else:
-        low, behind = padding
-        rest = low + n + behind - extent
+        low, after = padding
+        rest = low + n + after - extent
         outputs = (rest if rounding == "floor" else rest + stride - 1) // stride + 1
         if rounding == "torch" and (outputs - 1) * stride >= low + n:
             outputs -= 1
         if outputs < 1:
             dilated = f" ({extent} with its dilation)" if dilation > 1 else ""
-            padded = f", {low + n + behind} with its padding" if low + behind else ""
+            padded = f", {low + n + after} with its padding" if low + after else ""
             raise ValueError(
                 f"{who}: the window must fit the input, got a kernel of {kernel}{dilated} and an input of "
                 f"{n}{padded}; give more padding, a smaller kernel or a larger input."
@@ -182,7 +182,7 @@ def _axis(
 def _axis_under(
     who: Any, outputs: int, kernel: int, stride: int, padding: str | tuple[int, int], dilation: int
 ) -> Axis:
-    """The window over as many places as it takes to have so many positions."""
+    """The window along an axis with just enough places for this number of outputs."""
     covered = (outputs - 1) * stride + dilation * (kernel - 1) + 1
     if isinstance(padding, str):  # same
         n, low = outputs * stride, max(covered - outputs * stride, 0) // 2
@@ -190,7 +190,7 @@ def _axis_under(
         n, low = covered - sum(padding), padding[0]
     if n < 1:
         raise ValueError(
-            f"{who}: the output must have a size of at least 1, got {n}: {covered} less a padding of "
+            f"{who}: the output must have a size of at least 1, got {n}: {covered} minus a padding of "
             f"{sum(padding)}; give less padding, a larger kernel or a larger input."  # type: ignore[arg-type]
         )
     return Axis(n, outputs, kernel, stride, dilation, low, covered - n - low)

@@ -1,4 +1,4 @@
-"""What convolutions and transposed convolutions have in common: their parameters, and what they demand of x."""
+"""Shared by convolutions and transposed convolutions: their params and the checks of x."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Conv(NamedTuple):
     """The parameters of `conv` and `conv_transpose`."""
 
     w: jax.Array  # (*kernel_size, C / groups, features)
-    b: jax.Array | None  # (features,); None without bias
+    b: jax.Array | None  # (features,); None without a bias
 
 
 def features_in_groups(who: str, features: int, groups: int) -> None:
-    """Refuses features that the groups cannot share."""
+    """Refuses a number of groups that does not divide the features."""
     checks.positive(who, features=features, groups=groups)
     if features % groups:
         raise ValueError(
             f"{who}: groups must divide features, got features={features} and groups={groups}; "
-            "each group makes features / groups of them."
+            "each group computes features / groups of them."
         )
 
 
@@ -38,10 +38,7 @@ def start(
     kernel_init: Initializer,
     bias_init: Initializer | None,
 ) -> Conv:
-    """The parameters that a layer starts with; `shape` is (*kernel_size, groups, features).
-
-    Without a bias bias_init is None.
-    """
+    """The initial params; `shape` is (*kernel_size, groups, features), and bias_init is None without a bias."""
     *kernel, groups, features = shape
     spatial(info, x, len(kernel))
     channels = x.shape[-1]
@@ -62,18 +59,18 @@ def spatial(info: Info, x: Any, axes: int) -> tuple[int, ...]:
     if x.ndim < axes + 1:
         raise ValueError(
             f"{info}: x must have at least {axes + 1} axes, {axes} spatial and one of channels, got shape "
-            f"{checks.shape_text(x.shape)}; x[..., None] gives it a channel."
+            f"{checks.shape_text(x.shape)}; x[..., None] adds a channel."
         )
     return tuple(x.shape[-axes - 1 : -1])
 
 
 def fitting(info: Info, params: Any, x: Any, mask: Any, *, kernel: tuple[int, ...], groups: int) -> jax.Array:
-    """X as an array that fits the params, with 0 where the mask is False."""
+    """x as an array, with 0 where the mask is False; refuses params, x or a mask that do not fit together."""
     checks.node(info, params, Conv)
     if tuple(params.w.shape[:-2]) != kernel:
         raise ValueError(
             f"{info}: params.w must have shape ({', '.join(map(str, kernel))}, C / groups, features), got "
-            f"{checks.shape_text(params.w.shape)}; pass what this layer's own init gave."
+            f"{checks.shape_text(params.w.shape)}; pass the params that this layer's init returned."
         )
     spatial(info, x, len(kernel))
     checks.width(info, x, params.w.shape[-2] * groups)

@@ -1,4 +1,4 @@
-"""The three products that convolutions and their gradients are made of, each a convolution itself."""
+"""The three products behind convolutions and their gradients; each is a convolution itself."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from fnnets.layers.convolution import depthwise
 from fnnets.layers.convolution.geometry import Axis
 
-# An input x (…, spatial…, I), a kernel w (*kernel, I/groups, O) and an output y (…, spatial…, O) are linked by
-# one sum over the positions t of a window, the places k in it, and the channels i and o of the same group:
+# One sum links an input x (…, spatial…, I), a kernel w (*kernel, I/groups, O) and an output y (…, spatial…, O). It runs
+# over the positions t of a window, the places k in it, and the channels i and o of the same group:
 #
 #     E = Σ_{t,k,i,o} x[t·stride + k·dilation − low, i] · w[k, i, o] · y[t, o]
 #
-# Each of the functions takes two of them and gives the derivative of E by the third.
+# Each function takes two of them and returns the derivative of E with respect to the third.
 
 
 def correlate(x: jax.Array, w: jax.Array, axes: Sequence[Axis], groups: int) -> jax.Array:
@@ -39,8 +39,8 @@ def correlate(x: jax.Array, w: jax.Array, axes: Sequence[Axis], groups: int) -> 
 def spread(y: jax.Array, w: jax.Array, axes: Sequence[Axis], groups: int) -> jax.Array:
     """x[j, i] = Σ_{t,k: t·stride + k·dilation − low = j} Σ_o w[k, i, o] · y[t, o].
 
-    With j fixed, k falls as t grows: this is a correlation with the flipped kernel, of y with stride − 1
-    zeros between its entries, and before them as many as make its first meeting with x that of t = 0.
+    For fixed j, k decreases as t increases. So this is a correlation of y with the flipped kernel: y gets stride − 1
+    zeros between its entries, and padding that aligns its first entry with t = 0.
     """
     rows = _rows(y, axes)
     if w.shape[-2] == 1 and groups > 1:
@@ -61,10 +61,10 @@ def spread(y: jax.Array, w: jax.Array, axes: Sequence[Axis], groups: int) -> jax
 def kernel_sum(x: jax.Array, y: jax.Array, axes: Sequence[Axis], groups: int) -> jax.Array:
     """w[k, i, o] = Σ_{n,t} x[n, t·stride + k·dilation − low, i] · y[n, t, o], n the batch.
 
-    The correlation of x with y in place of the kernel: stride and dilation change places, the batch is
-    what is summed over, and the channels i stand where the batch was; the arrays are laid out so, as XLA's
-    compiler for processors does it too, but not inside of `lax.scan`, where it then has no fast
-    convolution. A kernel of one place is that of a dense layer; each group has a sum of its own.
+    This is the correlation of x with y as the kernel. Stride and dilation swap roles, the sum runs over the batch, and
+    the channels i take the place of the batch. The arrays are transposed here because XLA's CPU compiler does so itself
+    only outside of `lax.scan`; inside, it would not find its fast convolution. A kernel with one place gives the
+    product of a dense layer. Each group has its own sum.
     """
     x, y = _rows(x, axes), _rows(y, axes)
     if groups == x.shape[-1] > 1:
@@ -73,7 +73,7 @@ def kernel_sum(x: jax.Array, y: jax.Array, axes: Sequence[Axis], groups: int) ->
         parts = zip(jnp.split(x, groups, -1), jnp.split(y, groups, -1), strict=True)
         return jnp.concatenate([kernel_sum(*pair, axes, 1) for pair in parts], -1)
     if all(axis.kernel == 1 for axis in axes):
-        ((_, part),) = depthwise.seen(x, axes)
+        ((_, part),) = depthwise.values_at_places(x, axes)
         rows = math.prod(y.shape[:-1])
         w = part.reshape(rows, x.shape[-1]).T @ y.reshape(rows, y.shape[-1])
         return w.reshape((1,) * len(axes) + w.shape)
@@ -88,7 +88,7 @@ def kernel_sum(x: jax.Array, y: jax.Array, axes: Sequence[Axis], groups: int) ->
 
 
 def exchanged(w: jax.Array, groups: int) -> jax.Array:
-    """The kernel (*kernel, I/groups, O) with inputs and outputs in each other's place: (*kernel, O/groups, I)."""
+    """Swaps inputs and outputs of a kernel: from (*kernel, I/groups, O) to (*kernel, O/groups, I)."""
     *kernel, inputs, outputs = w.shape
     w = w.reshape(*kernel, inputs, groups, outputs // groups)
     return jnp.swapaxes(w, -1, -3).reshape(*kernel, outputs // groups, groups * inputs)
@@ -103,11 +103,11 @@ def _channels_last(axes: Sequence[Axis]) -> Any:
 
 
 def _rows(x: jax.Array, axes: Sequence[Axis]) -> jax.Array:
-    """X (…, spatial…, C) with one batch axis."""
+    """x (…, spatial…, C) with a single batch axis."""
     batch = x.ndim - len(axes) - 1
     return x.reshape(math.prod(x.shape[:batch]), *x.shape[batch:])
 
 
 def _with_batch(like: jax.Array, axes: Sequence[Axis], rows: jax.Array) -> jax.Array:
-    """Rows with the batch axes of another array."""
+    """The rows with the batch axes of `like`."""
     return rows.reshape(*like.shape[: like.ndim - len(axes) - 1], *rows.shape[1:])

@@ -1,4 +1,4 @@
-"""Layers that give their input a mean of 0 and a variance of 1, then a scale and a bias of their own."""
+"""Layers that normalise their input to mean 0 and variance 1, then apply a learned scale and bias."""
 
 from fnnets.layers.normalisation._batch_norm import BatchNorm as BatchNorm
 from fnnets.layers.normalisation._batch_norm import batch_norm as batch_norm

@@ -18,8 +18,8 @@ from fnnets.layers.normalisation import moments as m
 class BatchNorm(NamedTuple):
     """The parameters of `batch_norm`."""
 
-    scale: jax.Array | None  # (C,); None without scale
-    b: jax.Array | None  # (C,); None without bias
+    scale: jax.Array | None  # (C,); None without a scale
+    b: jax.Array | None  # (C,); None without a bias
     stats: Stats  # moving mean (C,), variance (C,) and weight ()
 
 
@@ -32,48 +32,50 @@ def batch_norm(
     use_bias: bool = True,
     axis_name: Any = None,
 ) -> Layer:
-    """Batch normalisation: every feature with mean 0 and variance 1 over the batch, then scaled and shifted.
+    """Batch normalisation: normalises each feature to mean 0 and variance 1 over the batch, then scales and shifts.
 
     Formula: for each feature, over the n places of all other axes (batch, height and width, time),
 
         μ = Σ x/n,  σ² = Σ (x − μ)²/n             in training; the moving μ and σ² at inference
         x̂ = (x − μ)/√(σ² + ε),  y = scale ⊙ x̂ + b
 
-    and after the t-th step `update_stats` moves what inference uses by a mean that forgets:
+    After the t-th step, `update_stats` updates the moving statistics:
 
-        w_t = decay·w_{t−1} + (1 − decay),  μ_t = μ_{t−1} + (1 − decay)/w_t·(μ − μ_{t−1}), so too σ²_t
+        w_t = decay·w_{t−1} + (1 − decay),  μ_t = μ_{t−1} + (1 − decay)/w_t·(μ − μ_{t−1}), and σ²_t likewise
 
-    From w_0 = 0 the first update takes the batch's own statistics whole, and after t of them those of the last
-    step weigh 1, of the one before `decay`, and so on: nothing of the start (μ_0 = 0, σ²_0 = 1) is left.
+    Since w_0 = 0, the first update takes over the batch's own statistics. After that, the last step's statistics have
+    the relative weight 1, the step before it `decay`, and so on. The initial μ_0 = 0 and σ²_0 = 1 have no weight.
 
-    Derivation: every x of a feature moves the μ and σ² of all. With inv = 1/√(σ² + ε), ∂μ/∂x_j = 1/n and
-    ∂σ²/∂x_j = 2(x_j − μ)/n give ∂x̂_i/∂x_j = inv·(δ_ij − 1/n − x̂_i·x̂_j/n). So with dx̂ = scale ⊙ dy,
+    Derivation: every x of a feature affects μ and σ², and so every x̂. With inv = 1/√(σ² + ε), ∂μ/∂x_j = 1/n and
+    ∂σ²/∂x_j = 2(x_j − μ)/n give ∂x̂_i/∂x_j = inv·(δ_ij − 1/n − x̂_i·x̂_j/n). With dx̂ = scale ⊙ dy,
 
         dscale = Σ dy ⊙ x̂,  db = Σ dy
         dx = inv·(dx̂ − Σdx̂/n − x̂ ⊙ Σ(dx̂ ⊙ x̂)/n) = inv ⊙ scale ⊙ (dy − db/n − x̂ ⊙ dscale/n)    in training
         dx = inv ⊙ scale ⊙ dy                                                                     at inference
 
-    where the moving statistics are constants, whose gradients are 0.
+    At inference the moving statistics are constants, with gradients of 0.
 
     Args:
-      decay: how much of what it was a moving statistic keeps in a step, in [0, 1); 0 keeps the last batch's.
-      epsilon: what is added to the variance.
-      unbiased: whether the moving variance is that of n − 1 degrees of freedom, σ²·n/(n − 1). x̂ in
-        training always has that of n. Of one place the variance is 0 either way.
-      use_scale: whether the scale is there; `BatchNorm.scale` is None without.
-      use_bias: likewise `BatchNorm.b`. A bias in the layer before has no effect in training, and a gradient of 0.
-      axis_name: the name (or names) of the mapped axis of devices, or of a `vmap`, that share the statistics: the
-        batch is all of theirs. dscale and db are each device's own, to be summed with all other gradients.
+      decay: the fraction of its old value that a moving statistic keeps in a step, in [0, 1); with 0, only the last
+        batch counts.
+      epsilon: the number added to the variance.
+      unbiased: whether the moving variance is the one with n − 1 degrees of freedom, σ²·n/(n − 1). In training, x̂
+        always uses the one with n. If n = 1, the variance is 0 either way.
+      use_scale: whether the layer has a scale; otherwise `BatchNorm.scale` is None.
+      use_bias: the same for `BatchNorm.b`. A bias in the layer before has no effect in training, and its gradient is 0.
+      axis_name: the name (or names) of the mapped axis of devices, or of a `vmap`, that share the statistics. The
+        statistics are then those of the batches of all devices. dscale and db are each device's own; sum them like all
+        other gradients.
 
     Returns:
       A `Layer` with params `BatchNorm(scale, b, stats)`, x (…, C) floats, y (…, C) in the dtype of scale.
-      Statistics are computed in at least float32. Where a mask (…) is False, y = 0, x takes no part in the
-      statistics and dy is ignored; a batch in which all is masked moves no statistics. After a step:
-      `params = net.update_stats(params, saved)`.
+      Statistics are computed in at least float32. Where a mask (…) is False, y = 0, x does not enter the
+      statistics and dy is ignored. A batch that is masked completely does not change the moving statistics. After a
+      step, call `params = net.update_stats(params, saved)`.
 
     Raises:
-      TypeError: x is not floating point, the mask no bools, train no Python bool.
-      ValueError: decay or epsilon is out of range; the last axis of x is not C; the mask does not fit.
+      TypeError: x is not floating point, the mask does not hold bools, or train is not a Python bool.
+      ValueError: decay or epsilon is out of range, the last axis of x is not C, or the mask does not fit.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -88,9 +90,9 @@ def batch_norm(
       Ioffe & Szegedy, Batch normalization (2015), algorithms 1 and 2 and the gradients of section 3; Chan,
       Golub & LeVeque, Algorithms for computing the sample variance (1983), eq. 1.7, for the two passes.
 
-    Differences: the frameworks move their statistics away from 0 and 1 at a fixed rate, so that at first inference
-    sees mostly these; haiku's mean forgets its start too. `Stats(mean, var)` without a weight moves
-    as PyTorch's does. `decay` is 1 − PyTorch's `momentum`, and Keras' and flax's `momentum` (0.99 there).
+    Differences: the frameworks start from 0 and 1 and update at a fixed rate, so early inference mostly uses these
+    initial values. haiku corrects for them, as here. `Stats(mean, var)` without a weight is updated as in
+    PyTorch. `decay` is 1 − PyTorch's `momentum`, and Keras' and flax's `momentum` (0.99 there).
     The moving variance is unbiased in the paper and PyTorch, biased in Keras, flax and haiku. PyTorch
     refuses a batch of one.
     """
@@ -168,14 +170,14 @@ def batch_norm(
         n = number.reshape(())
         if unbiased:
             var = var * (n / jnp.maximum(n - 1, 1))
-        seen = (mean + rest).reshape(-1), var.reshape(-1)
-        return params._replace(stats=updated(params.stats, *seen, decay, n > 0))
+        of_batch = (mean + rest).reshape(-1), var.reshape(-1)
+        return params._replace(stats=updated(params.stats, *of_batch, decay, n > 0))
 
     return layer(init, apply, forward, backward, name=info)._replace(update_stats=update_stats)
 
 
 def updated(stats: Stats, mean: jax.Array, var: jax.Array, decay: float, counts: Any) -> Stats:
-    """The moving statistics after one more batch; as they were where it had nothing that counts."""
+    """The moving statistics after one more batch; unchanged if nothing in the batch counts."""
     before = jnp.ones(()) if stats.weight is None else at_least_float32(stats.weight)
     weight = decay * before + (1 - decay)
     rate = jnp.where(counts, (1 - decay) / weight, 0)
@@ -184,5 +186,5 @@ def updated(stats: Stats, mean: jax.Array, var: jax.Array, decay: float, counts:
         precise = at_least_float32(old)
         return (precise + rate * (new - precise)).astype(old.dtype)
 
-    kept = None if stats.weight is None else jnp.where(counts, weight, before).astype(stats.weight.dtype)
-    return Stats(update(stats.mean, mean), update(stats.var, var), kept)
+    after = None if stats.weight is None else jnp.where(counts, weight, before).astype(stats.weight.dtype)
+    return Stats(update(stats.mean, mean), update(stats.var, var), after)

@@ -1,4 +1,4 @@
-"""Group normalisation: statistics of each example over its places and a group of its channels."""
+"""Group normalisation: statistics of each example over its places and a group of channels."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ from fnnets.layers.normalisation import moments as m
 class GroupNorm(NamedTuple):
     """The parameters of `group_norm`."""
 
-    scale: jax.Array | None  # (C,); None without scale
-    b: jax.Array | None  # (C,); None without bias
+    scale: jax.Array | None  # (C,); None without a scale
+    b: jax.Array | None  # (C,); None without a bias
 
 
 def group_norm(
     groups: int, *, dims: int = 2, epsilon: float = 1e-5, use_scale: bool = True, use_bias: bool = True
 ) -> Layer:
-    """Group normalisation: in every example each group of channels with mean 0 and variance 1, then scaled.
+    """Group normalisation: normalises each group of channels in each example to mean 0 and variance 1, then scales.
 
-    Formula: the C channels are parted into groups of C/groups neighbours. For each example and group, over
+    Formula: the C channels are split into groups of C/groups neighbours. For each example and group, over
     the n values of its channels at all places (height and width),
 
         μ = Σ x/n,  σ² = Σ (x − μ)²/n,  x̂ = (x − μ)/√(σ² + ε),  y = scale ⊙ x̂ + b
 
-    with a scale and a bias for each channel; the same in training and at inference. One channel to a group
-    (groups = C) is instance normalisation; a single group normalises each example as a whole.
+    Each channel has its own scale and bias. Training and inference are the same. With one channel per group
+    (groups = C) this is instance normalisation; a single group normalises each example as a whole.
 
-    Derivation: every value moves the μ and σ² of its group. With inv = 1/√(σ² + ε), ∂μ/∂x_j = 1/n and
-    ∂σ²/∂x_j = 2(x_j − μ)/n give ∂x̂_i/∂x_j = inv·(δ_ij − 1/n − x̂_i·x̂_j/n). So with dx̂ = scale ⊙ dy, ⟨·⟩ the
+    Derivation: every value affects μ and σ² of its group. With inv = 1/√(σ² + ε), ∂μ/∂x_j = 1/n and
+    ∂σ²/∂x_j = 2(x_j − μ)/n give ∂x̂_i/∂x_j = inv·(δ_ij − 1/n − x̂_i·x̂_j/n). With dx̂ = scale ⊙ dy, ⟨·⟩ the
     mean over a group and Σ the sum over all examples and places,
 
         dscale = Σ dy ⊙ x̂,  db = Σ dy
         dx = inv·(dx̂ − ⟨dx̂⟩ − x̂·⟨dx̂ ⊙ x̂⟩)
 
     Args:
-      groups: the number of groups; divides C.
-      dims: how many axes of places x has between its batch axes and its channels: 2 for pictures
-        (…, H, W, C), 1 for sequences, 0 for features alone.
-      epsilon: what is added to the variance.
-      use_scale: whether the scale is there; `GroupNorm.scale` is None without.
-      use_bias: likewise `GroupNorm.b`.
+      groups: the number of groups; it divides C.
+      dims: the number of axes of x between its batch axes and its channels: 2 for pictures
+        (…, H, W, C), 1 for sequences, 0 for features only.
+      epsilon: the number added to the variance.
+      use_scale: whether the layer has a scale; otherwise `GroupNorm.scale` is None.
+      use_bias: the same for `GroupNorm.b`.
 
     Returns:
       A `Layer` with params `GroupNorm(scale, b)`, x (…, places…, C) floats, y of the same shape in the dtype of
       scale (of x, without params). Statistics are computed in at least float32. Where a mask
-      (…, places…) is False, y = 0, x takes no part in the statistics and dy is ignored.
+      (…, places…) is False, y = 0, x does not enter the statistics and dy is ignored.
 
     Raises:
-      TypeError: x is not floating point, or the mask holds no bools.
-      ValueError: groups does not divide C; x has too few axes; epsilon is not above 0; the mask does not fit.
+      TypeError: x is not floating point, or the mask does not hold bools.
+      ValueError: groups does not divide C, x has too few axes, epsilon is not above 0, or the mask does not fit.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -66,8 +66,8 @@ def group_norm(
     References:
       Wu & He, Group normalization (2018), eqs. 1-7; Ulyanov, Vedaldi & Lempitsky, Instance normalization (2016).
 
-    Differences: PyTorch, Keras and flax take the first axis alone for the batch and all others but the channels
-    for places; told how many places there are, the layer works with any number of batch axes.
+    Differences: in PyTorch, Keras and flax, only the first axis is the batch, and statistics run over all other axes.
+    This layer takes `dims`, so it works with any number of batch axes.
     """
     checks.positive("group_norm", groups=groups)
     checks.whole("group_norm", dims=dims)
@@ -96,7 +96,7 @@ def group_norm(
         return x, valid
 
     def in_groups(x: jax.Array, valid: Any) -> tuple[jax.Array, m.Places]:
-        """x as (…, places…, groups, C/groups), and what belongs together there."""
+        """x as (…, places…, groups, C/groups), and the places of each mean."""
         parts = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
         axes = (*(k - dims - 2 for k in range(dims)), -1)
         return parts, m.Places(axes, None if valid is None else valid[..., None])

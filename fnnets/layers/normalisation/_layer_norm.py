@@ -18,38 +18,38 @@ FEATURES = m.Places((-1,))
 class LayerNorm(NamedTuple):
     """The parameters of `layer_norm`."""
 
-    scale: jax.Array | None  # (D,); None without scale
-    b: jax.Array | None  # (D,); None without bias
+    scale: jax.Array | None  # (D,); None without a scale
+    b: jax.Array | None  # (D,); None without a bias
 
 
 def layer_norm(*, epsilon: float = 1e-5, use_scale: bool = True, use_bias: bool = True) -> Layer:
-    """Layer normalisation: the features of every place with mean 0 and variance 1, then scaled and shifted.
+    """Layer normalisation: normalises the features at each place to mean 0 and variance 1, then scales and shifts.
 
     Formula: at each place, over its D features,
 
         μ = Σ x/D,  σ² = Σ (x − μ)²/D,  x̂ = (x − μ)/√(σ² + ε),  y = scale ⊙ x̂ + b
 
-    the same in training and at inference.
+    Training and inference are the same.
 
-    Derivation: every feature moves the μ and σ² of its place. With inv = 1/√(σ² + ε), ∂μ/∂x_j = 1/D and
-    ∂σ²/∂x_j = 2(x_j − μ)/D give ∂x̂_i/∂x_j = inv·(δ_ij − 1/D − x̂_i·x̂_j/D). So with dx̂ = scale ⊙ dy, ⟨·⟩ the
+    Derivation: every feature affects μ and σ² of its place. With inv = 1/√(σ² + ε), ∂μ/∂x_j = 1/D and
+    ∂σ²/∂x_j = 2(x_j − μ)/D give ∂x̂_i/∂x_j = inv·(δ_ij − 1/D − x̂_i·x̂_j/D). With dx̂ = scale ⊙ dy, ⟨·⟩ the
     mean over the features and Σ the sum over all places,
 
         dscale = Σ dy ⊙ x̂,  db = Σ dy
         dx = inv·(dx̂ − ⟨dx̂⟩ − x̂·⟨dx̂ ⊙ x̂⟩)
 
     Args:
-      epsilon: what is added to the variance.
-      use_scale: whether the scale is there; `LayerNorm.scale` is None without.
-      use_bias: likewise `LayerNorm.b`.
+      epsilon: the number added to the variance.
+      use_scale: whether the layer has a scale; otherwise `LayerNorm.scale` is None.
+      use_bias: the same for `LayerNorm.b`.
 
     Returns:
       A `Layer` with params `LayerNorm(scale, b)`, x (…, D) floats, y (…, D) in the dtype of scale (of x, without
       params). Statistics are computed in at least float32. Where a mask (…) is False, y = 0 and dy is ignored.
 
     Raises:
-      TypeError: x is not floating point, or the mask holds no bools.
-      ValueError: epsilon is not above 0; the last axis of x is not D; the mask does not fit.
+      TypeError: x is not floating point, or the mask does not hold bools.
+      ValueError: epsilon is not above 0, the last axis of x is not D, or the mask does not fit.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -60,7 +60,7 @@ def layer_norm(*, epsilon: float = 1e-5, use_scale: bool = True, use_bias: bool 
     References:
       Ba, Kiros & Hinton, Layer normalization (2016), eqs. 3 and 4.
 
-    Differences: ε is 1e-5 as in PyTorch and the paper's code, 1e-6 in flax, 1e-3 in Keras.
+    Differences: the default ε is 1e-5, as in PyTorch and the paper's code; in flax it is 1e-6, in Keras 1e-3.
     """
     checks.above_zero("layer_norm", epsilon=epsilon)
     info = describe(layer_norm, epsilon=epsilon, use_scale=use_scale, use_bias=use_bias)

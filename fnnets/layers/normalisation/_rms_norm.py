@@ -1,4 +1,4 @@
-"""Root-mean-square normalisation: every place divided by the root of its mean square."""
+"""Root-mean-square normalisation: divides each place by the root of its mean square."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from fnnets.layers.normalisation import moments as m
 class RMSNorm(NamedTuple):
     """The parameters of `rms_norm`."""
 
-    scale: jax.Array | None  # (D,); None without scale
-    b: jax.Array | None  # (D,); None without bias
+    scale: jax.Array | None  # (D,); None without a scale
+    b: jax.Array | None  # (D,); None without a bias
 
 
 class RMSNormSaved(NamedTuple):
@@ -30,13 +30,13 @@ class RMSNormSaved(NamedTuple):
 
 
 def rms_norm(*, epsilon: float = 1e-6, use_scale: bool = True, use_bias: bool = False) -> Layer:
-    """Root-mean-square normalisation: the features of every place with a mean square of 1, then scaled.
+    """Root-mean-square normalisation: normalises the features at each place to a mean square of 1, then scales.
 
     Formula: at each place, over its D features,
 
         x̂ = x/√(Σ x²/D + ε),  y = scale ⊙ x̂ + b
 
-    which is layer normalisation without the mean; the same in training and at inference.
+    This is layer normalisation without the mean. Training and inference are the same.
 
     Derivation: with inv = 1/√(Σ x²/D + ε), ∂inv/∂x_j = −inv³·x_j/D = −inv²·x̂_j/D, so
     ∂x̂_i/∂x_j = inv·(δ_ij − x̂_i·x̂_j/D). With dx̂ = scale ⊙ dy, ⟨·⟩ the mean over the features and Σ the sum over
@@ -46,17 +46,17 @@ def rms_norm(*, epsilon: float = 1e-6, use_scale: bool = True, use_bias: bool = 
         dx = inv·(dx̂ − x̂·⟨dx̂ ⊙ x̂⟩)
 
     Args:
-      epsilon: what is added to the mean square.
-      use_scale: whether the scale is there; `RMSNorm.scale` is None without.
-      use_bias: likewise `RMSNorm.b`.
+      epsilon: the number added to the mean square.
+      use_scale: whether the layer has a scale; otherwise `RMSNorm.scale` is None.
+      use_bias: the same for `RMSNorm.b`.
 
     Returns:
       A `Layer` with params `RMSNorm(scale, b)`, x (…, D) floats, y (…, D) in the dtype of scale (of x, without
       params). The mean is computed in at least float32. Where a mask (…) is False, y = 0 and dy is ignored.
 
     Raises:
-      TypeError: x is not floating point, or the mask holds no bools.
-      ValueError: epsilon is not above 0; the last axis of x is not D; the mask does not fit.
+      TypeError: x is not floating point, or the mask does not hold bools.
+      ValueError: epsilon is not above 0, the last axis of x is not D, or the mask does not fit.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -67,8 +67,8 @@ def rms_norm(*, epsilon: float = 1e-6, use_scale: bool = True, use_bias: bool = 
     References:
       Zhang & Sennrich, Root mean square layer normalization (2019), eq. 4.
 
-    Differences: ε is 1e-6 as in flax and Keras; PyTorch takes the dtype's own (1.2e-7 in float32). None of
-    them has a bias.
+    Differences: the default ε is 1e-6, as in flax and Keras; PyTorch uses the dtype's machine epsilon (1.2e-7 in
+    float32). None of them has a bias.
     """
     checks.above_zero("rms_norm", epsilon=epsilon)
     info = describe(rms_norm, epsilon=epsilon, use_scale=use_scale, use_bias=use_bias)

@@ -1,4 +1,4 @@
-"""What stands around x̂ in every normalisation: the checks of x and of its mask, the scale and the bias."""
+"""Shared by the normalisations: the checks of x and its mask, the scale and the bias."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fnnets.layers.normalisation.moments import Moments
 
 
 class NormSaved(NamedTuple):
-    """What a normalisation keeps for its backward: x − μ, from which x̂ is one product away."""
+    """What a normalisation keeps for its backward: x − μ, which gives x̂ with one product."""
 
     centred: jax.Array  # in the dtype of x
     valid: jax.Array | None  # the mask, (…, 1)
@@ -21,7 +21,7 @@ class NormSaved(NamedTuple):
 
 
 def start(info: Any, x: Any, use_scale: bool, use_bias: bool) -> tuple[Any, Any]:
-    """The scale and the bias at the start, 1 and 0; None where they are not used."""
+    """The initial scale (1) and bias (0), or None if not used."""
     x = checks.floats(info, x)
     checks.rank(info, x, 1)
     size = x.shape[-1]
@@ -29,7 +29,7 @@ def start(info: Any, x: Any, use_scale: bool, use_bias: bool) -> tuple[Any, Any]
 
 
 def fitting(info: Any, params: Any, kind: type, x: Any, mask: Any) -> tuple[jax.Array, Any]:
-    """x, and the mask as (…, 1), checked."""
+    """Checks and returns x and the mask as (…, 1)."""
     checks.node(info, params, kind)
     x = checks.floats(info, x)
     checks.rank(info, x, 1)
@@ -43,12 +43,12 @@ def fitting(info: Any, params: Any, kind: type, x: Any, mask: Any) -> tuple[jax.
 
 
 def clean(x: jax.Array, valid: Any) -> jax.Array:
-    """x as statistics are taken of it: in at least float32, and 0 where it does not count."""
+    """x as the statistics use it: in at least float32, and 0 where the mask is False."""
     return at_least_float32(zero_where_masked(x, valid))
 
 
 def scaled(params: Any, normal: jax.Array, valid: Any, like: jax.Array) -> jax.Array:
-    """y = scale ⊙ x̂ + b, and 0 where nothing counts, in the dtype of the params (of `like` where there are none)."""
+    """y = scale ⊙ x̂ + b, and 0 where the mask is False, in the dtype of the params (of `like` without params)."""
     y = normal if params.scale is None else normal * params.scale
     y = y if params.b is None else y + params.b
     return zero_where_masked(y, valid).astype(dtype(params, like))
@@ -60,6 +60,6 @@ def dtype(params: Any, like: jax.Array) -> Any:
 
 
 def scale_gradient(params: Any, dy: jax.Array, normal: jax.Array) -> tuple[Any, Any]:
-    """(dscale, db) = (Σ dy ⊙ x̂, Σ dy), sums over all axes but the features."""
+    """(dscale, db) = (Σ dy ⊙ x̂, Σ dy), summed over all axes except the features."""
     dscale = None if params.scale is None else sum_leading(dy * normal).astype(params.scale.dtype)
     return dscale, None if params.b is None else sum_leading(dy).astype(params.b.dtype)

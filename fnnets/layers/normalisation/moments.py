@@ -1,15 +1,15 @@
-"""Mean and variance over chosen places, and the gradient through them: what the normalisations share.
+"""Shared by the normalisations: mean and variance over given places, and the gradient through them.
 
-With ⟨·⟩ the mean over the n places that belong together,
+With ⟨·⟩ the mean over the n places of a group,
 
     μ = ⟨x⟩,  σ² = ⟨(x − μ)²⟩,  inv = 1/√(σ² + ε),  x̂ = (x − μ)·inv
 
-Each place moves μ by 1/n and, since Σ(x − μ) = 0, σ² by 2(x_j − μ)/n: ∂inv/∂x_j = −inv³(x_j − μ)/n = −inv²·x̂_j/n. So
+Then ∂μ/∂x_j = 1/n and, since Σ(x − μ) = 0, ∂σ²/∂x_j = 2(x_j − μ)/n. So ∂inv/∂x_j = −inv³(x_j − μ)/n = −inv²·x̂_j/n and
 
     ∂x̂_i/∂x_j = inv·(δ_ij − 1/n − x̂_i·x̂_j/n)
     dx = inv·(dx̂ − ⟨dx̂⟩ − x̂·⟨dx̂ ⊙ x̂⟩)
 
-What is kept of x is x − μ: every later pass goes over it once, with one factor for all places of a mean.
+Forward keeps x − μ instead of x: every later pass reads it once, with one factor for all places of a group.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from fnnets.core.arrays import zero_where_masked
 
 
 class Places(NamedTuple):
-    """The places of an array that one mean is taken over."""
+    """The places of an array over which one mean is taken."""
 
     axes: tuple[int, ...]
-    valid: Any = None  # bools that broadcast to the array: the places that count; None where all do
-    axis_name: Any = None  # of the devices (or of the `vmap`) that share one mean
+    valid: Any = None  # bools that broadcast to the array: which places count; None means all
+    axis_name: Any = None  # the mapped axis of the devices (or the `vmap`) that share one mean
 
 
 class Moments(NamedTuple):
-    """Mean and variance, with the axes that they were taken over kept at length 1."""
+    """Mean and variance; the axes of their places have length 1."""
 
     mean: jax.Array
-    rest: Any  # the mean of x − mean, which is 0 but for rounding
+    rest: Any  # the mean of x − mean, which is 0 except for rounding
     var: jax.Array
-    number: jax.Array | None  # of the places that count; None of moments that were not taken from x
+    number: jax.Array | None  # of places that count; None if the moments were not computed from x
 
 
 def total(values: jax.Array, places: Places) -> jax.Array:
@@ -47,7 +47,7 @@ def total(values: jax.Array, places: Places) -> jax.Array:
 
 
 def number(x: jax.Array, places: Places) -> jax.Array:
-    """How many places count, on all devices."""
+    """The number of places that count, on all devices."""
     if places.valid is None:
         n = jnp.asarray(math.prod(x.shape[axis] for axis in places.axes), x.dtype)
     else:
@@ -57,15 +57,15 @@ def number(x: jax.Array, places: Places) -> jax.Array:
 
 
 def average(values: jax.Array, places: Places, n: Any) -> jax.Array:
-    """⟨values⟩; 0 where no place counts."""
+    """⟨values⟩; 0 if no place counts."""
     return total(values, places) / jnp.maximum(n, 1)
 
 
 def centre(x: jax.Array, places: Places) -> tuple[jax.Array, Moments]:
     """x − μ, and mean and variance in two passes.
 
-    The second passes over x − μ, whose own mean is what rounding has left in μ: with it the variance of a
-    constant is 0 exactly, however large the constant.
+    The second pass reads x − μ. Its mean is the rounding error of μ. Correcting for it makes the variance of a constant
+    exactly 0, however large the constant.
     """
     n = number(x, places)
     mean = average(x, places, n)
@@ -76,10 +76,10 @@ def centre(x: jax.Array, places: Places) -> tuple[jax.Array, Moments]:
 
 
 def _written_once(x: jax.Array, mean: jax.Array) -> jax.Array:
-    """x − μ. Nothing is above ∞: the comparison has XLA keep x − μ in place of x.
+    """x − μ, written so that XLA keeps it in memory instead of x.
 
-    A plain difference it would write for the sums and compute again wherever else it is used, which keeps x in
-    memory too. What needs two whole arrays it does not compute twice.
+    XLA would compute a plain difference again at every use, and so keep x in memory too. It does not recompute
+    operations on two whole arrays. The comparison makes this one; it is always False, because nothing is above ∞.
     """
     return x - jnp.where(x > jnp.inf, x, mean)
 
@@ -90,12 +90,12 @@ def inverse(moments: Moments, epsilon: float) -> jax.Array:
 
 
 def normalised(centred: jax.Array, moments: Moments, inv: jax.Array) -> jax.Array:
-    """x̂ of x − μ."""
+    """x̂, computed from x − μ."""
     return (centred - moments.rest) * inv
 
 
 def textbook(x: jax.Array, places: Places, epsilon: float) -> jax.Array:
-    """x̂ as the equations say it."""
+    """x̂, computed directly from the equations."""
     n = number(x, places)
     mean = average(x, places, n)
     var = average((x - mean) ** 2, places, n)
@@ -105,10 +105,10 @@ def textbook(x: jax.Array, places: Places, epsilon: float) -> jax.Array:
 def through(
     d: jax.Array, centred: jax.Array, rest: Any, inv: Any, factor: Any, mean_d: Any, mean_product: Any
 ) -> jax.Array:
-    """dx = factor·(d − ⟨d⟩ − x̂·⟨d ⊙ x̂⟩) from d and its two means, x̂ being (centred − rest)·inv.
+    """dx = factor·(d − ⟨d⟩ − x̂·⟨d ⊙ x̂⟩) from d and its two means, with x̂ = (centred − rest)·inv.
 
-    d is dx̂ with the factor inv; or dy with inv·scale, where one scale belongs to all places of a mean. Sorted by
-    what differs from place to place: two products and two sums for each.
+    d is dx̂ with the factor inv, or, if all places of a group share one scale, dy with the factor inv·scale. The terms
+    are arranged so that each place needs only two products and two sums.
     """
     of_centred = -factor * inv * mean_product
     return factor * d + (of_centred * centred - (factor * mean_d + of_centred * rest))

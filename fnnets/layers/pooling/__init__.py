@@ -1,4 +1,4 @@
-"""Layers that make one value of a window, of all places or of all steps, channel by channel."""
+"""Layers that reduce a window, all places or all time steps to one value, channel by channel."""
 
 from fnnets.layers.pooling._avg_pool import avg_pool as avg_pool
 from fnnets.layers.pooling._max_pool import max_pool as max_pool

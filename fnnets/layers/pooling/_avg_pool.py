@@ -19,7 +19,7 @@ class AvgPoolSaved(NamedTuple):
     """What `avg_pool` keeps for its backward."""
 
     valid: jax.Array | None  # the mask, (…, places…, 1)
-    x: Static  # its sizes and its dtype
+    x: Static  # the spatial sizes and the dtype of x
 
 
 def avg_pool(
@@ -32,33 +32,33 @@ def avg_pool(
 ) -> Layer:
     """Average pooling over 1, 2 or 3 axes, channels last: the mean of each window.
 
-    Formula: for each axis, with positions t, places k < window and l of padding before x, channel by channel
+    Formula: for each axis, with positions t, places k < window and l places of padding before x, channel by channel
 
         y[t] = Σ_k x[t·stride + k − l]/n[t]
 
-    x being 0 outside. n[t] is how many places of the window lie in x or in the padding, or, without
-    `count_include_pad`, in x alone (and where the mask is True); y = 0 where it is 0.
+    where x is 0 outside. n[t] is the number of places of the window in x or in the padding. Without
+    `count_include_pad`, it is the number of places in x where the mask is True. If n[t] is 0, y is 0.
 
-    Derivation: y is linear in x, and y[t] holds x[j]/n[t] exactly where j = t·stride + k − l, so
+    Derivation: y is linear in x, and y[t] contains x[j]/n[t] exactly where j = t·stride + k − l, so
 
         dx[j] = Σ_{t,k: t·stride + k − l = j} dy[t]/n[t]
 
     Args:
-      window: its size: an int for one axis, or a tuple of one, two or three.
-      strides: the way from one window to the next, an int for all axes, or a tuple; None for windows that lie
-        side by side.
-      padding: "valid", "same", an int, or a tuple with an int or a pair (before, behind) for each axis;
+      window: the size of the window: an int for one axis, or a tuple of one, two or three.
+      strides: the distance from one window to the next, an int for all axes, or a tuple; None for windows side by side,
+        without overlap.
+      padding: "valid", "same", an int, or a tuple with an int or a pair (before, after) for each axis;
         see `fn.out_size`.
-      rounding: what becomes of a size that the stride does not divide: "floor", "ceil" or "torch"
-        (PyTorch's `ceil_mode`); see `fn.out_size`. What a last window sees beyond the padding is never counted.
-      count_include_pad: whether padding counts, as so many zeros.
+      rounding: how to round a size that the stride does not divide: "floor", "ceil" or "torch"
+        (PyTorch's `ceil_mode`); see `fn.out_size`. Places beyond the padding never count.
+      count_include_pad: whether places in the padding count, as zeros.
 
     Returns:
-      A `Layer` without params, x (…, places…, C) floats, y (…, positions…, C) of the sizes that `fn.out_size`
+      A `Layer` without params, x (…, places…, C) floats, y (…, positions…, C) with the sizes that `fn.out_size`
       gives; sums are taken in at least float32. Where a mask (…, places…) is False, x counts as padding.
 
     Raises:
-      TypeError: x is not floating point, or the mask holds no bools.
+      TypeError: x is not floating point, or the mask does not hold bools.
       ValueError: a setting is out of range, x has too few axes, the window is larger than the padded input, or
         the mask does not fit.
 
@@ -76,25 +76,26 @@ def avg_pool(
       LeCun, Bottou, Bengio & Haffner, Gradient-based learning applied to document recognition (1998), section
       2.B (subsampling, there with a weight and a bias).
 
-    Differences: padding counts as in PyTorch and flax; Keras and TensorFlow leave it out.
+    Differences: padding counts, as in PyTorch and flax; Keras and TensorFlow leave it out.
     """
-    lying = w.pool_window("avg_pool", window, strides, padding, rounding)
+    geometry = w.pool_window("avg_pool", window, strides, padding, rounding)
     info = describe(
         avg_pool, window=window, strides=strides, padding=padding, rounding=rounding,
         count_include_pad=count_include_pad,
     )  # fmt: skip
-    dims = len(lying.kernel)
+    dims = len(geometry.kernel)
 
-    def entered(x: Any, mask: Any) -> tuple[jax.Array, jax.Array | None, tuple[Axis, ...]]:
-        """x in at least float32, 0 where it does not count."""
+    def prepared(x: Any, mask: Any) -> tuple[jax.Array, jax.Array | None, tuple[Axis, ...]]:
+        """x in at least float32 and 0 where the mask is False, the mask, and the axes."""
         x, valid = w.fitting(info, x, mask, dims)
-        return zero_where_masked(at_least_float32(x), valid), valid, lying.over(info, w.sizes(x, dims))
+        return zero_where_masked(at_least_float32(x), valid), valid, geometry.over(info, w.sizes(x, dims))
 
     def counted(axes: tuple[Axis, ...], valid: Any, dtype: Any) -> Any:
-        """n, at least 1."""
+        """n, or 1 where n is 0."""
         if valid is None or count_include_pad:
             each = (
-                _number(axis, pad, count_include_pad) for axis, pad in zip(axes, lying.padding, strict=True)
+                _number(axis, pad, count_include_pad)
+                for axis, pad in zip(axes, geometry.padding, strict=True)
             )
             n = functools.reduce(np.multiply.outer, each)[..., None]
             return np.maximum(n, 1).astype(dtype)
@@ -103,22 +104,22 @@ def avg_pool(
     def apply(params: Any, x: Any, *, mask: Any = None) -> jax.Array:
         del params
         dtype = jnp.result_type(x)
-        x, valid, axes = entered(x, mask)
+        x, valid, axes = prepared(x, mask)
         return (w.reduced(x, axes, 0.0, jax.lax.add) / counted(axes, valid, x.dtype)).astype(dtype)
 
     def forward(params: Any, x: Any, *, mask: Any = None) -> tuple[jax.Array, AvgPoolSaved]:
         del params
         dtype = jnp.result_type(x)
-        x, valid, axes = entered(x, mask)
+        x, valid, axes = prepared(x, mask)
         around = w.padded(x, axes, 0.0)
-        total = sum(w.seen(around, axes, place) for place in w.places(axes))
+        total = sum(w.values_at(around, axes, place) for place in w.places(axes))
         y = total / counted(axes, valid, x.dtype)
         return y.astype(dtype), AvgPoolSaved(valid, Static((w.sizes(x, dims), dtype)))
 
     def backward(params: Any, saved: AvgPoolSaved, dy: jax.Array) -> tuple[tuple[()], jax.Array]:
         del params
         valid, (sizes, dtype) = saved.valid, saved.x.value
-        axes = lying.over(info, sizes)
+        axes = geometry.over(info, sizes)
         dy = dy.astype(float32_or_wider(dtype))
 
         def share(number: Any, dy: jax.Array) -> jax.Array:
@@ -131,8 +132,8 @@ def avg_pool(
 
 
 def _number(axis: Axis, padding: Any, count_include_pad: bool) -> np.ndarray:
-    """How many places of each window count along one axis."""
+    """The number of places that count in each window along one axis."""
     first = np.arange(axis.outputs) * axis.stride - axis.low
-    behind = axis.high if padding == "same" else padding[1]
-    start, end = (-axis.low, axis.inputs + behind) if count_include_pad else (0, axis.inputs)
+    after = axis.high if padding == "same" else padding[1]
+    start, end = (-axis.low, axis.inputs + after) if count_include_pad else (0, axis.inputs)
     return np.maximum(np.minimum(first + axis.kernel, end) - np.maximum(first, start), 0)

@@ -1,4 +1,4 @@
-"""Layers that reduce time away: the last step, the mean and the maximum over the valid steps."""
+"""Layers that reduce the time axis away: the last step, the mean and the maximum over valid steps."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fnnets.core.layer import Info, Layer, Static, describe, layer, no_params
 
 
 class Picked(NamedTuple):
-    """Where each output of `last` and `max_over_time` came from."""
+    """What `last` and `max_over_time` keep for their backward: the step of each output."""
 
-    step: jax.Array  # (…, 1, 1) of a whole row or (…, 1, D) of each feature
+    step: jax.Array  # (…, 1, 1) for a whole row, or (…, 1, D) for each feature
     counts: jax.Array  # (…, T, 1), whether a step is valid
     dtype: Static  # of x
 
@@ -30,19 +30,19 @@ class Averaged(NamedTuple):
 def last() -> Layer:
     """The last valid step of a sequence.
 
-    Formula: y = x_l, l = max {t : mask_t}; y = 0 where no step is valid.
+    Formula: y = x_l, l = max {t : mask_t}; y = 0 if no step is valid.
 
-    Derivation: y is one step of x, and l is no function of x, so
+    Derivation: y is one step of x, and l does not depend on x, so
 
         dx_t = dy where t = l, else 0
 
     Returns:
       A `Layer` without params, x (…, T, D) floats, y (…, D). The mask (…, T) may have gaps and padding on
-      either side; without one the last step is T − 1. What stands in the padding, NaN too, reaches nothing.
+      either side; without a mask, l = T − 1. Values in the padding, even NaN, have no effect.
 
     Raises:
-      TypeError: x holds no floats, or the mask no bools.
-      ValueError: x has no time axis, or no step; the mask has another shape than (…, T).
+      TypeError: x is not floating point, or the mask does not hold bools.
+      ValueError: x has no time axis or no steps, or the mask does not have the shape (…, T).
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -53,7 +53,7 @@ def last() -> Layer:
     References:
       Sutskever, Vinyals & Le, Sequence to sequence learning with neural networks (2014), section 2.
 
-    Differences: `x[:, -1]`, which is often written, is padding in all but the longest sequence.
+    Differences: the common `x[:, -1]` is padding for all but the longest sequences.
     """
     info = describe(last)
 
@@ -67,21 +67,22 @@ def last() -> Layer:
 def max_over_time() -> Layer:
     """The largest value of each feature over the valid steps.
 
-    Formula: y_d = x_{l_d, d}, l_d = argmax_t x_td over the t with mask_t; y = 0 where no step is valid.
+    Formula: y_d = x_{l_d, d}, l_d = argmax_t x_td over the t with mask_t; y = 0 if no step is valid.
 
-    Derivation: y_d is one entry of x, and l_d does not change when x changes a little: dx is dy there,
+    Derivation: y_d is one entry of x, and l_d does not change when x changes slightly. So dx is dy at this entry and 0
+    elsewhere:
 
         dx_td = dy_d where t = l_d, else 0
 
-    Where several steps share the largest value, l_d is the first of them.
+    If several steps share the largest value, l_d is the first of them.
 
     Returns:
-      A `Layer` without params, x (…, T, D) floats, y (…, D). What stands in the padding, NaN too, reaches
-      nothing; NaN in a valid step gives NaN.
+      A `Layer` without params, x (…, T, D) floats, y (…, D). Values in the padding, even NaN, have no effect; NaN in a
+      valid step gives NaN.
 
     Raises:
-      TypeError: x holds no floats, or the mask no bools.
-      ValueError: x has no time axis, or no step; the mask has another shape than (…, T).
+      TypeError: x is not floating point, or the mask does not hold bools.
+      ValueError: x has no time axis or no steps, or the mask does not have the shape (…, T).
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -92,15 +93,15 @@ def max_over_time() -> Layer:
     References:
       Collobert et al., Natural language processing (almost) from scratch, JMLR 12 (2011), eq. 6.
 
-    Differences: among equal values the first takes the whole gradient, as `jnp.argmax` and PyTorch's
-    `max(dim)` choose it; the gradient of `jnp.max` and of PyTorch's `amax` is shared out among them. Keras'
-    GlobalMaxPooling1D takes no mask.
+    Differences: among equal values, the first one gets the whole gradient: the one that `jnp.argmax` and PyTorch's
+    `max(dim)` choose. `jnp.max` and PyTorch's `amax` divide the gradient among them. Keras' GlobalMaxPooling1D takes no
+    mask.
     """
     info = describe(max_over_time)
 
     def pick(x: jax.Array, counts: jax.Array) -> jax.Array:
         best = jnp.where(counts, x, -jnp.inf).argmax(-2, keepdims=True)
-        # Where all that is valid is −∞, the padding is as large: the first valid step is meant.
+        # If all valid values are −∞, the padding ties with them; this picks the first valid step.
         return jnp.where(jnp.take_along_axis(counts, best, -2), best, counts.argmax(-2, keepdims=True))
 
     return _picking(info, pick)
@@ -109,19 +110,19 @@ def max_over_time() -> Layer:
 def mean_over_time() -> Layer:
     """The mean of each feature over the valid steps.
 
-    Formula: y = Σ_t m_t x_t / n, n = Σ_t m_t, with m_t = 1 where the mask is True, else 0; y = 0 where n = 0.
+    Formula: y = Σ_t m_t x_t / n, n = Σ_t m_t, with m_t = 1 where the mask is True, else 0; y = 0 if n = 0.
 
     Derivation: ∂y/∂x_t = m_t/n, so
 
         dx_t = m_t·dy/n
 
     Returns:
-      A `Layer` without params, x (…, T, D) floats, y (…, D); the sum is taken in at least float32. What stands
-      in the padding, NaN too, reaches nothing.
+      A `Layer` without params, x (…, T, D) floats, y (…, D); the sum is taken in at least float32. Values in the
+      padding, even NaN, have no effect.
 
     Raises:
-      TypeError: x holds no floats, or the mask no bools.
-      ValueError: x has no time axis, or no step; the mask has another shape than (…, T).
+      TypeError: x is not floating point, or the mask does not hold bools.
+      ValueError: x has no time axis or no steps, or the mask does not have the shape (…, T).
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -132,7 +133,7 @@ def mean_over_time() -> Layer:
     References:
       Lin, Chen & Yan, Network in network (2014), section 3.2 (global average pooling).
 
-    Differences: Keras' GlobalAveragePooling1D takes masks too, and gives NaN where no step is valid.
+    Differences: Keras' GlobalAveragePooling1D takes masks too, but gives NaN if no step is valid.
     """
     info = describe(mean_over_time)
 
@@ -160,13 +161,13 @@ def mean_over_time() -> Layer:
 
 
 def _picking(info: Info, pick: Any) -> Layer:
-    """A layer whose every output is one entry of its column of steps, chosen by `pick(x, counts)`."""
+    """A layer that returns one step for each row or feature, chosen by `pick(x, counts)`."""
 
     def chosen(x: Any, mask: Any) -> tuple[jax.Array, Picked]:
         x, counts = _valid(info, x, mask)
         step = pick(x, counts)
-        found = jnp.take_along_axis(zero_where_masked(x, counts), step, -2)
-        return found[..., 0, :], Picked(step, counts, Static(x.dtype))
+        y = jnp.take_along_axis(zero_where_masked(x, counts), step, -2)
+        return y[..., 0, :], Picked(step, counts, Static(x.dtype))
 
     def apply(params: Any, x: Any, *, mask: Any = None) -> jax.Array:
         del params
@@ -186,7 +187,7 @@ def _picking(info: Info, pick: Any) -> Layer:
 
 
 def _valid(info: Info, x: Any, mask: Any) -> tuple[jax.Array, jax.Array]:
-    """x, and which of its steps are valid, (…, T, 1)."""
+    """Checks and returns x and which of its steps are valid, (…, T, 1)."""
     x = checks.floats(info, x)
     checks.rank(info, x, 2)
     checks.positive(str(info), **{"the number of steps": x.shape[-2]})
@@ -198,5 +199,5 @@ def _valid(info: Info, x: Any, mask: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def _number(counts: jax.Array, dtype: Any) -> jax.Array:
-    """The number of valid steps, (…, 1); 1 where there is none, for a sum that is 0."""
+    """The number of valid steps, (…, 1), or 1 if there are none; their sum is then 0."""
     return jnp.maximum(counts.sum(-2), 1).astype(dtype)

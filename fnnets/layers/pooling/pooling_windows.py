@@ -1,4 +1,4 @@
-"""What the pools share: the values that windows see at one of their places, and the way of gradients back."""
+"""Shared by the pools: the values of windows at one place, and the gradient from windows back to x."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Place = tuple[int, ...]
 
 
 def pool_window(who: str, size: Any, strides: Any, padding: Any, rounding: str) -> WindowShape:
-    """The settings of a pool; its windows lie side by side where no strides are given."""
+    """Checks the settings of a pool; without strides, its windows are side by side."""
     size = per_axis(who, "window", size, 1 if hasattr(size, "__index__") else None)
     return window_shape(who, size, size if strides is None else strides, padding, 1, rounding)
 
 
 def fitting(info: Any, x: Any, mask: Any, dims: int) -> tuple[jax.Array, Any]:
-    """x (…, places…, C), and the mask as (…, places…, 1), checked."""
+    """Checks and returns x (…, places…, C) and the mask as (…, places…, 1)."""
     x = checks.floats(info, x)
     if x.ndim < dims + 1:
         raise ValueError(
-            f"{info}: x must have at least {dims + 1} axes, {dims} of places and one of channels, got shape "
-            f"{checks.shape_text(x.shape)}; x[..., None] gives it a channel."
+            f"{info}: x must have at least {dims + 1} axes, {dims} spatial and one of channels, got shape "
+            f"{checks.shape_text(x.shape)}; x[..., None] adds a channel."
         )
     if mask is None:
         return jnp.asarray(x), None
@@ -39,12 +39,12 @@ def fitting(info: Any, x: Any, mask: Any, dims: int) -> tuple[jax.Array, Any]:
 
 
 def sizes(x: jax.Array, dims: int) -> tuple[int, ...]:
-    """How many places x has along each axis."""
+    """The number of places of x along each axis."""
     return x.shape[-dims - 1 : -1]
 
 
 def empty(axis: Axis) -> bool:
-    """Whether a window sees padding alone: at the start, or where sizes are rounded up."""
+    """Whether some window holds padding only: at the start, or at the end if sizes are rounded up."""
     last = (axis.outputs - 1) * axis.stride - axis.low
     return axis.kernel <= axis.low or last >= axis.inputs
 
@@ -55,22 +55,22 @@ def places(axes: tuple[Axis, ...]) -> Iterator[Place]:
 
 
 def padded(x: jax.Array, axes: tuple[Axis, ...], fill: float) -> jax.Array:
-    """x with `fill` around it, and without what no window reaches."""
+    """x with `fill` around it, cut where windows do not reach its end."""
     edges = [(axis.low, axis.high, 0) for axis in axes]
     return jax.lax.pad(
         x, jnp.asarray(fill, x.dtype), [*[(0, 0, 0)] * (x.ndim - len(axes) - 1), *edges, (0, 0, 0)]
     )
 
 
-def seen(x: jax.Array, axes: tuple[Axis, ...], place: Place) -> jax.Array:
-    """What every window sees of the padded x at one of its places."""
+def values_at(x: jax.Array, axes: tuple[Axis, ...], place: Place) -> jax.Array:
+    """The value of every window of the padded x at one of its places."""
     ends = zip(place, axes, strict=True)
     cuts = [slice(k, k + (axis.outputs - 1) * axis.stride + 1, axis.stride) for k, axis in ends]
     return x[(..., *cuts, slice(None))]
 
 
 def reduced(x: jax.Array, axes: tuple[Axis, ...], start: Any, combine: Any) -> jax.Array:
-    """One value of each window, as `lax.reduce_window` has it."""
+    """One value for each window, by `lax.reduce_window`."""
     x = padded(x, axes, start)
     batch = (1,) * (x.ndim - len(axes) - 1)
     kernel, strides = ((*batch, *each, 1) for each in zip(*((a.kernel, a.stride) for a in axes), strict=True))
@@ -78,19 +78,19 @@ def reduced(x: jax.Array, axes: tuple[Axis, ...], start: Any, combine: Any) -> j
 
 
 def spread(
-    axes: tuple[Axis, ...], batch: int, share: Callable[..., jax.Array], *given: jax.Array
+    axes: tuple[Axis, ...], batch: int, share: Callable[..., jax.Array], *arrays: jax.Array
 ) -> jax.Array:
-    """dx: at every place the sum of what the windows over it hand back.
+    """dx: for every place, the sum of the gradients from all windows that contain it.
 
-    With stride s, place t·s + r of the padded x (0 ≤ r < s) lies in the windows t − q, there at place
-    k = r + q·s, for as many q as k stays within the window. So the windows are moved by q, an axis of length s is put
-    behind each of theirs for r, and `share(k, *given)` is what they hand back at their place k.
+    With stride s, place t·s + r of the padded x (0 ≤ r < s) lies in window t − q at place k = r + q·s, for every q
+    that keeps k inside the window. So the windows' arrays are shifted by q, each of their axes is followed by a new
+    one of length s for r, and `share(k, *arrays)` is the gradient from the windows' place k.
     """
     steps = [range(-(-axis.kernel // axis.stride)) for axis in axes]
     parts = []
     for moves in itertools.product(*steps):
-        by_whole_strides = [_shifted(array, axes, moves, batch) for array in given]
-        parts.append(share(_numbers(axes, moves), *by_whole_strides))
+        shifted = [_shifted(array, axes, moves, batch) for array in arrays]
+        parts.append(share(_numbers(axes, moves), *shifted))
     dx = sum(parts[1:], parts[0])
     shape = [len(step) + axis.outputs - 1 for step, axis in zip(steps, axes, strict=True)]
     dx = dx.reshape(
@@ -104,7 +104,7 @@ def spread(
 
 
 def _shifted(array: jax.Array, axes: tuple[Axis, ...], moves: Place, batch: int) -> jax.Array:
-    """What windows have, moved by whole strides, with an axis of length 1 behind each of theirs."""
+    """The windows' array shifted by whole strides, with a new axis of length 1 after each of its axes."""
     rooms = [-(-axis.kernel // axis.stride) - 1 for axis in axes]
     edges = [(move, room - move, 0) for move, room in zip(moves, rooms, strict=True)]
     zero = jnp.zeros((), array.dtype)
@@ -113,7 +113,7 @@ def _shifted(array: jax.Array, axes: tuple[Axis, ...], moves: Place, batch: int)
 
 
 def _numbers(axes: tuple[Axis, ...], moves: Place) -> np.ndarray:
-    """The numbers of the places that `moves` leads to, for each r; −1 where they lie outside of the window."""
+    """The number of the place k = r + q·s for each r, with q from `moves`; −1 outside the window."""
     kernel = [axis.kernel for axis in axes]
     each = [np.arange(axis.stride) + move * axis.stride for axis, move in zip(axes, moves, strict=True)]
     grid = np.meshgrid(*each, indexing="ij")
