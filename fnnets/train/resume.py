@@ -142,7 +142,7 @@ def differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
         if (other := there["texts"].get(name)) != text:
             lines.append(f"{name}: {other} there, {text} here")
     for name in here["data"] | there["data"]:
-        (kind, values), (other, others) = (each["data"].get(name, ("nothing", [])) for each in (here, there))
+        (kind, values), (other, others) = (each["data"].get(name, ("missing", [])) for each in (here, there))
         if kind != other:
             lines.append(f"{name}: {other} there, {kind} here")
         elif not _close(values, others):
