@@ -112,7 +112,7 @@ def test_continuing_from_a_state(tmp_path, unbroken):
     for epochs in (3, 4):
         found = run(tmp_path, epochs, state=first.state)
     same(found, expected)
-    with pytest.raises(ValueError, match="epochs counts all of them, got 2 with a state after 2"):
+    with pytest.raises(ValueError, match="epochs counts all epochs, got 2 with a state after 2"):
         run(tmp_path / "new", 2, state=first.state)
     with pytest.raises(Error, match="begun: at epoch 2, step 6 there, at epoch 0, step 0 here"):
         run(tmp_path, 4)
@@ -140,7 +140,7 @@ def test_a_loss_that_is_not_finite_is_not_saved(tmp_path):
 
 def test_one_compilation(tmp_path):
     traces, net = [], fn.dense(2)
-    loss = MSE._replace(forward=lambda *given: traces.append(1) or MSE.forward(*given))
+    loss = MSE._replace(forward=lambda *args: traces.append(1) or MSE.forward(*args))
     for epochs in (2, 4):
         fn.train.fit(
             net, loss, ADAM, (X, T), epochs=epochs, key=KEY, batch_size=4,
@@ -246,7 +246,7 @@ OTHERS = {
     "no validation": (
         {"validation": None, "early_stopping": None}, r"validation.x: float32 \(11, 3\) there, missing here",
     ),
-    "fewer epochs": ({"epochs": 2}, "is after 3 epochs, got epochs=2; ask for as many, or more"),
+    "fewer epochs": ({"epochs": 2}, "has 3 epochs already, got epochs=2; give at least as many"),
 }  # fmt: skip
 
 
