@@ -1,4 +1,4 @@
-"""Data before training: how it is parted, scaled, balanced and read. Pure functions of arrays and keys."""
+"""Data before training: splits, scaling, balance and batches. Pure functions of arrays and keys."""
 
 from fnnets.data._bootstrap import bootstrap as bootstrap
 from fnnets.data._holdout import holdout as holdout

@@ -1,4 +1,4 @@
-"""Rows drawn with replacement, and those that were never drawn."""
+"""Rows drawn with replacement, and the rows never drawn."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from fnnets.data.split import Split
 
 
 def bootstrap(key: Any, n: int, *, labels: Any = None) -> Split:
-    """n rows drawn with replacement to learn from; those never drawn (out of bag) to test with.
+    """Draws n rows with replacement to train with; the rows never drawn (out of bag) are the test.
 
     Formula: train_j ~ uniform{0 … n − 1}, independently. A row stays out of the bag with probability (1 − 1/n)ⁿ,
-    which goes to 1/e ≈ 0.368. With labels, each draw is uniform over the rows of one class, and there are as many
-    draws from a class as it has rows.
+    which tends to 1/e ≈ 0.368. With labels, each draw is uniform over the rows of one class, and a class is drawn as
+    often as it has rows.
 
     Args:
       key: a random key.
       n: the number of rows.
-      labels: (n,) integers; the sample then has as many rows of each class as there were (stratified).
+      labels: (n,) integers; the sample then has as many rows of each class as the data (stratified).
 
     Returns:
-      A `Split(train (n,), test (n,), None, test_mask)`: test has the rows out of the bag first, and test_mask is True
-      on these. Works under jit with n static; `jax.vmap` over keys gives several.
+      A `Split(train (n,), test (n,), None, test_mask)`. The rows out of the bag come first in test, and test_mask is
+      True for them. Works under jit with n static; `jax.vmap` over keys gives several splits.
 
     Raises:
-      TypeError: labels are no integers.
-      ValueError: n is below 1; labels are not one for each row.
+      TypeError: labels are not integers.
+      ValueError: n is below 1; there is not one label for each row.
 
     Example:
       >>> import fnnets as fn, jax

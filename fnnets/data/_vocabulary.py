@@ -1,4 +1,4 @@
-"""Characters as numbers."""
+"""Text as numbers: an id for each character."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 
 from fnnets.core import checks
 
-UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # stands for every character that was not learned
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # stands for every character outside the vocabulary
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The characters that are known; an id is a place in `symbols`.
+    """The known characters; an id is an index into `symbols`.
 
     Attributes:
-      symbols: every character once; the first, of id 0, stands for all unknown ones.
+      symbols: every character once; the first one, of id 0, stands for all unknown characters.
 
     Example:
       >>> import fnnets as fn
@@ -40,17 +40,17 @@ class Vocabulary:
         return np.where(known[places] == points, places + 1, 0).astype(np.int32)
 
     def decode(self, ids: Any) -> str:
-        """The text of ids (…), in their order; U+FFFD stands for what was unknown."""
+        """The text of ids (…), in their order; U+FFFD stands for unknown characters."""
         return "".join(self.symbols[i] for i in np.asarray(ids).ravel())
 
 
 def vocabulary(text: str, *, least: int = 1, largest: int | None = None) -> Vocabulary:
-    """The characters of a text, to be learned from the training part alone.
+    """Collects the characters of a text. Use it on the training part alone.
 
     Args:
-      text: what is learned from.
-      least: a character that comes less often is unknown.
-      largest: how many characters are known at most, the commonest of them; by default all.
+      text: the text to collect from.
+      least: characters that occur less often are unknown.
+      largest: at most this many characters are known, the most frequent ones; by default all.
 
     Returns:
       A `Vocabulary`: the unknown character, then the known ones in the order of their code points.

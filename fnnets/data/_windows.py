@@ -1,4 +1,4 @@
-"""Stretches of a series or a text."""
+"""Windows of a series or a text."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from fnnets.core import checks
 
 
 def windows(series: Any, length: int, *, stride: int = 1) -> Any:
-    """Every stretch of a series, or every `stride`-th of them.
+    """Cuts a series into windows that begin every `stride` steps.
 
-    Formula: window_i = series[i·stride … i·stride + length − 1], i = 0 … ⌊(T − length)/stride⌋. For prediction take
-    windows one longer: `part[:, :-1]` is the input, and `part[:, 1:]`, one step ahead, its target.
+    Formula: window_i = series[i·stride … i·stride + length − 1], i = 0 … ⌊(T − length)/stride⌋. To predict one step
+    ahead, make windows one step longer: `part[:, :-1]` is the input and `part[:, 1:]` its target.
 
     Args:
-      series: (T, …), numbers of a series or ids of a text.
+      series: (T, …), the numbers of a series or the ids of a text.
       length: the length of a window, at most T.
-      stride: how far apart windows begin. With `length`, they lie side by side.
+      stride: the distance between the starts of two windows. With `length`, windows do not overlap.
 
     Returns:
-      (N, length, …), N = ⌊(T − length)/stride⌋ + 1, in the dtype of series. Of a NumPy array it is a view, without a
-      copy, that cannot be written to; of a jax array (also under jit) a new array.
+      (N, length, …), N = ⌊(T − length)/stride⌋ + 1, in the dtype of series. A NumPy array gives a read-only view, a
+      jax array (also under jit) a new array.
 
     Raises:
       ValueError: length is above T, or below 1; stride is below 1.

@@ -1,4 +1,4 @@
-"""Classes in equal numbers: the small ones drawn more often, or the large ones less."""
+"""Equal numbers of rows in all classes, by oversampling or undersampling."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from fnnets.data import sampling
 
 
 def oversample(key: Any, labels: Any, *, classes: int | None = None, size: Any = None) -> jax.Array:
-    """Rows such that every class has as many as the largest: all of its own, and some of them again.
+    """Repeats rows of the smaller classes until every class has as many rows as the largest.
 
-    Part the data first, and oversample the training part alone: else a row is learned from and tested with.
+    Split the data first, and oversample the training part alone. Otherwise a row may be in both parts.
 
     Args:
       key: a random key.
       labels: (n,) integers 0 … C − 1.
-      classes: C; by default the largest label and one.
-      size: how many rows each class gets; by default as many as the largest class has.
+      classes: C; by default the largest label plus 1.
+      size: the number of rows of each class; by default that of the largest class.
 
     Returns:
-      Indices (C·size,), class by class. The rows of a class come first, each once, then draws among them with
-      replacement. Under jit, classes and size must be given, and a class that has more rows gives `size` of them.
+      Indices (C·size,), class by class: each row of the class once, then draws from the class with replacement. Under
+      jit, pass classes and size; a class with more rows than `size` then gives `size` of them.
 
     Raises:
-      TypeError: labels are no integers.
-      ValueError: a class has no row, or more than `size`; under jit, classes or size is not given.
+      TypeError: labels are not integers.
+      ValueError: a class has no row, or more than `size`; under jit, classes or size is missing.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -43,7 +43,7 @@ def oversample(key: Any, labels: Any, *, classes: int | None = None, size: Any =
         if counts.max() > size:
             raise ValueError(
                 f"oversample: size must be at least {counts.max()}, as many rows as class {counts.argmax()} has, "
-                f"got {size}; undersample leaves rows out."
+                f"got {size}; use undersample to leave rows out."
             )
     order_key, draw_key = jax.random.split(key)
     order, first, count = _classes(order_key, labels, classes)
@@ -53,21 +53,21 @@ def oversample(key: Any, labels: Any, *, classes: int | None = None, size: Any =
 
 
 def undersample(key: Any, labels: Any, *, classes: int | None = None, size: Any = None) -> jax.Array:
-    """Rows such that every class has as few as the smallest: some of its own, each once.
+    """Leaves out rows of the larger classes until every class has as few rows as the smallest.
 
     Args:
       key: a random key.
       labels: (n,) integers 0 … C − 1.
-      classes: C; by default the largest label and one.
-      size: how many rows each class gets; by default as many as the smallest class has.
+      classes: C; by default the largest label plus 1.
+      size: the number of rows of each class; by default that of the smallest class.
 
     Returns:
-      Indices (C·size,), class by class, drawn without replacement. Under jit, classes and size must be given, and
-      no class may have fewer rows than size, which cannot be checked there.
+      Indices (C·size,), class by class, drawn without replacement. Under jit, pass classes and size. A class must not
+      have fewer rows than size; under jit this is not checked.
 
     Raises:
-      TypeError: labels are no integers.
-      ValueError: a class has no row, or fewer than `size`; under jit, classes or size is not given.
+      TypeError: labels are not integers.
+      ValueError: a class has no row, or fewer than `size`; under jit, classes or size is missing.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -81,22 +81,22 @@ def undersample(key: Any, labels: Any, *, classes: int | None = None, size: Any 
         if counts.min() < size:
             raise ValueError(
                 f"undersample: size must be at most {counts.min()}, as many rows as class {counts.argmin()} has, "
-                f"got {size}; oversample draws rows again."
+                f"got {size}; use oversample to repeat rows."
             )
     order, first, _ = _classes(key, labels, classes)
     return order[(first[:, None] + jnp.arange(size)).ravel()]
 
 
 def _counted(who: str, labels: Any, classes: Any, size: Any) -> tuple[jax.Array, int, np.ndarray | None]:
-    """The labels, the number of classes, and how many rows each has; None where labels are traced."""
+    """The labels, the number of classes, and the number of rows of each; None instead of these under jit."""
     labels = sampling.checked_labels(who, labels)
-    for name, given in (("classes", classes), ("size", size)):
-        if given is not None:
-            checks.positive(who, **{name: given})
-    if not sampling.known(labels):
+    for name, value in (("classes", classes), ("size", size)):
+        if value is not None:
+            checks.positive(who, **{name: value})
+    if not sampling.is_known(labels):
         if classes is None or size is None:
             raise ValueError(
-                f"{who}: under jit, classes and size must be given: they are the result's shape."
+                f"{who}: under jit, classes and size must be given; the result's shape depends on them."
             )
         return labels, classes, None
     values = np.asarray(labels)
@@ -115,7 +115,7 @@ def _counted(who: str, labels: Any, classes: Any, size: Any) -> tuple[jax.Array,
 
 
 def _classes(key: Any, labels: Any, classes: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The rows class by class, (n,), where each class begins, (C,), and how many rows it has, (C,)."""
+    """The rows ordered by class, (n,), the start of each class, (C,), and its number of rows, (C,)."""
     order = sampling.by_class(key, labels)
     ends = jnp.searchsorted(labels[order], jnp.arange(classes + 1))
     return order, ends[:-1], jnp.diff(ends)

@@ -1,4 +1,4 @@
-"""The order in which an epoch reads the rows: batches of indices."""
+"""Batches of indices: the order in which an epoch reads the rows."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Batches(NamedTuple):
     """The rows of one epoch, batch by batch.
 
     Attributes:
-      rows: (steps, size) integers, indices.
-      mask: (steps, size) bools, False where a batch is filled up, with row 0; None where all count.
-      rest: (r,) integers, the last and smaller batch where the remainder is kept; None without one.
+      rows: (steps, size) integers, the indices.
+      mask: (steps, size) bools, False where a batch is padded (with row 0); None if all rows count.
+      rest: (r,) integers, the last, smaller batch with remainder="keep"; None if there is none.
 
     Example:
       >>> import fnnets as fn, jax
@@ -36,27 +36,24 @@ class Batches(NamedTuple):
 def batches(
     key: Any, n: int, size: int, *, replace: bool = False, remainder: Remainder = "pad", count: Any = None
 ) -> Batches:
-    """The rows of an epoch in batches: shuffled, or drawn with replacement.
-
-    Formula: shuffled, row order_j is the place j of the epoch, and each row comes once. With `replace`, each place
-    draws a row for itself (mini-batches by bootstrap: `size` rows drawn with replacement, n/size steps an epoch).
+    """Puts the rows of an epoch into batches: shuffled, or drawn with replacement.
 
     Args:
-      key: a random key, another one each epoch; None leaves the rows in their order.
+      key: a random key, a new one each epoch; None keeps the rows in order.
       n: the number of rows.
       size: the number of rows in a batch, at most n.
-      replace: whether rows are drawn with replacement.
-      remainder: what is done with the n mod size rows left over: "pad" fills the last batch up under a mask, "keep"
-        gives them as the smaller batch `rest`, "drop" leaves them out.
-      count: how many rows there are in truth, where the last of the n only fill up; an array () too. Rows behind
-        it never count, and the others come in the order that they alone would have.
+      replace: whether each place in a batch draws a row with replacement; otherwise each row comes once.
+      remainder: what happens to the n mod size rows left over: "pad" fills the last batch and masks the padding,
+        "keep" returns them as the smaller batch `rest`, "drop" leaves them out.
+      count: the number of rows that count, if the last of the n rows are padding; may be an array (). The other rows
+        come in the same order as without the padding.
 
     Returns:
       `Batches(rows (steps, size), mask, rest)`. Works under jit with n, size, replace and remainder static.
 
     Raises:
-      ValueError: size is above n, or below 1; remainder is none of the three; count is given and the remainder kept,
-        so that a shape would depend on it; replace without a key.
+      ValueError: size is above n, or below 1; remainder is not one of the three; count together with "keep", whose
+        shape would depend on it; replace without a key.
 
     Example:
       >>> import fnnets as fn, jax
@@ -93,6 +90,6 @@ def _order_of(key: Any, n: int, replace: bool, count: Any) -> jax.Array:
 
 
 def _counting(count: Any, places: int, size: int, remainder: Remainder) -> jax.Array:
-    """Which places hold rows; with "drop" those of whole batches only."""
+    """Which places hold rows that count; with "drop", only those of whole batches."""
     place = jnp.arange(places)
     return place < (count // size * size if remainder == "drop" else count)

@@ -1,4 +1,4 @@
-"""Examples to learn from: inputs, their targets, and the masks of both."""
+"""Examples: inputs, targets, and the masks of both."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fnnets.core import checks
 
 
 class Examples(NamedTuple):
-    """N examples, or a batch of them; every array has them as first axis.
+    """N examples, or a batch of them: the first axis of every array.
 
     Attributes:
-      x: (N, …), or a tree of such: the network's input.
+      x: (N, …), or a tree of such arrays: the network's input.
       target: (N, …), what the loss compares the output with.
       mask: the network's mask, (N, T) bools for sequences, or None.
       loss_mask: the loss's mask, bools, or None.
@@ -34,14 +34,14 @@ class Examples(NamedTuple):
 
 
 def take(arrays: Any, index: Any) -> Any:
-    """The rows with those indices, of one array or of every array of a tree.
+    """Takes rows by their indices from an array, or from every array of a tree.
 
     Args:
-      arrays: (N, …), or a tree of such, as `Examples`.
+      arrays: (N, …), or a tree of such arrays, such as `Examples`.
       index: (…) integers.
 
     Returns:
-      The same tree with arrays (…, …): the axes of index in place of the first.
+      The same tree; in each array the axes of index replace the first axis.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -54,7 +54,7 @@ def take(arrays: Any, index: Any) -> Any:
 def checked(
     who: str, examples: Any, name: str = "examples", array: Callable[[Any], Any] = jnp.asarray
 ) -> Examples:
-    """Examples, or a tuple (x, target), as `Examples` of arrays with one first axis."""
+    """Examples, or a tuple (x, target), as `Examples` of arrays whose first axes agree."""
     if not isinstance(examples, tuple) or not 2 <= len(examples) <= 4:
         raise TypeError(
             f"{who}: {name} must be fn.data.Examples(x, target) or a tuple (x, target), got "
@@ -71,5 +71,5 @@ def checked(
 
 
 def number(examples: Examples) -> int:
-    """How many examples there are."""
+    """The number of examples."""
     return int(jax.tree.leaves(examples.x)[0].shape[0])

@@ -1,4 +1,4 @@
-"""What a way of parting data gives: indices of rows to learn from, and of rows to test with."""
+"""A split of data: indices of the rows to train with, and of the rows to test with."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 
 
 class Split(NamedTuple):
-    """Rows to learn from and rows to test with, once or several times.
+    """Rows to train with and rows to test with, of one split or several.
 
-    Arrays have static shapes: where parts differ in size, the shorter are filled up with rows whose mask is False.
-    They stand behind the others.
+    Arrays have static shapes. Where parts differ in size, the shorter ones are padded at their end with rows whose
+    mask is False.
 
     Attributes:
-      train: (…, a) integers, rows to learn from; the leading axes number the splits.
+      train: (…, a) integers, rows to train with; the leading axes number the splits.
       test: (…, b) integers, rows to test with.
-      train_mask: (…, a) bools, or None where all count.
-      test_mask: (…, b) bools, or None where all count.
+      train_mask: (…, a) bools, or None if all rows count.
+      test_mask: (…, b) bools, or None if all rows count.
 
     Example:
       >>> import fnnets as fn, jax
@@ -34,7 +34,7 @@ class Split(NamedTuple):
     test_mask: jax.Array | None = None
 
     def each(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The (train, test) of each split in NumPy, without what fills up; not under jit."""
+        """The (train, test) of each split in NumPy, without padding; not under jit."""
 
         def parts(index: Any, mask: Any) -> Iterator[np.ndarray]:
             index = np.asarray(index)

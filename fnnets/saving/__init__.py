@@ -1,4 +1,4 @@
-"""Params, and where a training stands, written to disk and read again, bit for bit."""
+"""Saves and loads params and the state of a training, bit for bit."""
 
 from fnnets.saving.checkpoint_folder import Checkpoints as Checkpoints
 from fnnets.saving.checkpoint_folder import checkpoints as checkpoints

@@ -1,4 +1,4 @@
-"""Checkpoints: where training stands, saved while it goes on, so that a run that was killed goes on bit for bit."""
+"""Checkpoints: the state of a training, saved while it runs. A killed run continues bit for bit."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ from fnnets.saving.storage import CheckpointError
 
 
 class Checkpoints(NamedTuple):
-    """The checkpoints in a directory: made by `fn.train.checkpoints`, printed as a table of what is there.
+    """The checkpoints in a directory, made by `fn.train.checkpoints`; it prints as a table.
 
-    Each is a folder with the number of its step as name. It is written beside its place and moved there when all of
-    it is on the disk; what a killed process left unfinished is cleared up by the next one that saves there. Every
-    file's and every array's SHA-256 is saved too and compared at restoring.
+    Each checkpoint is a folder named by its step. It appears only when it is complete on the disk, and its digests
+    (SHA-256) are compared when it is restored.
 
     Attributes:
-      directory: where they are.
-      every: of `fn.train.fit`, after how many epochs the next one is saved.
-      keep: how many of them are kept, the newest ones; None keeps all.
+      directory: the folder that holds them.
+      every: `fn.train.fit` saves after every so many epochs.
+      keep: the number of newest checkpoints to keep; None keeps all.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp, tempfile
@@ -48,8 +47,8 @@ class Checkpoints(NamedTuple):
       ...     return state
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     checkpoints = fn.train.checkpoints(folder, keep=2)
-      ...     state = run(checkpoints, 35)  # killed here, say
-      ...     again = run(checkpoints, 40)  # from step 30 on
+      ...     state = run(checkpoints, 35)  # suppose it is killed here
+      ...     again = run(checkpoints, 40)  # continues from step 30
       ...     int(again.step), checkpoints.steps()
       (40, [30, 40])
     """
@@ -59,54 +58,60 @@ class Checkpoints(NamedTuple):
     keep: int | None = 3
 
     def steps(self) -> list[int]:
-        """The steps of the checkpoints that are there, the oldest first."""
+        """The steps of the checkpoints, the oldest first."""
         return storage.numbers(self.directory)
 
     def restore(self, like: Any, step: int | None = None) -> Any:
-        """What was saved, if it is what is asked for.
+        """Reads a checkpoint.
 
         Args:
-          like: what it looks like: a `State` from `fn.train.start` (of checkpoints of `fn.train.fit` too), or what
-            else was saved; arrays or shapes.
-          step: which checkpoint; by default the newest.
+          like: a tree with the expected structure, of arrays or shapes: a `State` from `fn.train.start` (also for
+            checkpoints of `fn.train.fit`), or a tree like the one that was saved.
+          step: the step of the checkpoint; by default the newest.
 
         Returns:
-          A tree like `like` with what was saved: jax arrays, typed keys, NumPy's arrays where like has those.
+          A tree like `like` with the saved values: jax arrays and typed keys; NumPy arrays where like has them.
 
         Raises:
-          CheckpointError: there is none, it is damaged, or it holds something else: all paths that differ are named.
+          CheckpointError: there is no such checkpoint, it is damaged, or it does not match like; the error lists every
+            path that differs.
         """
-        asked = leaves.named("checkpoints", like, "state")
+        wanted = leaves.named("checkpoints", like, "state")
         content, arrays = self.opened(step)
-        there = {name: kind for name, kind in kinds(content).items() if name.split(".")[0] == "state"}
-        if lines := leaves.differences(there, {name: leaves.kind(leaf) for name, leaf in asked.items()}):
+        saved = {name: kind for name, kind in kinds(content).items() if name.split(".")[0] == "state"}
+        if lines := leaves.differences(saved, {name: leaves.kind(leaf) for name, leaf in wanted.items()}):
             raise CheckpointError(
                 f"checkpoints: {self.directory / str(content['step'])} holds something else:\n  "
                 + "\n  ".join(lines)
             )
-        return rebuilt(like, asked, content, arrays)
+        return rebuilt(like, wanted, content, arrays)
 
     def save(self, tree: Any, step: int | None = None) -> None:
-        """Saves one checkpoint and waits until it is on the disk; the arguments are those that `saving` gives a function for."""
+        """Saves one checkpoint and waits until it is on the disk.
+
+        Args:
+          tree: a `State`, or any tree of arrays.
+          step: the step that names the checkpoint; by default that of the `State`.
+        """
         with self.saving() as save:
             save(tree, step)
 
     @contextmanager
     def saving(self) -> Iterator[Callable[..., None]]:
-        """For `with checkpoints.saving() as save:`, a function `save(state)` that saves in the background.
+        """Gives `save(tree, step=None)`, which saves in the background: `with checkpoints.saving() as save:`.
 
-        `save(tree, step=None)` copies the tree (a `State`, or any tree of arrays with a step given) and returns; its
-        buffers may be donated then. It waits where the save before has not ended yet. At the end of the block
-        everything is on the disk. Nobody else can save in the directory meanwhile.
+        `save` takes what the method `save` takes. It waits for the save before it, copies the tree and returns; the
+        tree's buffers may then be donated. At the end of the block everything is on the disk. Within the block no
+        other process can save in the directory.
 
         Raises:
-          CheckpointError: something could not be saved (raised by the next `save`, or at the end), the step was saved
-            already, or another training is saving there.
+          CheckpointError: a save failed (raised by the next `save`, or at the end), the step exists already, or another
+            training is saving in the directory.
           ImportError: orbax-checkpoint is not installed.
         """
         with storage.needed():
             pass
-        if jax.process_index() > 0:  # one of several processes writes for all
+        if jax.process_index() > 0:  # process 0 writes for all
             yield lambda *args, **more: None
             return
         with storage.locked(self.directory), storage.Background() as background:
@@ -114,18 +119,18 @@ class Checkpoints(NamedTuple):
             def save(tree: Any, step: int | None = None, *, beside: Any = None, setting: Any = None) -> None:
                 if step is None:
                     if not hasattr(tree, "step"):
-                        raise ValueError("checkpoints: give a step too, for a tree that is no State.")
+                        raise ValueError("checkpoints: give a step too, for a tree that is not a State.")
                     step = int(tree.step)
                 checks.whole("checkpoints", step=step)
                 if (self.directory / str(step)).exists():
                     raise CheckpointError(
-                        f"checkpoints: step {step} is in {self.directory} already, and nothing is overwritten; "
+                        f"checkpoints: step {step} is in {self.directory} already, and checkpoints are not overwritten; "
                         "remove it, or give another directory."
                     )
-                found = leaves.named("checkpoints", tree, "state") | leaves.named("checkpoints", beside)
+                named = leaves.named("checkpoints", tree, "state") | leaves.named("checkpoints", beside)
                 epoch = int(tree.epoch) if hasattr(tree, "epoch") else None
-                arrays = {name: leaves.to_host(leaf) for name, leaf in found.items()}
-                background.run(self._write, step, arrays, _about(found, epoch, setting))
+                arrays = {name: leaves.to_host(leaf) for name, leaf in named.items()}
+                background.run(self._write, step, arrays, _about(named, epoch, setting))
 
             yield save
 
@@ -136,26 +141,26 @@ class Checkpoints(NamedTuple):
             storage.remove(self.directory / str(old))
 
     def opened(self, step: int | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What a checkpoint says of itself, and its arrays; refuses a damaged one, and says which one is whole."""
+        """The description and the arrays of a checkpoint. The error for a damaged one names the newest undamaged one."""
         steps = self.steps()
         if not steps or step not in (None, *steps):
-            what = "no checkpoint" if step is None else f"no step {step}"
-            there = f"; there are {', '.join(map(str, steps))}" if steps else ""
-            raise CheckpointError(f"checkpoints: {self.directory} holds {what}{there}.")
+            missing = "no checkpoint" if step is None else f"no step {step}"
+            others = f"; it holds {', '.join(map(str, steps))}" if steps else ""
+            raise CheckpointError(f"checkpoints: {self.directory} holds {missing}{others}.")
         step = steps[-1] if step is None else step
         folder = self.directory / str(step)
         try:
             return storage.read(folder)
         except CheckpointError as error:
-            whole = next((old for old in reversed(steps) if old < step and self._is_whole(old)), None)
+            intact = next((old for old in reversed(steps) if old < step and self._is_intact(old)), None)
             remedy = (
-                f"none before it is whole; to begin anew, remove {self.directory}"
-                if whole is None
-                else f"step {whole} is whole; to go on from there, remove what came after it"
+                f"no earlier checkpoint is intact; to start again, remove {self.directory}"
+                if intact is None
+                else f"step {intact} is intact; to continue from it, remove the later checkpoints"
             )
             raise CheckpointError(f"checkpoints: {error}. Nothing was changed; {remedy}.") from error
 
-    def _is_whole(self, step: int) -> bool:
+    def _is_intact(self, step: int) -> bool:
         try:
             storage.verify(self.directory / str(step))
         except CheckpointError:
@@ -163,45 +168,39 @@ class Checkpoints(NamedTuple):
         return True
 
     def __str__(self) -> str:
-        """A row for each checkpoint; whether it is whole is looked at when it is restored."""
+        """A row for each checkpoint. Arrays are verified only when they are restored."""
         rows: list[tuple[str, ...]] = [("step", "epoch", "saved", "bytes")]
         for step in self.steps():
             folder = self.directory / str(step)
             try:
                 about = storage.about(folder)
-                found = "–" if about["epoch"] is None else str(about["epoch"]), about["saved"]
+                cells = "–" if about["epoch"] is None else str(about["epoch"]), about["saved"]
             except CheckpointError:
-                found = "?", "damaged"
+                cells = "?", "damaged"
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            rows.append((str(step), *found, f"{size:,}"))
+            rows.append((str(step), *cells, f"{size:,}"))
         if len(rows) == 1:
             return f"{self.directory}: no checkpoints"
         return "\n".join([f"{self.directory}:", *format_table(rows)])
 
 
 def checkpoints(directory: str | os.PathLike[str], *, every: int = 1, keep: int | None = 3) -> Checkpoints:
-    """Checkpoints of a training in a directory: with `fn.train.fit(…, checkpoints=…)`, or in a loop of one's own.
+    """Saves the checkpoints of a training in a directory: with `fn.train.fit(…, checkpoints=…)`, or in your own loop.
 
-    With `fit`, the same call made again goes on where the last one ended or was killed, and gives what an unbroken
-    run gives, bit for bit: all that the next epoch needs is saved (params, moving statistics, the updater's state, the
-    key, the counts of steps and epochs, what early stopping remembers, the history), and batches and dropout are
-    drawn by the key and these counts. Files are written while training goes on; at most one at a time. An epoch
-    with a loss that is not finite is not saved.
-
-    A checkpoint of another training is refused, with what differs: the network and its shapes, the loss, the
-    updater's state, the key, batch size, penalty, …, shapes and some values of the data, and the program of an epoch,
-    which a learning rate is a part of (it is compared under the same jax and fnnets and on the same number of devices).
+    With `fit`, the same call made again continues from the newest checkpoint, and gives bit for bit what an unbroken
+    run gives. It refuses a checkpoint of another training and says what differs. An epoch with a loss that is not
+    finite is not saved.
 
     Args:
-      directory: a folder for this training alone; it is made when something is saved.
-      every: of `fit`, after how many epochs the next one is saved; the last one always is.
-      keep: how many are kept, the newest ones; None keeps all.
+      directory: a folder for this training alone; the first save makes it.
+      every: `fit` saves after every so many epochs, and after the last one.
+      keep: the number of newest checkpoints to keep; None keeps all.
 
     Returns:
-      A `Checkpoints(directory, every, keep)`. Printed, it lists what is there.
+      A `Checkpoints(directory, every, keep)`. It prints as a list of the checkpoints.
 
     Raises:
-      ValueError: every or keep is below 1; directory is a file, or an address of the net.
+      ValueError: every or keep is below 1; directory is a file, or a URL.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp, tempfile
@@ -212,7 +211,7 @@ def checkpoints(directory: str | os.PathLike[str], *, every: int = 1, keep: int 
       ...     checkpoints = fn.train.checkpoints(folder, every=2)
       ...     return fn.train.fit(*training, epochs=epochs, key=jax.random.key(1), checkpoints=checkpoints)
       >>> with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-      ...     _ = train(one, 3)  # say that it was killed then
+      ...     _ = train(one, 3)  # suppose it is killed here
       ...     broken, unbroken = train(one, 7), train(other, 7)
       >>> bool((broken.params[0].w == unbroken.params[0].w).all()), broken.history.loss.shape
       (True, (7,))
@@ -223,31 +222,32 @@ def checkpoints(directory: str | os.PathLike[str], *, every: int = 1, keep: int 
         raise ValueError(
             f"checkpoints: directory must be a folder of this machine's file systems, got {path!r}."
         )
-    found = Path(os.path.abspath(path))  # orbax wants it, and the working directory may change
-    if found.exists() and not found.is_dir():
-        raise ValueError(f"checkpoints: directory must be a folder, got the file {found}.")
-    return Checkpoints(found, every, keep)
+    folder = Path(os.path.abspath(path))  # orbax needs it, and the working directory may change
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"checkpoints: directory must be a folder, got the file {folder}.")
+    return Checkpoints(folder, every, keep)
 
 
-def _about(found: Mapping[str, Any], epoch: int | None, setting: Any) -> dict[str, Any]:
+def _about(named: Mapping[str, Any], epoch: int | None, setting: Any) -> dict[str, Any]:
+    """The description that a checkpoint saves beside its arrays."""
     return {
         "saved": datetime.now().astimezone().isoformat(timespec="seconds"),
         "epoch": epoch,
         "setting": setting,
-        "leaves": {name: leaves.kind(leaf) for name, leaf in found.items()},
-        "keys": {name: str(jax.random.key_impl(leaf)) for name, leaf in found.items() if is_key(leaf)},
+        "leaves": {name: leaves.kind(leaf) for name, leaf in named.items()},
+        "keys": {name: str(jax.random.key_impl(leaf)) for name, leaf in named.items() if is_key(leaf)},
     }
 
 
 def kinds(content: Mapping[str, Any]) -> dict[str, leaves.Kind]:
-    """What a checkpoint says of its leaves."""
+    """The kinds of the leaves in a checkpoint."""
     return {name: leaves.Kind(dtype, tuple(shape)) for name, (dtype, shape) in content["leaves"].items()}
 
 
 def rebuilt(
-    like: Any, asked: Mapping[str, Any], content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    like: Any, wanted: Mapping[str, Any], content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> Any:
-    """The tree again, of its leaves' names in their order."""
+    """The tree with the saved values; `wanted` holds the leaves of `like` by name, in order."""
     impl = content["keys"]
-    found = [leaves.from_host(arrays[name], leaf, impl.get(name)) for name, leaf in asked.items()]
-    return jax.tree.unflatten(jax.tree.structure(like), found)
+    values = [leaves.from_host(arrays[name], leaf, impl.get(name)) for name, leaf in wanted.items()]
+    return jax.tree.unflatten(jax.tree.structure(like), values)

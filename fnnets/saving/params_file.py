@@ -1,4 +1,4 @@
-"""Parameters in a file, in the safetensors format: named arrays behind a header, no pickle, read by many tools."""
+"""Params in a safetensors file: a header and named arrays, without pickle. Many tools read it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from fnnets.core.arrays import is_key
 from fnnets.saving import leaves
 
 OURS = "fnnets."
-DIGEST, VERSION = f"{OURS}sha256", f"{OURS}format"  # two: one flipped bit cannot hide both
-BLANK = "0" * 64  # in place of the digest while the digest is computed
+DIGEST, VERSION = f"{OURS}sha256", f"{OURS}format"  # two names: one flipped bit cannot hide both
+BLANK = "0" * 64  # stands in for the digest while the digest is computed
 DTYPES = {
     "BOOL": "bool", "I8": "int8", "U8": "uint8", "I16": "int16", "U16": "uint16", "I32": "int32", "U32": "uint32",
     "I64": "int64", "U64": "uint64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
@@ -27,14 +27,13 @@ DTYPES = {
 
 
 def save(path: str | os.PathLike[str], params: Any, metadata: Mapping[str, str] | None = None) -> None:
-    """Saves parameters as one safetensors file; a file that was there before is replaced at the end, or not at all.
+    """Saves params as one safetensors file. It replaces an existing file as a whole, or not at all.
 
     Args:
       path: the file's name, such as "digits.safetensors", in a folder that exists.
-      params: any tree of arrays and numbers. Each is found in the file under its path, such as `0.w` or
-        `2.stats.mean`.
-      metadata: texts by name that are kept with them, such as {"trained on": "digits"}. `safetensors.safe_open(path,
-        "np").metadata()` gives them again, together with the digest that `load` compares.
+      params: any tree of arrays and numbers. The file names each leaf by its path, such as `0.w` or `2.stats.mean`.
+      metadata: texts by name to save too, such as {"trained on": "digits"}.
+        `safetensors.safe_open(path, "np").metadata()` reads them.
 
     Returns:
       Nothing.
@@ -42,8 +41,8 @@ def save(path: str | os.PathLike[str], params: Any, metadata: Mapping[str, str] 
     Raises:
       ImportError: safetensors is not installed.
       OSError: the file cannot be written.
-      TypeError: a leaf is no array of numbers, or of a dtype that the format lacks (random keys: save
-        `jax.random.key_data` of them); metadata are no texts.
+      TypeError: a leaf is not an array of numbers, or the format lacks its dtype (for a random key, save its
+        `jax.random.key_data`); metadata are not texts.
       ValueError: two leaves have the same path.
 
     Example:
@@ -62,14 +61,14 @@ def save(path: str | os.PathLike[str], params: Any, metadata: Mapping[str, str] 
     for name, leaf in leaves.named("save", params).items():
         if str(leaf.dtype) not in DTYPES.values() or name == "__metadata__":
             remedy = "save jax.random.key_data of it" if is_key(leaf) else "rename or convert it"
-            raise TypeError(f"save: {name} of {leaf.dtype} has no place in a safetensors file; {remedy}.")
+            raise TypeError(f"save: a safetensors file cannot hold {name} of {leaf.dtype}; {remedy}.")
         arrays[name] = leaves.to_host(leaf)
     texts = dict(metadata or {})
     if not all(
         isinstance(text, str) and not text.startswith(OURS) for item in texts.items() for text in item
     ):
         raise TypeError(
-            f"save: metadata must be texts by name (and none begins with {OURS}), got {metadata!r}."
+            f"save: metadata must be texts by name (none may begin with {OURS}), got {metadata!r}."
         )
     content = _ordered(safetensors.numpy.save(arrays, {**texts, VERSION: "1", DIGEST: BLANK}))
     digest = hashlib.sha256(content).hexdigest()
@@ -77,21 +76,19 @@ def save(path: str | os.PathLike[str], params: Any, metadata: Mapping[str, str] 
 
 
 def load(path: str | os.PathLike[str], like: Any) -> Any:
-    """Loads parameters from a safetensors file, if they are those that are asked for.
+    """Loads params from a safetensors file.
 
     Args:
       path: the file's name.
-      like: what the params look like: params of the network, or only their shapes,
-        `jax.eval_shape(net.init, key, x)`.
+      like: params of the network, or only their shapes, such as `jax.eval_shape(net.init, key, x)`.
 
     Returns:
-      A tree like `like`, with the file's values: jax arrays of the same dtypes, NumPy's where like has those.
+      A tree like `like` with the file's values: jax arrays, or NumPy arrays where like has them.
 
     Raises:
       ImportError: safetensors is not installed.
-      OSError: the file is not there, or cannot be read.
-      ValueError: the file is truncated, or its content is not what was saved; or it holds other params: all paths
-        that differ are named.
+      OSError: the file does not exist, or cannot be read.
+      ValueError: the file is damaged, or its params do not match like; the error lists every path that differs.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp, os, tempfile
@@ -109,34 +106,34 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
         w: float32 (2, 3) there, float32 (2, 5) here
         b: float32 (3,) there, float32 (5,) here
     """
-    asked = leaves.named("load", like)
+    wanted = leaves.named("load", like)
     arrays = _read(path)
-    there = {name: leaves.kind(array) for name, array in arrays.items()}
-    if lines := leaves.differences(there, {name: leaves.kind(leaf) for name, leaf in asked.items()}):
+    saved = {name: leaves.kind(array) for name, array in arrays.items()}
+    if lines := leaves.differences(saved, {name: leaves.kind(leaf) for name, leaf in wanted.items()}):
         raise ValueError(f"load: {os.fspath(path)} holds other params:\n  " + "\n  ".join(lines))
-    found = [leaves.from_host(arrays[name], leaf) for name, leaf in asked.items()]
-    return jax.tree.unflatten(jax.tree.structure(like), found)
+    values = [leaves.from_host(arrays[name], leaf) for name, leaf in wanted.items()]
+    return jax.tree.unflatten(jax.tree.structure(like), values)
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The file's arrays, compared with the digest that `save` gave it; other programs' files have none."""
+    """The file's arrays. Checks the digest that `save` wrote; files of other programs have none."""
     safetensors = _safetensors()
     content = Path(path).read_bytes()
     try:
-        found = safetensors.deserialize(content)
+        entries = safetensors.deserialize(content)
         with safetensors.safe_open(os.fspath(path), "np") as opened:
             texts = dict(opened.metadata() or {})
     except safetensors.SafetensorError as error:
         raise ValueError(
-            f"load: {os.fspath(path)} is no whole safetensors file ({error}); save it again, or take another copy."
+            f"load: {os.fspath(path)} is not a complete safetensors file ({error}); save it again, or take another copy."
         ) from error
-    if lacking := [f"{name} ({entry['dtype']})" for name, entry in found if entry["dtype"] not in DTYPES]:
-        raise ValueError(f"load: {os.fspath(path)} has dtypes that are not known here: {', '.join(lacking)}.")
+    if unknown := [f"{name} ({entry['dtype']})" for name, entry in entries if entry["dtype"] not in DTYPES]:
+        raise ValueError(f"load: {os.fspath(path)} has unknown dtypes: {', '.join(unknown)}.")
     arrays = {
         name: np.frombuffer(entry["data"], jnp.dtype(DTYPES[entry["dtype"]])).reshape(entry["shape"])
-        for name, entry in found
+        for name, entry in entries
     }
-    if any(name.startswith(OURS) for name in texts) and not _is_as_saved(content, texts.get(DIGEST, "")):
+    if any(name.startswith(OURS) for name in texts) and not _has_digest(content, texts.get(DIGEST, "")):
         raise ValueError(
             f"load: {os.fspath(path)} is damaged: its content is not what was saved; take another copy."
         )
@@ -144,7 +141,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _ordered(content: bytes) -> bytes:
-    """The file with its texts in order, which safetensors writes in any: the same params give the same file."""
+    """The file with its metadata sorted, so that the same params give the same file: safetensors writes any order."""
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -153,38 +150,38 @@ def _ordered(content: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
-def _is_as_saved(content: bytes, digest: str) -> bool:
-    """Whether the file has the digest that stands in its header."""
+def _has_digest(content: bytes, digest: str) -> bool:
+    """Whether the file has the digest in its header."""
     return hashlib.sha256(content.replace(_entry(digest), _entry(BLANK))).hexdigest() == digest
 
 
 def _entry(digest: str) -> bytes:
-    """How the header writes it."""
+    """The digest as the header writes it."""
     return f'"{DIGEST}":"{digest}"'.encode()
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Writes a file beside its place and moves it there when all of it is on the disk."""
+    """Writes a temporary file beside the path, and moves it there when it is on the disk."""
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"save: the folder {path.parent} is not there; make it first.")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+        raise FileNotFoundError(f"save: the folder {path.parent} does not exist; make it first.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        with open(beside, "wb") as file:
+        with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _safetensors() -> Any:
-    """The package, imported when it is needed."""
+    """The package, imported only when it is needed."""
     try:
         import safetensors
         import safetensors.numpy
     except ImportError as error:
         raise ImportError(
-            "save and load need safetensors; pip install 'fnnets[save]' brings it.", name="safetensors"
+            "save and load need safetensors; install it with pip install 'fnnets[save]'.", name="safetensors"
         ) from error
     return safetensors

@@ -1,7 +1,6 @@
-"""A checkpoint on the disk: a folder of arrays as orbax writes them, and `about.json` with digests of everything.
+"""A checkpoint on the disk: a folder with the arrays, written by orbax, and `about.json` with all digests.
 
-It is written beside its place and moved there when all of it is on the disk, so that a folder with a number for a
-name is a whole checkpoint, or was one once.
+The folder gets its name, a number, when all of it is on the disk. So a folder with such a name was complete once.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ UNFINISHED, REMOVED = ".unfinished", ".removed"
 class CheckpointError(ValueError):
     """A checkpoint that cannot be saved, is damaged, or belongs to another training.
 
-    Its text says which file, path or setting it is, and what can be done. Nothing was deleted or overwritten.
+    The text names the file, the path or the setting, and the remedy. Nothing is deleted or overwritten.
 
     Example:
       >>> import fnnets as fn
@@ -44,15 +43,15 @@ class CheckpointError(ValueError):
 
 
 def numbers(directory: Path) -> list[int]:
-    """The steps of the checkpoints in a directory, the oldest first; none where there is no such directory."""
+    """The steps of the checkpoints in a directory, the oldest first; empty if the directory does not exist."""
     if not directory.is_dir():
         return []
-    found = (path.name for path in directory.iterdir() if path.name.isdecimal() and path.is_dir())
-    return sorted(int(name) for name in found if name == str(int(name)))
+    names = (path.name for path in directory.iterdir() if path.name.isdecimal() and path.is_dir())
+    return sorted(int(name) for name in names if name == str(int(name)))
 
 
 def write(directory: Path, step: int, arrays: dict[str, np.ndarray], about: Mapping[str, Any]) -> None:
-    """Writes a checkpoint, whole or not at all."""
+    """Writes a checkpoint as a whole, or not at all."""
     folder = directory / f"{step}{UNFINISHED}"
     try:
         folder.mkdir()
@@ -67,14 +66,14 @@ def write(directory: Path, step: int, arrays: dict[str, np.ndarray], about: Mapp
             "arrays": {
                 name: [*leaves.kind(array), leaves.digest(name, array)] for name, array in arrays.items()
             },
-            "files": {name: _digest_of(folder / name, on_disk=True) for name in _files(folder)},
+            "files": {name: _digest_of(folder / name, sync=True) for name in _files(folder)},
         }
         with open(folder / ABOUT, "wb") as file:
-            file.write(_sealed(content))
+            file.write(_with_digest(content))
             file.flush()
             os.fsync(file.fileno())
         os.rename(folder, directory / str(step))
-        _on_disk(directory)
+        _sync_names(directory)
     except Exception as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise CheckpointError(
@@ -83,65 +82,65 @@ def write(directory: Path, step: int, arrays: dict[str, np.ndarray], about: Mapp
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a folder was a checkpoint once: others with a number for a name are not ours to remove."""
+    """Whether a folder is a checkpoint, damaged or not. Other folders named by a number are not removed."""
     return (folder / ABOUT).is_file()
 
 
 def about(folder: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself."""
+    """The description of a checkpoint, without its arrays."""
     try:
         text = (folder / ABOUT).read_bytes()
         content = dict(json.loads(text)["content"])
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder / ABOUT} is missing: nothing that was saved by fnnets") from error
+        raise CheckpointError(f"{folder / ABOUT} is missing: fnnets did not save this folder") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / ABOUT} is damaged or not by fnnets ({error})") from error
-    if text != _sealed(content):
+        raise CheckpointError(f"{folder / ABOUT} is damaged, or fnnets did not write it ({error})") from error
+    if text != _with_digest(content):
         raise CheckpointError(f"{folder / ABOUT} is damaged: its content is not what was saved")
     if content["format"] != FORMAT:
         raise CheckpointError(
-            f"{folder / ABOUT} has format {content['format']}, of another version of fnnets; this one reads {FORMAT}"
+            f"{folder / ABOUT} has format {content['format']}, of another version of fnnets; this version reads {FORMAT}"
         )
     return content
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself, after every file was compared with its digest."""
+    """The description of a checkpoint; compares every file with its digest first."""
     content = about(folder)
     for name, digest in content["files"].items():
         try:
-            found = _digest_of(folder / name)
+            actual = _digest_of(folder / name)
         except FileNotFoundError as error:
             raise CheckpointError(f"{folder / name} is missing") from error
-        if found != digest:
+        if actual != digest:
             raise CheckpointError(f"{folder / name} is damaged: its content is not what was saved")
     return content
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What a checkpoint says of itself, and its arrays. orbax is only given files that are as they were written."""
+    """The description and the arrays of a checkpoint. orbax reads only verified files."""
     content = verify(folder)
     kinds = content["arrays"]
     stored = {quote(name, safe=""): name for name, (_, shape, _) in kinds.items() if 0 not in shape}
-    found = {}
+    restored = {}
     if stored:
         with needed() as orbax:
             as_numpy = {quoted: orbax.RestoreArgs(restore_type=np.ndarray) for quoted in stored}
-            found = _checkpointer(orbax).restore(
+            restored = _checkpointer(orbax).restore(
                 folder / ARRAYS, args=orbax.args.PyTreeRestore(restore_args=as_numpy)
             )
     arrays = {
         name: np.zeros(shape, jnp.dtype(dtype)) for name, (dtype, shape, _) in kinds.items() if 0 in shape
     }
-    arrays |= {name: np.asarray(found[quoted]) for quoted, name in stored.items()}
+    arrays |= {name: np.asarray(restored[quoted]) for quoted, name in stored.items()}
     for name, (*_, digest) in kinds.items():
         if leaves.digest(name, arrays[name]) != digest:
-            raise CheckpointError(f"{folder}: {name} is damaged: it is not what was saved")
+            raise CheckpointError(f"{folder}: {name} is damaged: its values are not what was saved")
     return content, arrays
 
 
 def remove(folder: Path) -> None:
-    """Removes a folder so that it never looks like a whole checkpoint while it is being removed."""
+    """Removes a checkpoint. The folder is renamed first, so that half of it never looks like a checkpoint."""
     removed = folder.with_name(folder.name + REMOVED)
     os.rename(folder, removed)
     shutil.rmtree(removed)
@@ -149,18 +148,16 @@ def remove(folder: Path) -> None:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """The right to save in a directory, which one process has at a time.
+    """Lets one process at a time save in a directory.
 
-    What earlier ones left unfinished is cleared up: who holds the lock knows that nobody is writing there. Where a
-    file system has no locks it stays.
+    Removes what killed processes left unfinished: under the lock no other process is writing it. On a file system
+    without locks these files stay.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise CheckpointError(
-            f"checkpoints: nothing can be saved in {directory}: {error.strerror}"
-        ) from error
+        raise CheckpointError(f"checkpoints: {directory} cannot be written to: {error.strerror}") from error
     try:
         if _lock(directory, descriptor):
             for path in directory.iterdir():
@@ -172,7 +169,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def _lock(directory: Path, descriptor: int) -> bool:
-    """Whether the lock was taken; False where there are none. The system gives it back when a process dies."""
+    """Takes the lock; False on a system without locks. The system releases it when the process dies."""
     try:
         import fcntl
     except ImportError:
@@ -181,7 +178,7 @@ def _lock(directory: Path, descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise CheckpointError(
-            f"checkpoints: another training is saving in {directory}; wait for its end, or give another directory."
+            f"checkpoints: another training is saving in {directory}; wait until it ends, or give another directory."
         ) from error
     except OSError:
         return False
@@ -189,19 +186,19 @@ def _lock(directory: Path, descriptor: int) -> bool:
 
 
 class Background:
-    """A thread that saves; never more than one save is under way, and no error is lost."""
+    """A thread that saves, one save at a time. Its errors are raised by the next call."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "checkpoints")
         self._last: Future[None] | None = None
 
     def run(self, function: Callable[..., None], *args: Any) -> None:
-        """Runs a function there, when the one before has ended."""
+        """Waits for the last function, and runs this one in the thread."""
         self.wait()
         self._last = self._pool.submit(function, *args)
 
     def wait(self) -> None:
-        """Waits for the end, and raises what was raised there."""
+        """Waits for the last function, and raises its error."""
         last, self._last = self._last, None
         if last is not None:
             last.result()
@@ -222,12 +219,12 @@ class Background:
 
 @contextmanager
 def needed() -> Iterator[Any]:
-    """orbax, imported when it is needed; within, what it would write into the log is left out."""
+    """orbax, imported only when it is needed; within, it writes nothing into the log."""
     try:
         import orbax.checkpoint as orbax
     except ImportError as error:
         raise ImportError(
-            "checkpoints need orbax-checkpoint; pip install 'fnnets[save]' brings it.", name="orbax"
+            "checkpoints need orbax-checkpoint; install it with pip install 'fnnets[save]'.", name="orbax"
         ) from error
 
     def of_others(record: logging.LogRecord) -> bool:
@@ -242,7 +239,7 @@ def needed() -> Iterator[Any]:
 
 
 def _checkpointer(orbax: Any) -> Any:
-    """What writes and reads a tree in this process alone, whether or not there are others."""
+    """orbax's checkpointer, for this process alone: by default it would wait for the others."""
     alone = orbax.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}
     )
@@ -254,23 +251,23 @@ def _files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def _digest_of(path: Path, *, on_disk: bool = False) -> str:
-    """SHA-256 of a file, which is on the disk then, if asked for."""
+def _digest_of(path: Path, *, sync: bool = False) -> str:
+    """SHA-256 of a file; with sync, waits until the file is on the disk."""
     with open(path, "rb") as file:
-        if on_disk:
+        if sync:
             os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sealed(content: Mapping[str, Any]) -> bytes:
-    """The text of `about.json`; that of what was read from it is the same, to the byte, if nothing was changed."""
+def _with_digest(content: Mapping[str, Any]) -> bytes:
+    """The text of `about.json`. Content read from an undamaged file gives the same bytes again."""
     text = json.dumps(content, indent=1)
     digest = hashlib.sha256(text.encode()).hexdigest()
     return f'{{"content": {text},\n"sha256": "{digest}"}}\n'.encode()
 
 
-def _on_disk(directory: Path) -> None:
-    """The names in a directory too are on the disk then."""
+def _sync_names(directory: Path) -> None:
+    """Waits until the names in a directory are on the disk."""
     if os.name == "posix":
         descriptor = os.open(directory, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Training from beginning to end."""
+"""Trains a network from beginning to end."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Fitted(NamedTuple):
 
     Attributes:
       params: the best params with early stopping, the last ones without.
-      state: where training stands, to go on from: `fit(…, state=fitted.state)`.
-      history: what was recorded, in NumPy.
-      stopped: why training ended: "epochs" (all were done), "early" (by early stopping), "interrupted" (by Ctrl-C), or, of
-        a `NonFiniteError`, "not finite".
+      state: the state after the last epoch; continue with `fit(…, state=fitted.state)`.
+      history: the losses and metrics, in NumPy.
+      stopped: why training ended: "epochs" (all done), "early" (early stopping), "interrupted" (Ctrl-C), or, in a
+        `NonFiniteError`, "not finite".
     """
 
     params: Any
@@ -65,60 +65,53 @@ def fit(
     mesh: Any = None,
     progress: bool = True,
 ) -> Fitted:
-    """Trains a network, epoch by epoch; each is one `lax.scan` over its batches, and all are one compiled program.
+    """Trains a network: the step of `fn.train.make_step` for every batch of every epoch.
 
-    Formula: for every batch of every epoch, the step of `fn.train.make_step`. The batches are those of
-    `fn.data.batches`, another order every epoch.
+    An epoch is one compiled program, and every epoch shuffles the batches again. Ctrl-C ends training after the current
+    epoch, a second Ctrl-C at once.
 
     Args:
       net: any network.
       loss: a `Loss`, such as `fn.losses.mse()`.
       updater: an `optax.GradientTransformation`, such as `fn.updaters.adam(1e-3)`; its schedules count steps.
-      examples: what is learned from: `fn.data.Examples`, or a tuple (x, target).
-      epochs: how many more epochs; with checkpoints, how many in all.
-      key: the key of the whole training: params, batches and dropout. Not needed with a state.
-      state: where to go on from, of an earlier `fit` or from `fn.train.start`; it is not changed.
+      examples: the examples to learn from: `fn.data.Examples`, or a tuple (x, target).
+      epochs: the number of further epochs; with checkpoints, the number of all epochs.
+      key: the key for params, batches and dropout. Pass either a key or a state.
+      state: the state to continue from, of an earlier `fit` or from `fn.train.start`; it is not changed.
       batch_size: the number of examples in a step.
-      remainder: what is done with what is left of an epoch: "pad" fills the last batch up under masks (the gradient is
-        that of the smaller batch; layers with moving statistics need to take a mask), "keep" makes a smaller
-        batch of it, "drop" leaves it out.
+      remainder: what happens to the examples left over in an epoch: "pad" fills the last batch and masks the padding
+        (layers with moving statistics must then take a mask), "keep" makes them a smaller batch, "drop" leaves them
+        out.
       replace: whether the rows of a batch are drawn with replacement.
       gradient: "hand" or "autodiff".
       penalty: a `Penalty`, or None.
       clip: the largest norm of the gradient, or None.
-      validation: examples that are looked at after every epoch, at inference; those that choices are made with, not
-        the test's.
-      metrics: functions `(y, target) -> (…)` by name, whose means over the validation are recorded too.
+      validation: examples to evaluate after every epoch, at inference. They guide choices; keep test examples apart.
+      metrics: functions `(y, target) -> (…)` by name; their means over the validation are recorded too.
       early_stopping: from `fn.train.early_stopping`; it watches the validation.
-      checkpoints: from `fn.train.checkpoints`: where training stands is saved there while it goes on, and the same call
-        made again goes on from the newest one, bit for bit. None saves nothing.
-      mesh: a `jax.sharding.Mesh` with one axis, among whose devices every batch is shared. The params are the same, up to
-        rounding, as on one device: statistics of a batch are those of the whole batch, and dropout draws the same.
-        Each device holds its part of the examples and all of the state. Of several processes
-        (`jax.distributed.initialize`), each gives rows of its own, and all get the same result; the rows are
-        counted from those of process 0 on.
-      progress: whether a bar is shown on a terminal. It is tqdm's; without tqdm, and elsewhere, there is none.
+      checkpoints: from `fn.train.checkpoints`; the same call made again continues from the newest one, bit for bit.
+        None saves nothing.
+      mesh: a `jax.sharding.Mesh` with one axis, whose devices share every batch. Up to rounding, the params are those
+        of one device. With several processes (`jax.distributed.initialize`), each passes its own rows, and all get
+        the same result; rows are numbered from those of process 0 on.
+      progress: whether to show a progress bar on a terminal, if tqdm is installed.
 
     Returns:
-      A `Fitted(params, state, history, stopped)`. Ctrl-C ends training after the epoch that is being computed; a second
-      one interrupts at once.
+      A `Fitted(params, state, history, stopped)`.
 
     Raises:
-      CheckpointError: a checkpoint is damaged, or of another training (its text names what differs), or cannot be saved.
-      ImportError: there are checkpoints, and orbax-checkpoint is not installed.
-      NonFiniteError: a loss was NaN or ±∞, or the params of an epoch's end are; it says at which step, and in which
-        layer. A `FloatingPointError`.
-      TypeError: examples are neither `fn.data.Examples` nor a tuple, or mesh is not a mesh.
-      ValueError: a batch is larger than the data, or the devices do not divide it; processes differ in more than rows;
-        neither key nor state is given, or both; early stopping watches what is not there; what the layers and the
-        loss raise.
+      CheckpointError: a checkpoint is damaged, belongs to another training, or cannot be saved.
+      ImportError: checkpoints need orbax-checkpoint, and it is not installed.
+      NonFiniteError: a loss, or the params after an epoch, are not finite; it names the step and the layer.
+      TypeError: an argument has the wrong type.
+      ValueError: an argument has a wrong value; processes disagree; what the layers and the loss raise.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
       >>> x = jax.random.normal(jax.random.key(0), (300, 2))
       >>> target = (x[:, 0] * x[:, 1] > 0).astype(int)
       >>> train, rest, *_ = fn.data.holdout(jax.random.key(1), 300, labels=target)
-      >>> found = fn.train.fit(
+      >>> fitted = fn.train.fit(
       ...     fn.serial(fn.dense(16), fn.tanh(), fn.dense(2)),
       ...     fn.losses.softmax_cross_entropy(),
       ...     fn.updaters.adam(0.02),
@@ -129,7 +122,7 @@ def fit(
       ...     metrics={"accuracy": fn.train.accuracy},
       ...     early_stopping=fn.train.early_stopping(20),
       ... )
-      >>> bool(found.history.validation["accuracy"].max() > 0.9)
+      >>> bool(fitted.history.validation["accuracy"].max() > 0.9)
       True
     """
     checks.positive("fit", epochs=epochs)
@@ -168,7 +161,7 @@ def fit(
 
 
 def _ended(alive: Any, stops: Any, interrupted: bool, left: int) -> str:
-    """Why training ends here; empty where it goes on."""
+    """Why training ends here; empty if it continues."""
     if not alive:
         return "not finite"
     if stops:

@@ -1,4 +1,4 @@
-"""A whole epoch, and a whole training, as pure functions: what `fit` runs, and what others run by vmap."""
+"""An epoch and a whole training as pure functions: `fit` runs epochs; ensembles and sweeps run trainings by vmap."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ class BatchSource(NamedTuple):
     """Where an epoch's batches come from."""
 
     take: Callable[[Any], Examples]  # indices (B,) -> a batch
-    number: int  # how many rows there are, from which the number of batches follows
-    count: Any = None  # how many of them count; None: all
+    number: int  # the number of rows, which sets the number of batches
+    count: Any = None  # the number of rows that count; None: all
 
 
 class Validation(NamedTuple):
-    """Examples that are not learned from, looked at after every epoch."""
+    """Examples to evaluate after every epoch, not to learn from."""
 
     examples: Examples
-    rows: Any = None  # (N,) bools, or None where all count
+    rows: Any = None  # (N,) bools, or None if all count
 
 
 class Training(NamedTuple):
-    """Where a training stands between two epochs: what one hands to the next."""
+    """A training between two epochs: what one epoch passes to the next."""
 
     state: State
     best: Any  # the `Best` of early stopping; None without
-    alive: jax.Array  # () bool; once False, the state stays as it is
+    alive: jax.Array  # () bool; once False, the state no longer changes
 
     @property
     def stops(self) -> Any:
@@ -51,12 +51,12 @@ class Training(NamedTuple):
 
 
 class History(NamedTuple):
-    """What was recorded in training; E epochs of S steps. Several models have their own leading axes.
+    """The record of a training of E epochs with S steps each. Several models have leading axes.
 
     Attributes:
-      steps: (…, E, S) the loss of every step, penalty included, before its update; NaN where a step was left out.
-      loss: (…, E) the mean of each epoch's steps, weighted by the rows of each, or the places that the loss's mask
-        leaves: with ignored labels or class weights not quite the mean over the epoch.
+      steps: (…, E, S) the loss of every step before its update, penalty included; NaN where a step was skipped.
+      loss: (…, E) the mean over each epoch's steps, weighted by their rows, or by the places that count in the loss's
+        mask. With ignored labels or class weights this is not exactly the mean over the epoch.
       validation: for "loss" and each metric, (…, E) after every epoch; {} without a validation.
     """
 
@@ -68,7 +68,7 @@ class History(NamedTuple):
 def checked_data(
     caller: str, examples: Any, validation: Any, as_array: Callable[[Any], Any] = jnp.asarray
 ) -> tuple[Examples, Validation | None]:
-    """What a user gives as examples and validation, as arrays; the validation may be None."""
+    """The user's examples and validation as arrays; the validation may be None."""
     examples = checked(caller, examples, array=as_array)
     if validation is None:
         return examples, None
@@ -76,7 +76,7 @@ def checked_data(
 
 
 def begin(settings: Settings, state: State) -> Training:
-    """Before the first epoch."""
+    """The training before its first epoch."""
     best = None if settings.early_stopping is None else settings.early_stopping.init(state.params)
     return Training(state, best, jnp.ones((), bool))
 
@@ -84,10 +84,10 @@ def begin(settings: Settings, state: State) -> Training:
 def make_epoch(
     settings: Settings,
 ) -> Callable[[Training, BatchSource, Validation | None], tuple[Training, History]]:
-    """One epoch: a `lax.scan` over its batches, then the validation.
+    """Makes an epoch: a `lax.scan` over its batches, then the validation.
 
-    A step whose loss is not finite changes nothing, and no step after it does: the state is that before it. A batch
-    without rows that count is not a step. An epoch that ends with params that are not finite is the last, too.
+    A step whose loss is not finite changes nothing, and neither do the steps after it. A batch without rows that count
+    is skipped. An epoch that ends with params that are not finite is the last one.
     """
     advance = plain_step(
         settings.net, settings.loss, settings.updater,
@@ -107,11 +107,11 @@ def make_epoch(
             (state, alive), (index, rows) = carry, which
             batch = count_only(settings.net, state.params, source.take(index), rows)
             new, value = advance(state, batch)
-            there = jnp.ones((), bool) if rows is None else rows.any()
+            counts = jnp.ones((), bool) if rows is None else rows.any()
             finite = jnp.isfinite(value)
-            kept = _chosen(alive & there & finite, new, state)
-            recorded = jnp.where(alive & there, value, jnp.nan)
-            return (kept, alive & (finite | ~there)), (recorded, batch_weight(batch))
+            kept = _chosen(alive & counts & finite, new, state)
+            recorded = jnp.where(alive & counts, value, jnp.nan)
+            return (kept, alive & (finite | ~counts)), (recorded, batch_weight(batch))
 
         carry, (values, weights) = jax.lax.scan(one, (start, alive), (plan.rows, plan.mask))
         if plan.rest is not None:
@@ -120,9 +120,9 @@ def make_epoch(
         state, alive = carry
         alive &= _all_finite(state.params)
         loss = jnp.where(weights > 0, values * weights, 0).sum() / weights.sum()
-        found = {}
+        held_out = {}
         if validation is not None:
-            found = scores(
+            held_out = scores(
                 settings.net,
                 settings.loss,
                 settings.metrics,
@@ -130,11 +130,11 @@ def make_epoch(
                 validation.examples,
                 validation.rows,
             )
-            found = {name: jnp.where(alive, value, jnp.nan) for name, value in found.items()}
+            held_out = {name: jnp.where(alive, value, jnp.nan) for name, value in held_out.items()}
         if settings.early_stopping is not None:
-            best = settings.early_stopping.update(best, state.params, found[settings.early_stopping.watch])
+            best = settings.early_stopping.update(best, state.params, held_out[settings.early_stopping.watch])
         state = state._replace(epoch=state.epoch + 1)
-        return Training(state, best, alive), History(values, loss, found)
+        return Training(state, best, alive), History(values, loss, held_out)
 
     return epoch
 
@@ -142,20 +142,20 @@ def make_epoch(
 def train_epochs(
     settings: Settings, epochs: int, state: State, source: BatchSource, validation: Validation | None = None
 ) -> tuple[Training, History]:
-    """A whole training as one scan over epochs; for one program with many models."""
+    """A whole training as one scan over epochs, for a program with many models."""
     epoch = make_epoch(settings)
 
     def one(training: Training, _: None) -> tuple[Training, History]:
-        training, found = epoch(training, source, validation)
+        training, record = epoch(training, source, validation)
         if settings.early_stopping is not None:
             training = training._replace(alive=training.alive & ~training.stops)
-        return training, found
+        return training, record
 
     return jax.lax.scan(one, begin(settings, state), length=epochs)
 
 
 def _chosen(new: jax.Array, if_true: State, if_false: State) -> State:
-    """One of two states of the same training; its key is the same in both."""
+    """One of two states of a training; both have the same key."""
     parts = [state._replace(key=None) for state in (if_true, if_false)]
     return jax.tree.map(lambda a, b: jnp.where(new, a, b), *parts)._replace(key=if_false.key)
 

@@ -1,4 +1,4 @@
-"""How good a network is on examples that it does not learn from."""
+"""Evaluates a network: the loss and the metrics of examples."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Metric = Callable[[Any, Any], Any]  # (y, target) -> (…), a number for each ex
 
 
 def accuracy(y: Any, target: Any) -> jax.Array:
-    """1 where the largest of the logits (or probabilities) is that of the label, else 0.
+    """1 where the label has the largest logit (or probability), else 0.
 
     Args:
       y: (…, C) floats.
       target: (…) integer labels, or (…, C) distributions, whose largest entry is the label.
 
     Returns:
-      (…) floats: a metric, whose mean over examples is the share that is right.
+      (…) floats; their mean over examples is the share of correct ones.
 
     Raises:
       TypeError: y is not floating point.
-      ValueError: y has only one column, whose largest entry says nothing; target is not one label for each row.
+      ValueError: y has fewer than two columns; target is not one label for each row.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -43,12 +43,12 @@ def accuracy(y: Any, target: Any) -> jax.Array:
     y, target = checks.floats("accuracy", y, "y"), checks.array("accuracy", target, "target")
     if y.shape[-1:] in ((), (1,)):
         raise ValueError(
-            f"accuracy: y must have two classes or more on its last axis, got {checks.shape_text(y.shape)}; of one logit "
-            "take the metric lambda y, target: ((y > 0) == target)[..., 0]."
+            f"accuracy: y must have two classes or more on its last axis, got {checks.shape_text(y.shape)}; for a "
+            "single logit, use lambda y, target: ((y > 0) == target)[..., 0] as the metric."
         )
     if target.shape == y.shape:
         target = target.argmax(-1)
-    checks.same_shape("accuracy", "target", target.shape, y.shape[:-1], "one label for each row of y.")
+    checks.same_shape("accuracy", "target", target.shape, y.shape[:-1], "give one label for each row of y.")
     return (y.argmax(-1) == target).astype(float32_or_wider(y.dtype))
 
 
@@ -61,19 +61,20 @@ def evaluate(
     metrics: Mapping[str, Metric] | None = None,
     batch_size: int | None = None,
 ) -> dict[str, jax.Array]:
-    """The loss and the metrics of examples, at inference.
+    """Evaluates the loss and the metrics of examples, at inference.
 
     Args:
       net: any network.
       loss: a `Loss`.
       params: the network's parameters.
       examples: `fn.data.Examples`, or a tuple (x, target).
-      metrics: functions `(y, target) -> (…)`, a number for each row of y, by name; such as `fn.train.accuracy`.
-      batch_size: how many examples are computed at a time; by default all. The result is then the mean of the
-        batches', weighted by what counts in each: for the loss, ignored labels and class weights included.
+      metrics: functions `(y, target) -> (…)` by name, such as `fn.train.accuracy`; each gives a number for each row of
+        y.
+      batch_size: the number of examples computed at a time; by default all. The mean weights each
+        batch by what counts in it: rows, and for the loss also class weights.
 
     Returns:
-      A dict of scalars: "loss", and the mean of each metric over the rows that the loss's mask leaves.
+      A dict of scalars: "loss", and the mean of each metric over the rows that count in the loss's mask.
 
     Raises:
       TypeError: examples are neither `fn.data.Examples` nor a tuple; metrics are not functions by name.
@@ -84,21 +85,21 @@ def evaluate(
       >>> net, x = fn.dense(2), jnp.ones((4, 3))
       >>> params = net.init(jax.random.key(0), x)
       >>> loss, target = fn.losses.softmax_cross_entropy(), jnp.array([0, 0, 0, 1])
-      >>> found = fn.train.evaluate(net, loss, params, (x, target), metrics={"accuracy": fn.train.accuracy})
-      >>> sorted(found), float(found["accuracy"]) in (0.25, 0.75)
+      >>> scores = fn.train.evaluate(net, loss, params, (x, target), metrics={"accuracy": fn.train.accuracy})
+      >>> sorted(scores), float(scores["accuracy"]) in (0.25, 0.75)
       (['accuracy', 'loss'], True)
     """
     examples = checked("evaluate", examples)
-    given = named_metrics("evaluate", metrics)
+    named = named_metrics("evaluate", metrics)
     if batch_size is None:
-        return scores(net, loss, given, params, examples, None)
+        return scores(net, loss, named, params, examples, None)
     checks.positive("evaluate", batch_size=batch_size)
     examples_first("evaluate", net)
-    return _in_batches(net, loss, given, batch_size)(params, examples)
+    return _in_batches(net, loss, named, batch_size)(params, examples)
 
 
 def named_metrics(caller: str, metrics: Any) -> tuple[tuple[str, Metric], ...]:
-    """Metrics with their names; refuses what is not a function, and the name that is the loss's."""
+    """Metrics with their names; refuses values that are not functions, and the name "loss"."""
     metrics = {} if metrics is None else metrics
     if not isinstance(metrics, Mapping) or not all(map(callable, metrics.values())):
         raise TypeError(
@@ -106,7 +107,7 @@ def named_metrics(caller: str, metrics: Any) -> tuple[tuple[str, Metric], ...]:
         )
     if "loss" in metrics:
         raise ValueError(
-            f'{caller}: metrics must have other names than "loss", which is the loss\'s; rename it.'
+            f'{caller}: metrics must have other names than "loss", which names the loss itself; rename it.'
         )
     return tuple(metrics.items())
 
@@ -115,7 +116,7 @@ def named_metrics(caller: str, metrics: Any) -> tuple[tuple[str, Metric], ...]:
 def _in_batches(
     net: Layer, loss: Loss, metrics: tuple[tuple[str, Metric], ...], size: int
 ) -> Callable[[Any, Examples], dict[str, jax.Array]]:
-    """The mean of all batches' scores, compiled: found again by the next call with the same functions."""
+    """The mean of all batches' scores, compiled; the next call with the same functions reuses the program."""
 
     def of_batch(params: Any, examples: Examples, index: Any, rows: Any) -> dict[str, tuple[Any, Any]]:
         batch = count_only(net, params, take(examples, index), rows)
@@ -124,11 +125,11 @@ def _in_batches(
         _, kept = loss.forward(y, batch.target, batch.loss_mask)
         counted = isinstance(kept, Kept) and kept.mean.value
         weights["loss"] = kept.divisor if counted else batch_weight(batch)
-        found = _measured(loss, metrics, y, batch)
-        # The metric of a batch in which nothing counts is NaN.
+        means = _measured(loss, metrics, y, batch)
+        # A batch in which nothing counts has a metric of NaN.
         return {
-            name: (jnp.where(weights[name] > 0, weights[name] * found[name], 0), weights[name])
-            for name in found
+            name: (jnp.where(weights[name] > 0, weights[name] * means[name], 0), weights[name])
+            for name in means
         }
 
     def of_all(params: Any, examples: Examples) -> dict[str, jax.Array]:
@@ -153,7 +154,7 @@ def scores(
     examples: Examples,
     rows: Any,
 ) -> dict[str, jax.Array]:
-    """The same for all examples at once, of which only `rows` (B,) count where they are given."""
+    """The loss and the metrics of all examples at once; if rows (B,) is not None, only these rows count."""
     examples = count_only(net, params, examples, rows)
     return _measured(loss, metrics, net.apply(params, examples.x, mask=examples.mask), examples)
 
@@ -161,12 +162,16 @@ def scores(
 def _measured(
     loss: Loss, metrics: tuple[tuple[str, Metric], ...], y: Any, examples: Examples
 ) -> dict[str, jax.Array]:
-    """The loss and the metrics of outputs."""
-    found = {"loss": loss.apply(y, examples.target, examples.loss_mask)}
+    """The loss and the metrics of outputs y."""
+    measured = {"loss": loss.apply(y, examples.target, examples.loss_mask)}
     for name, metric in metrics:
         each = jnp.asarray(metric(y, examples.target))
         checks.same_shape(
-            f"evaluate: metric {name}", "its result", each.shape, y.shape[:-1], "a number for each row of y."
+            f"evaluate: metric {name}",
+            "its result",
+            each.shape,
+            y.shape[:-1],
+            "return one number for each row of y.",
         )
-        found[name] = each.mean(where=examples.loss_mask)
-    return found
+        measured[name] = each.mean(where=examples.loss_mask)
+    return measured

@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for a whole epoch."""
+"""Ctrl-C that waits for the end of an epoch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from types import FrameType
 
 @contextmanager
 def delayed_interrupt() -> Iterator[Callable[[], bool]]:
-    """Within, the first Ctrl-C is only remembered, and the next interrupts as always.
+    """Within, the first Ctrl-C is only remembered, and the second interrupts as usual.
 
-    What jax computes cannot be interrupted, and an epoch uses its state's buffers again: half an epoch would leave
-    nothing. Gives a function that says whether Ctrl-C came. In other threads than the main one, where no Ctrl-C
-    arrives, nothing is changed.
+    Gives a function that returns whether Ctrl-C came. An epoch donates the buffers of its state, so an interrupt within
+    it would lose the training. Other threads than the main one receive no Ctrl-C; there, nothing changes.
     """
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):

@@ -1,4 +1,4 @@
-"""One training with all that its epochs need."""
+"""One training with everything that its epochs need."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Job(NamedTuple):
     epoch: Any  # of `compiled_epoch`
 
     def run_epoch(self, training: Training) -> tuple[Training, History]:
-        """The next epoch. The buffers of `training` are used again."""
+        """Runs the next epoch; the buffers of `training` are donated."""
         with self.placement.active():
             return self.epoch(training, self.data.examples, self.data.validation)
 
     def trace(self, training: Training) -> Any:
-        """The program of an epoch, traced."""
+        """Traces the program of an epoch."""
         return self.epoch.trace(training, self.data.examples, self.data.validation)

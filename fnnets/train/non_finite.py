@@ -1,4 +1,4 @@
-"""Where training met a value that is not finite."""
+"""The error for a value in training that is not finite, and where it came from."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from fnnets.train.state import draw_key, order_key
 
 
 class NonFiniteError(FloatingPointError):
-    """Training met a loss, or params, that are not finite.
+    """A loss, or the params, are not finite.
 
     Attributes:
-      step: the step whose loss it was, counted from 0 over all epochs.
+      step: the step, counted from 0 over all epochs.
       epoch: its epoch, counted from 0.
-      found: what `fn.locate_nan` found in that step: direction, layer, quantity, index (x counts within its batch), time
-        step. False where the step's values are finite, and a penalty or the updater gave one that is not.
-      fitted: what `fn.train.fit` would have returned: the params are those that the step began with.
+      found: what `fn.locate_nan` finds in that step: direction, layer, quantity, index (within the batch), time step.
+        It is false if the network's values are finite; then a penalty or the updater gave the value.
+      fitted: what `fn.train.fit` would have returned, with the params before that step.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -36,16 +36,16 @@ class NonFiniteError(FloatingPointError):
     """
 
     def __init__(self, step: int, epoch: int, found: NonFinite, fitted: Any) -> None:
-        place = str(found) if found else "a penalty or the updater gave it, the network's values are finite"
+        place = str(found) if found else "the network's values are finite, a penalty or the updater gave it"
         super().__init__(
             f"fit: a value was not finite at step {step} (epoch {epoch}): {place}; a smaller learning rate, or "
-            "clip=1.0, often helps. error.fitted holds what the step began with."
+            "clip=1.0, often helps. error.fitted holds the params before the step."
         )
         self.step, self.epoch, self.found, self.fitted = step, epoch, found, fitted
 
 
 def non_finite_error(job: Job, fitted: Any) -> NonFiniteError:
-    """The error of a training that ended with its last epoch, with the place found by computing the step once more."""
+    """The error for a training whose last epoch was not finite; computes the step once more to find the place."""
     state, settings = fitted.state, job.settings
     losses = fitted.history.steps[-1]
     at = int(np.argmin(np.isfinite(losses))) if not np.isfinite(losses).all() else len(losses) - 1
@@ -55,10 +55,10 @@ def non_finite_error(job: Job, fitted: Any) -> NonFiniteError:
         order_key(last), rows, settings.batch_size, replace=settings.replace, remainder=settings.remainder
     )
     if at == len(plan.rows):
-        index, that_count = plan.rest, None
+        index, counts = plan.rest, None
     else:
-        index, that_count = plan.rows[at], None if plan.mask is None else plan.mask[at]
-    batch = count_only(settings.net, state.params, job.placement.batch(job.data, index), that_count)
+        index, counts = plan.rows[at], None if plan.mask is None else plan.mask[at]
+    batch = count_only(settings.net, state.params, job.placement.batch(job.data, index), counts)
     found = locate_nan(
         settings.net, state.params, batch.x, batch.target, settings.loss,
         key=draw_key(state), train=True, mask=batch.mask, loss_mask=batch.loss_mask,

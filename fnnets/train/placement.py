@@ -1,8 +1,7 @@
-"""Where a training lies: on one device, or with every batch shared among the devices of a mesh.
+"""Where a training runs: on one device, or on the devices of a mesh, which share every batch.
 
-`OneDevice` and `OnMesh` have the same functions, so that the code that trains never asks which one it has. On a mesh the
-program is the one for a single device, which the compiler partitions: a mean over the batch is one over the whole
-batch, and dropout draws what it would draw there.
+`OneDevice` and `OnMesh` have the same functions, so the code that trains need not know which one it has. On a mesh the
+compiler partitions the program for one device. So a mean is over the whole batch, and dropout draws the same.
 """
 
 from __future__ import annotations
@@ -30,31 +29,31 @@ Model = Callable[..., Any]  # the training of one model, as a pure function
 
 
 class Data(NamedTuple):
-    """Examples, and perhaps a validation, as an epoch is given them."""
+    """The examples and the validation, if any, as an epoch takes them."""
 
     examples: Examples
     validation: Validation | None
-    # The same as on one device, which a checkpoint compares; of several processes' rows the shapes alone.
+    # The data before they were placed, which a checkpoint compares; with several processes, only their shapes.
     unplaced: tuple[Examples, Validation | None]
     layout: RowLayout | None = None  # None: one device holds all rows
 
 
 @dataclass(frozen=True)
 class OneDevice:
-    """All arrays are where jax puts them."""
+    """All arrays stay where jax puts them."""
 
     @property
     def leads(self) -> bool:
-        """Whether this process speaks for all."""
+        """Whether this process shows progress for all."""
         return True
 
     @property
     def everywhere(self) -> NamedSharding | None:
-        """The sharding of an epoch's results; None leaves it to jax."""
+        """The sharding of an epoch's results; None lets jax choose."""
         return None
 
     def as_array(self, leaf: Any) -> Any:
-        """What a user gives, as an array that can be placed."""
+        """The user's data as an array that can be placed."""
         return jnp.asarray(leaf)
 
     def place(
@@ -65,16 +64,16 @@ class OneDevice:
         examples: Examples,
         validation: Validation | None,
     ) -> Data:
-        """The data on the devices; refuses what cannot be placed there, and processes that differ."""
+        """Puts the data on the devices; refuses data that cannot be placed, and processes that differ."""
         del settings, epochs, state
         return Data(examples, validation, (examples, validation))
 
     def replicate(self, training: Training) -> Training:
-        """Where training begins, or goes on, on every device."""
+        """Copies the training, as it starts or continues, to every device."""
         return training
 
     def gather(self, tree: Any) -> Any:
-        """What an epoch gives, as arrays of this process alone."""
+        """An epoch's results as arrays of this process alone."""
         return tree
 
     def source(self, examples: Examples, layout: RowLayout | None) -> BatchSource:
@@ -83,7 +82,7 @@ class OneDevice:
         return BatchSource(lambda index: take(examples, index), number(examples))
 
     def batch(self, data: Data, index: Any) -> Examples:
-        """The examples with those indices, as arrays of this process alone."""
+        """The examples with these indices, as arrays of this process alone."""
         return take(data.examples, index)
 
     def active(self) -> AbstractContextManager[Any]:
@@ -95,12 +94,12 @@ class OneDevice:
         return flag
 
     def compile_models(self, caller: str, train: Model, in_axes: tuple[int | None, ...]) -> Model:
-        """`train`, the training of a model, for all models of a first axis: `jax.vmap(train, in_axes)`, compiled."""
+        """Compiles `jax.vmap(train, in_axes)`, where `train` is the training of one model."""
         del caller
         return jax.jit(jax.vmap(train, in_axes))
 
     def compile_grid(self, caller: str, train: Model) -> Model:
-        """`train(point, key, …)` for all pairs of points and keys, whose axes come first; compiled."""
+        """Compiles `train(point, key, …)` for all pairs of points and keys; results have the axes (points, keys, …)."""
         del caller
         over_keys = jax.vmap(train, (None, 0, None, None))
         return jax.jit(jax.vmap(over_keys, (0, None, None, None)))
@@ -108,18 +107,18 @@ class OneDevice:
 
 @dataclass(frozen=True)
 class OnMesh:
-    """Every device holds a part of the rows and all of the training; the functions are those of `OneDevice`."""
+    """Every device holds a part of the rows and all of the training; has the functions of `OneDevice`."""
 
     mesh: Mesh
 
     @property
     def leads(self) -> bool:
-        """Whether this process holds the mesh's first device: one of them does."""
+        """Whether this process holds the first device of the mesh; exactly one does."""
         return bool(self.mesh.devices.flat[0].process_index == jax.process_index())
 
     @property
     def everywhere(self) -> NamedSharding:
-        """All of it on every device."""
+        """The sharding with everything on every device."""
         return sharding.replicated(self.mesh)
 
     def as_array(self, leaf: Any) -> Any:
@@ -134,11 +133,11 @@ class OnMesh:
         examples: Examples,
         validation: Validation | None,
     ) -> Data:
-        """The rows of this process on its devices, together with those of the others."""
+        """Puts the rows of this process on its devices; the arrays also hold the rows of the other processes."""
         _check_batch_size(self.mesh, settings.batch_size)
         parts = [examples] if validation is None else [examples, validation.examples]
         _check_rows_are_own(parts)
-        # Two numbers, with a validation or without: processes that differ in it compare tables of one shape.
+        # Always two numbers: processes with and without a validation must compare tables of the same shape.
         rows = [number(examples), 0 if validation is None else number(validation.examples)]
         numbers = agree("fit", self.mesh, lambda: _same_everywhere(settings, epochs, state, parts), rows)
         layouts = [row_layout(self.mesh, column) for column in numbers.T]
@@ -152,7 +151,7 @@ class OnMesh:
         return Data(placed[0], validation, (parts[0], Validation(parts[1])), layouts[0])
 
     def replicate(self, training: Training) -> Training:
-        """Training on every device; refuses processes that have read different checkpoints."""
+        """Copies the training to every device; refuses processes that read different checkpoints."""
 
         def described() -> dict[str, str]:
             return {"the checkpoint": f"epoch {training.state.epoch}, {checksum_text(training)}"}
@@ -161,23 +160,23 @@ class OnMesh:
         return sharding.copy_to(training, self.everywhere)
 
     def gather(self, tree: Any) -> Any:
-        """What lies on the mesh, as arrays of this process alone."""
+        """Arrays on the mesh as arrays of this process alone."""
         return sharding.gather(self.mesh, tree)
 
     def source(self, examples: Examples, layout: RowLayout | None) -> BatchSource:
-        """Batches put together from what each device holds."""
+        """Batches gathered from the rows of each device."""
         assert layout is not None
         return BatchSource(lambda index: take_rows(layout, examples, index), sum(layout.rows))
 
     def batch(self, data: Data, index: Any) -> Examples:
-        """The examples with those indices, of all devices, as arrays of this process alone."""
+        """The examples with these indices, from all devices, as arrays of this process alone."""
         assert data.layout is not None
         with self.active():
             rows = jax.jit(functools.partial(take_rows, data.layout))(data.examples, np.asarray(index))
         return self.gather(rows)
 
     def active(self) -> AbstractContextManager[Any]:
-        """Within, jax computes on this mesh, whichever one the user has set."""
+        """Within, jax computes on this mesh, even if the user has set another."""
         return sharding.active(self.mesh)
 
     def in_any_process(self, flag: bool) -> bool:
@@ -187,15 +186,15 @@ class OnMesh:
         return bool(numbers_by_device(self.mesh, [flag]).any())
 
     def compile_models(self, caller: str, train: Model, in_axes: tuple[int | None, ...]) -> Model:
-        """Each device trains its part of the models, and none has to do with another.
+        """Each device trains its part of the models; every process gets all results, as arrays of its own.
 
-        Where the devices do not divide the models, some train the last one too, which is not slower: the others would
-        be waited for. What comes back is a process's own, and every process gets all of it.
+        If the devices do not divide the models, some devices train the last model too. This costs no time: they would
+        wait for the others otherwise.
         """
         mesh = self.mesh
         part, whole = PartitionSpec(*mesh.axis_names), PartitionSpec()
         specs = tuple(whole if axis is None else part for axis in in_axes)
-        # Nothing is exchanged, so that jax need not keep account of what differs from device to device.
+        # Devices exchange nothing, so jax need not track what varies between them (check_vma).
         program = jax.jit(
             jax.shard_map(
                 jax.vmap(train, in_axes), mesh=mesh, in_specs=specs, out_specs=part, check_vma=False
@@ -213,19 +212,19 @@ class OnMesh:
                 for arg, axis in zip(args, in_axes, strict=True)
             ]
             with self.active():
-                found = program(*placed)
-            return jax.tree.map(lambda leaf: leaf[:models], self.gather(found))
+                results = program(*placed)
+            return jax.tree.map(lambda leaf: leaf[:models], self.gather(results))
 
         return on_devices
 
     def compile_grid(self, caller: str, train: Model) -> Model:
-        """All pairs as models on one axis, which the devices share."""
+        """Compiles all pairs as models on one axis, which the devices share."""
         program = self.compile_models(caller, train, (0, 0, None, None))
 
         def on_devices(points: Any, keys: Any, *data: Any) -> Any:
             point, key = jnp.divmod(jnp.arange(len(keys) * len(jax.tree.leaves(points)[0])), len(keys))
-            found = program(take(points, point), keys[key], *data)
-            return jax.tree.map(lambda leaf: leaf.reshape(-1, len(keys), *leaf.shape[1:]), found)
+            results = program(take(points, point), keys[key], *data)
+            return jax.tree.map(lambda leaf: leaf.reshape(-1, len(keys), *leaf.shape[1:]), results)
 
         return on_devices
 
@@ -234,7 +233,7 @@ Placement = OneDevice | OnMesh
 
 
 def placement_on(caller: str, mesh: Any) -> Placement:
-    """The placement on the mesh that the user gave, or on one device for None."""
+    """The placement on the user's mesh, or on one device if it is None."""
     return OneDevice() if mesh is None else OnMesh(sharding.checked_mesh(caller, mesh))
 
 
@@ -242,7 +241,7 @@ def placement_on(caller: str, mesh: Any) -> Placement:
 def compiled_epoch(
     settings: Settings, placement: Placement, layout: RowLayout | None = None
 ) -> Callable[..., tuple[Training, History]]:
-    """An epoch of `make_epoch`, compiled: found again by the next fit with the same settings."""
+    """An epoch of `make_epoch`, compiled; the next fit with the same settings reuses it."""
     epoch = make_epoch(settings)
 
     def on_examples(training: Training, examples: Any, validation: Any) -> tuple[Training, History]:
@@ -252,33 +251,33 @@ def compiled_epoch(
 
 
 def _check_batch_size(mesh: Mesh, batch_size: int) -> None:
-    """Refuses a batch that the devices do not divide."""
+    """Refuses a batch size that the devices do not divide."""
     if batch_size % mesh.size:
         below = batch_size // mesh.size * mesh.size
         near = f"{below} or {below + mesh.size}" if below else f"{mesh.size}"
         raise ValueError(
-            f"fit: batch_size must be a multiple of the {mesh.size} devices of the mesh, got {batch_size}; take {near}, "
+            f"fit: batch_size must be a multiple of the {mesh.size} devices of the mesh, got {batch_size}; use {near}, "
             "or a mesh of fewer devices."
         )
 
 
 def _check_rows_are_own(parts: list[Examples]) -> None:
-    """Refuses arrays that lie on several processes."""
+    """Refuses arrays that span several processes."""
     for leaf in jax.tree.leaves(parts):
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             raise ValueError(
-                "fit: examples must be rows of this process alone, got an array that lies on several; give each "
+                "fit: examples must be rows of this process alone, got an array that spans several processes; give each "
                 "process its own rows, as jax or NumPy arrays."
             )
 
 
 def _with_rows(tree: Any, rows: int) -> Any:
-    """The arrays' shapes and dtypes, with so many rows."""
+    """The arrays' shapes and dtypes, with `rows` rows."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype), tree)
 
 
 def _same_everywhere(settings: Settings, epochs: int, state: State, parts: list[Examples]) -> dict[str, str]:
-    """What must be the same in every process, by name."""
+    """Descriptions, by name, that must be the same in every process."""
     chosen = settings._asdict()
     options = ("batch_size", "remainder", "replace", "gradient", "clip")
     return {

@@ -1,4 +1,4 @@
-"""What the processes of a mesh tell each other before they compute together."""
+"""What the processes of a mesh exchange before they compute together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fnnets.train.sharding import copy_to, replicated, shard_rows, spans_process
 
 
 def numbers_by_device(mesh: Mesh, numbers: Sequence[int]) -> np.ndarray:
-    """The whole numbers that the process of each device gives here, (devices, …); waits for all processes."""
+    """The whole numbers that each device's process passes in, (devices, …); waits for all processes."""
     row = np.asarray(numbers, np.uint32)
     if not spans_processes(mesh):
         return np.tile(row, (mesh.size, 1))
@@ -26,10 +26,9 @@ def numbers_by_device(mesh: Mesh, numbers: Sequence[int]) -> np.ndarray:
 def agree(
     caller: str, mesh: Mesh, described: Callable[[], dict[str, str]], numbers: Sequence[int] = ()
 ) -> np.ndarray:
-    """The numbers of each device's process, (devices, …); refuses processes that differ in what is described.
+    """The numbers of each device's process, (devices, …); refuses processes whose descriptions differ.
 
-    This comes before anything is computed together: processes with different programs would wait for each other for
-    ever.
+    Call it before a computation in common: processes with different programs would wait for each other forever.
     """
     if not spans_processes(mesh):
         return numbers_by_device(mesh, numbers)
@@ -58,7 +57,7 @@ def shapes_text(tree: Any, skip: int = 0) -> str:
 
 
 def checksum_text(tree: Any) -> str:
-    """A short text of a tree's arrays that differs where any number does."""
+    """A short text for a tree's arrays, which differs if any number differs."""
     mark = 0
     for leaf in jax.tree.leaves(tree):
         mark = zlib.crc32(leaves.to_host(leaf).tobytes(), mark)

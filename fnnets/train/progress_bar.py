@@ -1,4 +1,4 @@
-"""A bar that shows how training goes, where someone watches."""
+"""A progress bar for terminals."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from fnnets.train.epoch import History
 
 @contextmanager
 def progress_bar(epochs: int, left: int, shown: bool) -> Iterator[Callable[[History], None]]:
-    """A function to be called with each epoch's record: it moves tqdm's bar on a terminal, and does nothing elsewhere.
+    """Gives a function to call with each epoch's record. It moves tqdm's bar on a terminal, and does nothing elsewhere.
 
-    Of the epochs so many are left; those before were trained by a run that this one goes on from.
+    `left` of the epochs are to come; an earlier run trained the others.
     """
     tqdm = _tqdm() if shown and sys.stderr.isatty() else None
     if tqdm is None:
         yield lambda record: None
         return
-    with tqdm(total=epochs, initial=epochs - left, unit="epoch", leave=False, dynamic_ncols=True) as ticking:
+    with tqdm(total=epochs, initial=epochs - left, unit="epoch", leave=False, dynamic_ncols=True) as bar:
 
         def show(record: History) -> None:
             numbers = {"loss": record.loss, **{f"held-out {k}": v for k, v in record.validation.items()}}
-            ticking.set_postfix({name: f"{value:.4g}" for name, value in numbers.items()}, refresh=False)
-            ticking.update()
+            bar.set_postfix({name: f"{value:.4g}" for name, value in numbers.items()}, refresh=False)
+            bar.update()
 
         yield show
 
 
 def _tqdm() -> Any:
-    """tqdm's bar, or None where it is not installed."""
+    """tqdm's bar, or None if it is not installed."""
     try:
         from tqdm import tqdm
     except ModuleNotFoundError:

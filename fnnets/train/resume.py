@@ -1,4 +1,7 @@
-"""Going on with a training from its newest checkpoint, if it is the same training."""
+"""Continues a training from its newest checkpoint, if that is of the same training.
+
+The names and texts of `describe` are stored in checkpoints: do not change them.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +23,19 @@ from fnnets.train.epoch import History, Training
 from fnnets.train.job import Job
 from fnnets.train.settings import Settings
 
-SAMPLE = 256  # values of each array of the data that are compared
-GOLDEN = (5**0.5 - 1) / 2  # its multiples fall evenly into an array, whatever the array's axes are
-CLOSE = 1e-3  # data computed on another machine may be rounded otherwise
+SAMPLE = 256  # the number of values compared in each array of the data
+GOLDEN = (5**0.5 - 1) / 2  # its multiples modulo 1 spread evenly over an array of any size
+CLOSE = 1e-3  # another machine may round the data in another way
 
 
 @contextmanager
 def resumed(
     checkpoints: Checkpoints | None, job: Job, epochs: int, training: Training
 ) -> Iterator[tuple[Training, list[History], Callable[..., None]]]:
-    """Where training goes on, what was recorded until there, and `save(training, records, last)` for after every epoch.
+    """Gives the training to continue from, its records so far, and `save(training, records, last)` for every epoch.
 
-    `training` is the beginning, as arrays of this process; without checkpoints it goes on there, and nothing is saved.
-    What is compared are the data as they were on one device: a training goes on on more devices, or fewer.
+    `training` is the start, as arrays of this process; without checkpoints it continues from there and saves nothing.
+    The data are compared as on one device, so a training may continue on more devices, or fewer.
     """
     if checkpoints is None:
         yield training, [], lambda training, records, last: None
@@ -49,7 +52,7 @@ def resumed(
             training, records = _newest(checkpoints, described, training, traced.out_info[1], epochs)
         elif first >= epochs:
             raise ValueError(
-                f"fit: with checkpoints, epochs counts all of them, got {epochs} with a state after {first}."
+                f"fit: with checkpoints, epochs counts all epochs, got {epochs} with a state after {first}; give more."
             )
 
         def save_due(training: Training, records: list[History], last: bool) -> None:
@@ -62,52 +65,52 @@ def resumed(
 
 
 def stack_records(records: list[History]) -> History:
-    """The records of epochs as one."""
+    """The records of several epochs as one."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *records)
 
 
 def _newest(
     checkpoints: Checkpoints, described: dict[str, Any], training: Training, record: Any, epochs: int
 ) -> tuple[Training, list[History]]:
-    """The newest checkpoint, if it is one of this training."""
+    """The newest checkpoint; refuses one of another training."""
     content, arrays = checkpoints.opened()
-    folder, there = checkpoints.directory / str(content["step"]), kinds(content)
+    folder, saved = checkpoints.directory / str(content["step"]), kinds(content)
     if content["setting"] is None:
         raise CheckpointError(
-            f"fit: {folder} was not saved by fit; to go on from it, give state=checkpoints.restore(state) and "
+            f"fit: {folder} was not saved by fit; to continue from it, give state=checkpoints.restore(state) and "
             "another directory."
         )
-    number = there["history.loss"].shape[0]
+    number = saved["history.loss"].shape[0]
     history = jax.tree.map(
         lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), (number, *leaf.shape)), record
     )
     like = {"state": training.state, "best": training.best, "alive": training.alive, "history": history}
-    asked = leaves.named("fit", like)
+    wanted = leaves.named("fit", like)
     lines = differing(content["setting"], described)
-    lines += leaves.differences(there, {name: leaves.kind(leaf) for name, leaf in asked.items()})
+    lines += leaves.differences(saved, {name: leaves.kind(leaf) for name, leaf in wanted.items()})
     if not lines and _program_differs(content["setting"], described):
         lines = [
-            "program: a function or a number inside net, loss, updater, penalty, metrics or early_stopping, such as "
+            "program: a function or a number within net, loss, updater, penalty, metrics or early_stopping, such as "
             "a learning rate"
         ]
     if lines:
         raise CheckpointError(
-            f"fit: {folder} is of another training:\n  "
+            f"fit: {folder} belongs to another training:\n  "
             + "\n  ".join(lines)
-            + "\nGive another directory; to go "
-            "on from its state on purpose, give state=checkpoints.restore(state) too."
+            + "\nGive another directory; to continue from its state on purpose, give "
+            "state=checkpoints.restore(state) too."
         )
     if content["epoch"] > epochs:
         raise CheckpointError(
-            f"fit: {folder} is after {content['epoch']} epochs, got epochs={epochs}; ask for as many, or more."
+            f"fit: {folder} has {content['epoch']} epochs already, got epochs={epochs}; give at least as many."
         )
-    found = rebuilt(like, asked, content, arrays)
-    records = [jax.tree.map(lambda leaf, i=i: leaf[i], found["history"]) for i in range(number)]
-    return Training(found["state"], found["best"], found["alive"]), records
+    tree = rebuilt(like, wanted, content, arrays)
+    records = [jax.tree.map(lambda leaf, i=i: leaf[i], tree["history"]) for i in range(number)]
+    return Training(tree["state"], tree["best"], tree["alive"]), records
 
 
 def describe(job: Job, training: Training, program: Any) -> dict[str, Any]:
-    """What makes a training what it is, as far as that can be compared: texts, and numbers from the data."""
+    """Describes a training so that two can be compared: texts, values from the data, and a digest of the program."""
     examples, validation = job.data.unplaced
     data = leaves.named("fit", examples, "examples")
     if validation is not None:
@@ -125,7 +128,7 @@ def describe(job: Job, training: Training, program: Any) -> dict[str, Any]:
 
 
 def _texts(settings: Settings, training: Training) -> dict[str, str]:
-    """The settings, the key and the beginning as texts."""
+    """The settings, the key and the start as texts."""
     key, state = training.state.key, training.state
     texts = {name: str(value) for name, value in settings._asdict().items()}
     texts["updater"] = "its state is compared, and the program"
@@ -138,13 +141,13 @@ def _texts(settings: Settings, training: Training) -> dict[str, str]:
 
 
 def differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """A line for each setting and each array of the data that differs."""
+    """A line for each setting, and each array of the data, that differs in the checkpoint (there)."""
     lines = []
     for name, text in here["texts"].items():
         if (other := there["texts"].get(name)) != text:
             lines.append(f"{name}: {other} there, {text} here")
     for name in here["data"] | there["data"]:
-        (kind, values), (other, others) = (each["data"].get(name, ("nothing", [])) for each in (here, there))
+        (kind, values), (other, others) = (each["data"].get(name, ("missing", [])) for each in (here, there))
         if kind != other:
             lines.append(f"{name}: {other} there, {kind} here")
         elif not _close(values, others):
@@ -153,7 +156,7 @@ def differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
 
 def sample(leaf: Any) -> list[float]:
-    """Some values of an array; none where only its shape is known, as of several processes' rows."""
+    """Some values of an array; none if only its shape is known, as for the rows of several processes."""
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return []
     flat = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf).reshape(-1)
@@ -163,7 +166,7 @@ def sample(leaf: Any) -> list[float]:
 
 
 def _close(values: list[float], others: list[float]) -> bool:
-    """Whether samples are the same up to rounding, as far as both are there."""
+    """Whether two samples are the same up to rounding; an empty sample equals any."""
     if not values or not others:
         return True
     scale = np.nanmean(np.abs(others)) if np.isfinite(others).any() else 0.0
@@ -173,19 +176,19 @@ def _close(values: list[float], others: list[float]) -> bool:
 
 
 def _program_differs(there: dict[str, Any], here: dict[str, Any]) -> bool:
-    """Whether an epoch computes something else; of another jax or fnnets, or on other devices, its text says nothing."""
+    """Whether the epochs' programs differ. Digests under another jax or fnnets, or on other devices, do not compare."""
     there, here = there["program"], here["program"]
     return bool(there["under"] == here["under"] and there["sha256"] != here["sha256"])
 
 
 def _digest(program: Any) -> str:
-    """SHA-256 of a traced function's text and of the arrays that it holds."""
-    found = hashlib.sha256(_without_addresses(str(program)).encode())
+    """SHA-256 of a traced function's text and of its constant arrays."""
+    sha256 = hashlib.sha256(_without_addresses(str(program)).encode())
     for i, array in enumerate(program.consts):
-        found.update(leaves.digest(str(i), leaves.to_host(array)).encode())
-    return found.hexdigest()
+        sha256.update(leaves.digest(str(i), leaves.to_host(array)).encode())
+    return sha256.hexdigest()
 
 
 def _without_addresses(text: str) -> str:
-    """The text of functions without where they are in memory, which differs from run to run."""
+    """The text without the memory addresses of functions, which differ from run to run."""
     return re.sub(r"0x[0-9a-f]+", "0x", text)

@@ -1,4 +1,4 @@
-"""Which device of a mesh holds which rows, and how a batch is put together from them."""
+"""Which device of a mesh holds which rows, and how to gather a batch from them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fnnets.train.sharding import sharded
 
 
 class RowLayout(NamedTuple):
-    """Which device holds which rows. Rows are numbered through the processes, one after another."""
+    """Which device holds which rows. Rows are numbered over all processes, in their order."""
 
     mesh: Mesh
-    room: int  # how many rows fit on every device
-    first: tuple[int, ...]  # the number of each device's first row
-    rows: tuple[int, ...]  # how many each device holds
+    room: int  # the number of rows that fit on every device
+    first: tuple[int, ...]  # the index of each device's first row
+    rows: tuple[int, ...]  # the number of rows that each device holds
 
 
 def row_layout(mesh: Mesh, numbers: Any) -> RowLayout:
-    """The layout of the rows, from the number of rows that the process of each device brings, (devices,)."""
+    """The layout of the rows, from the number of rows of each device's process, (devices,)."""
     process = [device.process_index for device in mesh.devices.flat]
     room = max(-(-int(n) // process.count(p)) for n, p in zip(numbers, process, strict=True))
     first, rows, before = [0] * mesh.size, [0] * mesh.size, 0
@@ -36,7 +36,7 @@ def row_layout(mesh: Mesh, numbers: Any) -> RowLayout:
 
 
 def rows_that_count(layout: RowLayout) -> Any:
-    """Which rows are not padding, (devices·room,) bools, sharded; None where all count."""
+    """Which rows are not padding, (devices·room,) bools, sharded; None if all count."""
     if min(layout.rows) == layout.room:
         return None
     those = np.arange(layout.room) < np.asarray(layout.rows)[:, None]
@@ -44,10 +44,10 @@ def rows_that_count(layout: RowLayout) -> Any:
 
 
 def take_rows(layout: RowLayout, examples: Examples, index: jax.Array) -> Examples:
-    """The rows with those numbers (B,), sharded; a B that the devices do not divide is whole on each.
+    """The rows with these indices (B,), sharded, or replicated if the devices do not divide B.
 
-    Each device looks up the rows that it holds and puts zeros in place of the others. The sum over the devices, of
-    which each gets its own part, moves no more than the batch.
+    Each device looks up the rows that it holds, with zeros in place of the others. The batch is the sum over the
+    devices. Each device gets its part of the sum, so no more than the batch is moved.
     """
     (axis,), scatter = layout.mesh.axis_names, len(index) % layout.mesh.size == 0
 
@@ -67,7 +67,7 @@ def take_rows(layout: RowLayout, examples: Examples, index: jax.Array) -> Exampl
 
         return jax.tree.map(one, examples)
 
-    rows, all_of_it = PartitionSpec(axis), PartitionSpec()
+    rows, everything = PartitionSpec(axis), PartitionSpec()
     return jax.shard_map(
-        own, mesh=layout.mesh, in_specs=(rows, all_of_it), out_specs=rows if scatter else all_of_it
+        own, mesh=layout.mesh, in_specs=(rows, everything), out_specs=rows if scatter else everything
     )(examples, index)

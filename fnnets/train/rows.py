@@ -1,4 +1,4 @@
-"""Batches of which some rows only fill up: masks that keep these out of everything."""
+"""Masks for batches with padding rows, which take no part in anything."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from fnnets.data.examples import Examples
 
 
 def count_only(net: Layer, params: Any, batch: Examples, rows: Any) -> Examples:
-    """The batch with masks under which only the given rows (B,) count, in the loss and in statistics of the batch.
+    """The batch with masks under which only `rows` (B,) count, in the loss and in the statistics of the batch.
 
-    The network gets a mask where it has moving statistics, or had a mask already: other layers treat every
-    row for itself, and a row that no loss counts gives no gradient.
+    The network gets a mask if it has moving statistics, or had a mask before. Other layers treat every row on its own,
+    and a row that does not count in the loss gives no gradient.
     """
     if rows is None:
         return batch
@@ -33,12 +33,12 @@ def count_only(net: Layer, params: Any, batch: Examples, rows: Any) -> Examples:
 
 
 def broadcast_rows(rows: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """A bool for each row as one for each of its places."""
+    """A bool for each row, repeated for each of its places."""
     return jnp.broadcast_to(rows.reshape(rows.shape + (1,) * (len(shape) - 1)), shape)
 
 
 def batch_weight(batch: Examples) -> jax.Array:
-    """How much a batch counts in the mean of an epoch: its rows, or the places that its loss's mask leaves."""
+    """The weight of a batch in the mean of an epoch: its rows, or the places that count in its loss mask."""
     if batch.loss_mask is not None:
         return batch.loss_mask.sum()
     return jnp.asarray(jax.tree.leaves(batch.x)[0].shape[0])

@@ -1,4 +1,4 @@
-"""How training is done: one object, whose arguments are checked in one place."""
+"""The settings of a training, checked in one place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fnnets.train.stopping import EarlyStopping, check_watched
 
 
 class Settings(NamedTuple):
-    """How training is done; hashable, so that what was compiled for it is found again. Made by `checked_settings`."""
+    """The settings of a training, made by `checked_settings`. They are hashable: equal ones reuse a compiled program."""
 
     net: Layer
     loss: Loss
@@ -47,10 +47,7 @@ def checked_settings(
     early_stopping: EarlyStopping | None = None,
     validated: bool = True,
 ) -> Settings:
-    """The settings; refuses, in the caller's name, what cannot be trained with.
-
-    `validated` says whether there is a validation, which early stopping watches.
-    """
+    """The settings; refuses invalid ones in the caller's name. Early stopping needs a validation (`validated`)."""
     check_step(caller, net, loss, updater, gradient=gradient, penalty=penalty, clip=clip)
     examples_first(caller, net)
     checks.positive(caller, batch_size=batch_size)

@@ -17,7 +17,7 @@ from fnnets.core.arrays import is_key
 
 
 def checked_mesh(caller: str, mesh: Any) -> Mesh:
-    """The same devices under an axis along which the compiler shards arrays, whatever type it had."""
+    """The mesh with an axis of type Auto, along which the compiler shards arrays."""
     if not isinstance(mesh, Mesh):
         raise TypeError(
             f"{caller}: mesh must be a jax.sharding.Mesh, got {type(mesh).__name__}; make one of all devices with "
@@ -31,15 +31,15 @@ def checked_mesh(caller: str, mesh: Any) -> Mesh:
     if not mesh.local_devices:
         raise ValueError(
             f"{caller}: mesh must hold devices of this process, {jax.process_index()}, got only those of others; make it "
-            "of jax.devices(), or call this in the processes that it has devices of."
+            "from jax.devices(), or call this only in the processes that own its devices."
         )
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,))
 
 
 def host_or_one_device(leaf: Any) -> Any:
-    """An array that is not sharded yet: where it is, if that is one device, else on the host.
+    """An array before it is sharded: an array on one device stays there, others go to the host.
 
-    What will be sharded need not fit on one device. An array of several processes stays as it is.
+    The host has room for arrays that do not fit on one device. An array of several processes is not changed.
     """
     if isinstance(leaf, jax.Array) and (len(leaf.sharding.device_set) == 1 or not leaf.is_fully_addressable):
         return leaf
@@ -48,17 +48,17 @@ def host_or_one_device(leaf: Any) -> Any:
 
 
 def sharded(mesh: Mesh) -> NamedSharding:
-    """The rows are divided among the devices."""
+    """The sharding that divides the rows among the devices."""
     return NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array is on every device."""
+    """The sharding with the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def active(mesh: Mesh) -> AbstractContextManager[Any]:
-    """Within, jax computes on this mesh, whichever one the user has set."""
+    """Within, jax computes on this mesh, even if the user has set another."""
     return jax.set_mesh(mesh)
 
 
@@ -68,12 +68,12 @@ def spans_processes(mesh: Mesh) -> bool:
 
 
 def copy_to(tree: Any, sharding: NamedSharding) -> Any:
-    """Copies, on the devices of a mesh, of arrays that every process has whole."""
+    """Copies arrays, which every process holds in full, to the devices of a mesh."""
     return _copier(sharding)(tree)
 
 
 def gather(mesh: Mesh, tree: Any) -> Any:
-    """Arrays of a mesh as arrays of this process alone, which go together with all its others."""
+    """Arrays on a mesh as arrays of this process alone, which can be used with its other arrays."""
     if spans_processes(mesh):
         tree = copy_to(tree, replicated(mesh))
 
@@ -91,7 +91,7 @@ def _copier(sharding: NamedSharding) -> Callable[[Any], Any]:
 
 
 def shard_rows(mesh: Mesh, tree: Any, room: int) -> Any:
-    """The rows of this process on its own devices, `room` on each, with zeros after the last; every process does so."""
+    """Puts the rows of this process on its devices, `room` on each, padded with zeros; every process calls it."""
 
     def one(leaf: Any) -> jax.Array:
         parts = []

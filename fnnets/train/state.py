@@ -1,4 +1,4 @@
-"""Where training stands: all that the next step needs."""
+"""The state of a training: everything that the next step needs."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from fnnets.core.layer import Layer
 from fnnets.core.parameters import trainable
 from fnnets.saving import leaves
 
-# What the training's key is folded in with: 0 for the params, 4·e + 1 for the batches of epoch e, 4·i + 2 for what step
-# i draws, 3 for a bootstrap of the data.
+# The numbers folded into the training's key: 0 for the params, 4·e + 1 for the batches of epoch e, 4·i + 2 for the
+# draws of step i, 3 for a bootstrap of the data.
 INIT, ORDER, DRAWS, SAMPLE, KINDS = 0, 1, 2, 3, 4
 
 
 class State(NamedTuple):
-    """Where training stands. From the same state and data, the same steps follow.
+    """The state of a training. The same state and data give the same next steps.
 
     Attributes:
-      params: the network's parameters, moving statistics included.
-      memory: the updater's state; it knows nothing of moving statistics.
-      key: the key of the whole training. Epoch e is shuffled by fold_in(key, 4·e + 1), and step i draws (dropout) by
-        fold_in(key, 4·i + 2).
-      step: () int32, how many steps were taken.
-      epoch: () int32, how many epochs.
+      params: the network's params, moving statistics included.
+      memory: the updater's state, without moving statistics.
+      key: the key of the whole training. fold_in(key, 4·e + 1) shuffles epoch e; fold_in(key, 4·i + 2) is the key of
+        step i, for dropout.
+      step: () int32, the number of steps taken.
+      epoch: () int32, the number of epochs completed.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp, optax
@@ -46,14 +46,14 @@ class State(NamedTuple):
 
 
 def start(net: Layer, updater: Any, x: Any, key: Any, params: Any = None) -> State:
-    """The state before the first step.
+    """Makes the state before the first step.
 
     Args:
       net: any network.
       updater: an `optax.GradientTransformation`, such as `fn.updaters.adam(1e-3)`.
-      x: a batch of inputs (arrays, or shapes), of which only the shapes and dtypes matter.
+      x: a batch of inputs, arrays or shapes; only shapes and dtypes matter.
       key: the key of the whole training.
-      params: parameters to begin with; by default `net.init(fold_in(key, 0), x)`.
+      params: the first params; by default `net.init(fold_in(key, 0), x)`.
 
     Returns:
       A `State` at step 0.
@@ -73,9 +73,9 @@ def start(net: Layer, updater: Any, x: Any, key: Any, params: Any = None) -> Sta
 
 
 def start_or_continue(caller: str, net: Layer, updater: Any, x: Any, key: Any, state: State | None) -> State:
-    """The state before the first step, or a copy of the one to go on from: its buffers will be used again."""
+    """The state before the first step, or a copy of the state to continue from: training donates its buffers."""
     if (key is None) == (state is None):
-        raise ValueError(f"{caller}: give either a key, to begin with, or a state, to go on from.")
+        raise ValueError(f"{caller}: give either a key, to start with, or a state, to continue from.")
     if state is None:
         return start(net, updater, x, key)
     if not isinstance(state, State):
@@ -88,25 +88,23 @@ def start_or_continue(caller: str, net: Layer, updater: Any, x: Any, key: Any, s
 
 def _check_memory(caller: str, updater: Any, state: State) -> None:
     """Refuses a state that another updater made."""
-    asked = leaves.named(caller, jax.eval_shape(lambda: updater.init(trained(state.params))), "memory")
+    wanted = leaves.named(caller, jax.eval_shape(lambda: updater.init(trained(state.params))), "memory")
     kinds = [
-        {name: leaves.kind(leaf) for name, leaf in of.items()}
-        for of in (leaves.named(caller, state.memory, "memory"), asked)
+        {name: leaves.kind(leaf) for name, leaf in named.items()}
+        for named in (leaves.named(caller, state.memory, "memory"), wanted)
     ]
     if lines := leaves.differences(*kinds):
         raise ValueError(
-            f"{caller}: the state must be one of this updater, got another's:\n  "
+            f"{caller}: the state must come from this updater, got one of another:\n  "
             + "\n  ".join(lines)
-            + "\nGive the "
-            "updater that it was made with, or begin anew from its params: fn.train.start(net, updater, x, key, params)."
+            + "\nGive the updater that made it, or start again from its params: "
+            "fn.train.start(net, updater, x, key, params)."
         )
 
 
 def start_models(net: Layer, updater: Any, x: Any, key: Any, models: int) -> State:
-    """The first states from the keys fold_in(key, i), stacked.
-
-    A small program called for each compiles sooner than their vmap.
-    """
+    """The first states from the keys fold_in(key, i), stacked."""
+    # A small program called for each model compiles faster than their vmap.
     first, impl = _numbered(net.init, updater.init), jax.random.key_impl(key)
     states = jax.device_get([first(key, np.uint32(i), _one(x)) for i in range(models)])
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
@@ -114,13 +112,13 @@ def start_models(net: Layer, updater: Any, x: Any, key: Any, models: int) -> Sta
 
 
 def _one(x: Any) -> Any:
-    """An example of zeros."""
+    """A batch of one example, of zeros."""
     return jax.tree.map(lambda leaf: np.zeros((1, *leaf.shape[1:]), leaf.dtype), x)
 
 
 @functools.lru_cache(maxsize=16)
 def _first(init: Callable[..., Any], init_memory: Callable[[Any], Any]) -> Callable[..., State]:
-    """The first state, compiled. Its types are strong: a weak one would compile the second step anew."""
+    """The first state, compiled. Its types are strong: with a weak type, the second step would compile again."""
 
     def first(key: Any, x: Any, params: Any) -> Any:
         if params is None:
@@ -134,7 +132,7 @@ def _first(init: Callable[..., Any], init_memory: Callable[[Any], Any]) -> Calla
 
 @functools.lru_cache(maxsize=16)
 def _numbered(init: Callable[..., Any], init_memory: Callable[[Any], Any]) -> Callable[..., State]:
-    """The first state of a numbered key, whose data it holds in the key's place."""
+    """The first state from fold_in(key, i), with the key's data in place of the key."""
     first = _first(init, init_memory)
 
     def numbered(key: Any, i: Any, x: Any) -> State:
@@ -145,22 +143,22 @@ def _numbered(init: Callable[..., Any], init_memory: Callable[[Any], Any]) -> Ca
 
 
 def trained(params: Any) -> Any:
-    """The params that are trained; None in place of moving statistics, and of what is not floating point."""
+    """The params that are trained; None in place of moving statistics, and of leaves that are not floating point."""
     return jax.tree.map(lambda leaf, is_trained: leaf if is_trained else None, params, trainable(params))
 
 
 def joined(learned: Any, params: Any) -> Any:
-    """What `trained` took out of params, back in its place."""
+    """Puts what `trained` took out of params back in its place."""
     return jax.tree.map(
         lambda new, old: old if new is None else new, learned, params, is_leaf=lambda node: node is None
     )
 
 
 def order_key(state: State) -> jax.Array:
-    """The key by which the epoch that comes next is shuffled."""
+    """The key that shuffles the next epoch."""
     return jax.random.fold_in(state.key, KINDS * state.epoch + ORDER)
 
 
 def draw_key(state: State) -> jax.Array:
-    """The key of the step that comes next."""
+    """The key of the next step."""
     return jax.random.fold_in(state.key, KINDS * state.step + DRAWS)

@@ -28,28 +28,28 @@ def make_step(
     penalty: Any = None,
     clip: Any = None,
 ) -> Step:
-    """A step of training, compiled, in which the buffers of the state that it is given are used again.
+    """Makes a compiled step of training.
 
-    Formula: E = loss(net(params, x), target) + penalty(params), g = ∂E/∂params, ‖g‖ clipped to `clip`; then
-    Δ = updater(g), params ← params + Δ, and the moving statistics take the batch in.
+    Formula: E = loss(net(params, x), target) + penalty(params), g = ∂E/∂params with ‖g‖ clipped to `clip`,
+    params ← params + updater(g). Then the moving statistics are updated from the batch.
 
     Args:
       net: any network.
       loss: a `Loss`, such as `fn.losses.mse()`.
-      updater: an `optax.GradientTransformation`. It is given `value`, `grad` and `value_fn` too, which Newton's and
-        other methods with a line search need; moving statistics it does not see.
+      updater: an `optax.GradientTransformation`. It also gets `value`, `grad` and `value_fn`, which Newton's method and
+        line searches need. It does not get moving statistics.
       gradient: "hand", by the derivations of layers and losses, or "autodiff", by `jax.grad` of the plain equations.
       penalty: a `Penalty`, such as `fn.l2(1e-3)`, or None.
-      clip: the largest norm of the gradient of all params together, by `optax.clip_by_global_norm`, or None. Other
-        ways of clipping are optax's too: `optax.chain(optax.clip(0.1), updater)`.
+      clip: the largest norm of the gradient of all params together, or None. For other ways of clipping, chain them
+        with the updater: `optax.chain(optax.clip(0.1), updater)`.
 
     Returns:
-      `(state, batch) -> (state, value)`, from `fn.train.start` and `fn.data.Examples`; value () is E before the step.
-      The state that was passed in must not be used again: its buffers are donated.
+      `step(state, batch) -> (state, value)`, for a state from `fn.train.start` and a batch of `fn.data.Examples`; value
+      () is E before the update. Do not use the state passed in again: its buffers are donated.
 
     Raises:
-      TypeError: net is not a `Layer`, or loss, updater or penalty is not what it should be.
-      ValueError: gradient is neither of the two, or clip is not above 0.
+      TypeError: net is not a `Layer`, or loss, updater or penalty has the wrong type.
+      ValueError: gradient is neither "hand" nor "autodiff", or clip is not above 0.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -69,7 +69,7 @@ def make_step(
 
 
 def plain_step(net: Layer, loss: Any, updater: Any, *, gradient: str, penalty: Any, clip: Any) -> Step:
-    """The step as a pure function, to be compiled with what is around it."""
+    """The step as a pure function, not compiled."""
     by_hand, extended = value_and_grad_by_hand(net, loss), optax.with_extra_args_support(updater)
 
     def step(state: State, batch: Examples) -> tuple[State, jax.Array]:
@@ -109,7 +109,7 @@ def plain_step(net: Layer, loss: Any, updater: Any, *, gradient: str, penalty: A
 def check_step(
     caller: str, net: Any, loss: Any, updater: Any, *, gradient: Any, penalty: Any, clip: Any
 ) -> None:
-    """Refuses parts that a step cannot be made of: most often a factory that was not called."""
+    """Refuses arguments of a wrong type, most often a factory that was not called, such as `fn.losses.mse`."""
     checks.layers(caller, (net,), Layer)
     functions = ("apply", "forward", "backward")
     checks.made(caller, "loss", loss, functions, "a loss, such as fn.losses.mse()")

@@ -16,7 +16,7 @@ class Best(NamedTuple):
 
     params: Any  # those of the best value so far
     value: jax.Array  # () the best value; ∞ (or −∞) before the first
-    epoch: jax.Array  # () int32, the number of values seen when the best one came; 0 before the first
+    epoch: jax.Array  # () int32, the number of values seen up to the best one; 0 before the first
     seen: jax.Array  # () int32, the number of values seen
     stop: jax.Array  # () bool; once True, nothing changes
 
@@ -27,7 +27,7 @@ class EarlyStopping(NamedTuple):
     Attributes:
       init: `(params) -> Best`, before the first value; params are copied.
       update: `(best, params, value) -> Best`, after every epoch. Works under jit, vmap and scan.
-      watch: the name of the value that `fn.train.fit` hands in: "loss", or that of a metric.
+      watch: the name of the value that `fn.train.fit` passes to update: "loss", or the name of a metric.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -47,16 +47,16 @@ class EarlyStopping(NamedTuple):
 def early_stopping(
     patience: int = 10, *, least: float = 0.0, watch: str = "loss", larger_is_better: bool = False
 ) -> EarlyStopping:
-    """Stops when a value has not become better for some epochs, and keeps the params of the best.
+    """Stops when a value has not improved for some epochs, and keeps the params of the best epoch.
 
-    Formula: a value is better where value < best − least (or value > best + least). Training stops after epoch e where
+    Formula: a value is better if value < best − least (or value > best + least). Training stops after epoch e if
     e − e_best ≥ patience. NaN is never better.
 
     Args:
-      patience: how many epochs without a better value are waited for.
-      least: by how much a value must be better, at least 0.
-      watch: which value `fn.train.fit` hands in: "loss" of the validation, or the name of a metric.
-      larger_is_better: whether larger values are better, as of an accuracy.
+      patience: the number of epochs to wait for a better value.
+      least: the smallest improvement that counts, at least 0.
+      watch: the value to watch: "loss" of the validation, or the name of a metric.
+      larger_is_better: whether larger values are better, as for an accuracy.
 
     Returns:
       An `EarlyStopping(init, update, watch)`.
@@ -72,8 +72,8 @@ def early_stopping(
     References:
       Prechelt, Early stopping – but when? (1998).
 
-    Differences: Prechelt's UP_s stops when the value has become worse s times in a row, here the best one has to be
-    `patience` epochs old, as in Keras. Keras gives the last params back by default, here it is the best.
+    Differences: Prechelt's UP_s stops when the value has become worse s times in a row. Here the best value must be
+    `patience` epochs old, as in Keras. Keras returns the last params by default; here they are the best ones.
     """
     checks.positive("early_stopping", patience=patience)
     if not isinstance(least, int | float) or not least >= 0:
@@ -104,7 +104,7 @@ def early_stopping(
 def check_watched(
     caller: str, early_stopping: EarlyStopping | None, metrics: Sequence[str], validated: bool
 ) -> None:
-    """Refuses early stopping by what is not computed: the metrics' names are given, and whether there is a validation."""
+    """Refuses early stopping without a validation, or on a value that is neither "loss" nor one of the metrics."""
     if early_stopping is None:
         return
     if not isinstance(early_stopping, EarlyStopping):
@@ -113,5 +113,5 @@ def check_watched(
             f"{caller}: early_stopping must be made by fn.train.early_stopping(patience), got {got}."
         )
     if not validated:
-        raise ValueError(f"{caller}: early stopping watches the validation, got validation=None; give some.")
+        raise ValueError(f"{caller}: early stopping watches the validation, got validation=None; pass one.")
     checks.choice(caller, "early_stopping.watch", early_stopping.watch, ("loss", *metrics))

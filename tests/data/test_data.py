@@ -1,4 +1,4 @@
-"""Data before training: parts that partition, scalers that see no test row, plans that read each row once."""
+"""Splits partition the rows, scalers ignore test rows, and an epoch reads each row once."""
 
 import functools
 
@@ -18,7 +18,7 @@ SIZES = st.sampled_from([5, 8, 13])  # a size compiles once
 
 
 def labels_of(seed, *counts):
-    """Labels with so many of each class, in random order."""
+    """Labels with these numbers of each class, in random order."""
     return np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
 
 
@@ -28,22 +28,22 @@ def jitted(function, *static, **settings):
     return jax.jit(lambda key, **arrays: function(key, *static, **settings, **arrays))
 
 
-# ---------------------------------------------------------------- parts
+# ---------------------------------------------------------------- splits
 
 
 @few
 @given(SEEDS, SIZES, st.sampled_from([2, 3, 5]))
-def test_folds_partition(seed, n, k):
+def test_folds_partition_the_rows(seed, n, k):
     folds = list(jitted(fn.data.kfold, n, k)(jax.random.key(seed)).each())
     assert sorted(np.concatenate([test for _, test in folds])) == list(range(n))
     for train, test in folds:
-        assert sorted([*train, *test]) == list(range(n)), "no row is learned from and tested with"
+        assert sorted([*train, *test]) == list(range(n)), "no row is in both parts"
         assert len(test) in (n // k, -(-n // k))
 
 
 @few
 @given(SEEDS)
-def test_stratified_folds_deal_out_each_class(seed):
+def test_stratified_folds_share_each_class_equally(seed):
     labels = labels_of(seed, 7, 3, 4)
     folds = list(jitted(fn.data.kfold, 14, 3)(jax.random.key(seed), labels=labels).each())
     counts = np.array([np.bincount(labels[test], minlength=3) for _, test in folds])
@@ -54,7 +54,7 @@ def test_stratified_folds_deal_out_each_class(seed):
 
 @few
 @given(SEEDS, SIZES, st.sampled_from([0.01, 0.3, 0.99]))
-def test_holdout_parts(seed, n, share):
+def test_holdout_partitions_the_rows(seed, n, share):
     train, test, *masks = jitted(fn.data.holdout, n, share)(jax.random.key(seed))
     assert masks == [None, None]
     assert sorted([*train.tolist(), *test.tolist()]) == list(range(n))
@@ -63,7 +63,7 @@ def test_holdout_parts(seed, n, share):
 
 @few
 @given(SEEDS, st.sampled_from([0.2, 0.3, 0.5]))
-def test_stratified_holdout_takes_each_class_its_share(seed, share):
+def test_stratified_holdout_takes_the_same_share_of_each_class(seed, share):
     labels = labels_of(seed, 23, 2, 15)
     train, test, *_ = jitted(fn.data.holdout, 40, share)(jax.random.key(seed), labels=labels)
     assert sorted([*train.tolist(), *test.tolist()]) == list(range(40))
@@ -74,7 +74,7 @@ def test_stratified_holdout_takes_each_class_its_share(seed, share):
 
 @few
 @given(SEEDS)
-def test_what_is_out_of_the_bag_was_not_drawn(seed):
+def test_rows_out_of_the_bag_were_not_drawn(seed):
     labels = labels_of(seed, 7, 1, 5)
     for stratified in ({}, {"labels": labels}):
         ((train, test),) = jitted(fn.data.bootstrap, 13)(jax.random.key(seed), **stratified).each()
@@ -84,17 +84,17 @@ def test_what_is_out_of_the_bag_was_not_drawn(seed):
     assert np.array_equal(np.bincount(labels[train]), np.bincount(labels)), "stratified"
 
 
-def test_the_share_out_of_the_bag_is_one_in_e():
+def test_the_share_out_of_the_bag_is_one_over_e():
     keys = jax.random.split(KEY, 200)
     share = jax.vmap(lambda key: fn.data.bootstrap(key, 500).test_mask.mean())(keys)
-    # Var of the share of one sample is about (1/e)(1 − 2/e)/n, so that of 200 samples' mean has σ = 0.0010.
+    # The share of one sample has variance (1/e)(1 − 2/e)/n, about; the mean over 200 samples has σ = 0.0010.
     np.testing.assert_allclose(share.mean(), (1 - 1 / 500) ** 500, atol=0.003)
     np.testing.assert_allclose((1 - 1 / 500) ** 500, np.exp(-1), atol=0.001)
 
 
-@pytest.mark.parametrize("part", [fn.data.holdout, fn.data.kfold, fn.data.bootstrap])
-def test_parts_differ_by_key(part):
-    first, again, other = (jitted(part, 13)(jax.random.key(seed)) for seed in (0, 0, 1))
+@pytest.mark.parametrize("split", [fn.data.holdout, fn.data.kfold, fn.data.bootstrap])
+def test_splits_depend_on_the_key(split):
+    first, again, other = (jitted(split, 13)(jax.random.key(seed)) for seed in (0, 0, 1))
     assert np.array_equal(first.train, again.train)
     assert not np.array_equal(first.train, other.train)
 
@@ -109,7 +109,7 @@ SCALERS = pytest.mark.parametrize(
 @SCALERS
 @few
 @given(seed=SEEDS)
-def test_a_fitted_scaler_never_saw_the_test_rows(scaler, seed):
+def test_a_scaler_ignores_masked_rows(scaler, seed):
     rng = np.random.default_rng(seed)
     x, mask = rng.standard_normal((9, 2)).astype(np.float32), rng.permutation(9) < 5
     fitted = jitted(scaler.fit)(x, mask=mask)
@@ -119,7 +119,7 @@ def test_a_fitted_scaler_never_saw_the_test_rows(scaler, seed):
 
 
 @SCALERS
-def test_scaling_and_back(scaler, x64):
+def test_invert_undoes_apply(scaler, x64):
     x = 3 + np.random.default_rng(0).standard_normal((4, 5, 3)) * [1, 10, 1e-3]
     scale = scaler.fit(x)
     z = np.asarray(scaler.apply(scale, x)).reshape(-1, 3)
@@ -134,7 +134,7 @@ def test_scaling_and_back(scaler, x64):
 @SCALERS
 def test_constant_features_and_single_rows_stay_finite(scaler):
     constant = 0.0 if "standardise" in scaler.fit.__qualname__ else -1.0
-    x = np.full((7, 2), 0.1, np.float32)  # whose mean in float32 is not 0.1
+    x = np.full((7, 2), 0.1, np.float32)  # its mean in float32 is not 0.1
     x[:, 1] = np.arange(7)
     for rows in (x, x[:1]):
         scale = scaler.fit(rows)
@@ -175,7 +175,7 @@ def test_balanced_under_jit():
 
 @few
 @given(SEEDS, SIZES, st.sampled_from([1, 4, 5]), st.sampled_from(["pad", "keep", "drop"]))
-def test_a_plan_reads_each_row_once(seed, n, size, remainder):
+def test_an_epoch_reads_each_row_once(seed, n, size, remainder):
     plan = jitted(fn.data.batches, n, size, remainder=remainder)(jax.random.key(seed))
     mask = np.ones(plan.rows.shape, bool) if plan.mask is None else np.asarray(plan.mask)
     rows = [*np.asarray(plan.rows)[mask], *([] if plan.rest is None else np.asarray(plan.rest))]
@@ -188,17 +188,17 @@ def test_a_plan_reads_each_row_once(seed, n, size, remainder):
 
 @few
 @given(SEEDS, SIZES, st.booleans(), st.sampled_from(["pad", "drop"]))
-def test_rows_that_fill_up_change_nothing(seed, n, replace, remainder):
-    """A plan of n rows, and one of more of which n count: the same batches. So folds of different sizes fit one program."""
+def test_padding_changes_no_batch(seed, n, replace, remainder):
+    """n rows give the same batches with padding as without. So folds of different sizes fit one program."""
     key, size = jax.random.key(seed), 4
-    asked = {"replace": replace, "remainder": remainder}
-    mine = jitted(fn.data.batches, n, size, **asked)(key)
-    padded = jitted(fn.data.batches, 14, size, **asked)(key, count=n)
-    steps = len(mine.rows)
-    mask = np.ones(mine.rows.shape, bool) if mine.mask is None else np.asarray(mine.mask)
+    options = {"replace": replace, "remainder": remainder}
+    plain = jitted(fn.data.batches, n, size, **options)(key)
+    padded = jitted(fn.data.batches, 14, size, **options)(key, count=n)
+    steps = len(plain.rows)
+    mask = np.ones(plain.rows.shape, bool) if plain.mask is None else np.asarray(plain.mask)
     assert np.array_equal(padded.mask[:steps], mask)
     assert not padded.mask[steps:].any()
-    assert np.array_equal(padded.rows[:steps][mask], mine.rows[mask])
+    assert np.array_equal(padded.rows[:steps][mask], plain.rows[mask])
 
 
 def test_batches_by_bootstrap_and_in_order():
@@ -230,7 +230,7 @@ def test_windows(kind):
 
 @few
 @given(st.text(max_size=30), st.text(max_size=30))
-def test_characters_come_back(learned, text):
+def test_decode_undoes_encode(learned, text):
     known = fn.data.vocabulary(learned)
     assert known.decode(known.encode(text)) == "".join(c if c in learned else "\ufffd" for c in text)
     assert len(known) == len(set(known.symbols))
@@ -279,6 +279,6 @@ LABELS = jnp.array([0, 0, 0, 2])
         (lambda: fn.data.vocabulary("a", least=0), "least must be a whole number of at least 1"),
     ],
 )  # fmt: skip
-def test_mistakes_are_named(call, message):
+def test_errors_name_the_mistake(call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call()

@@ -1,6 +1,6 @@
-"""Trainings on several devices, run by test_many_devices.py in processes of their own, in float64.
+"""Trainings on several devices, in float64; test_many_devices.py runs this file in separate processes.
 
-`python device_cases.py OUT "full 8" "lstm 2" …` compares with one device, on host devices of one process;
+`python device_cases.py OUT "full 8" "lstm 2" …` compares host devices of one process with one device.
 `python device_cases.py OUT --process I PORT` is one of two processes.
 """
 
@@ -27,7 +27,7 @@ from fnnets.train.settings import Settings
 from fnnets.train.sharding import shard_rows, sharded
 
 RNG = np.random.default_rng(0)
-N, STEPS = 43, 51  # 3 steps an epoch, the last one filled up
+N, STEPS = 43, 51  # 3 steps per epoch, the last one padded
 SEED, ADAM, MSE = 5, fn.updaters.adam(0.02), fn.losses.mse()
 ENTROPY = fn.losses.softmax_cross_entropy()
 X = RNG.standard_normal((N, 3))
@@ -35,7 +35,7 @@ T = np.sin(X[:, :2]) + 0.1 * RNG.standard_normal((N, 2))
 IMAGES, LABELS = RNG.standard_normal((48, 4, 4, 2)), RNG.integers(0, 3, 48)
 SERIES, MASK = RNG.standard_normal((N, 4, 2)), RNG.random((N, 4)) < 0.7
 ERROR = {"error": lambda y, t: abs(y - t).sum(-1)}
-DENSE = partial(fn.dense, kernel_init=jax.nn.initializers.he_uniform())  # soon compiled
+DENSE = partial(fn.dense, kernel_init=jax.nn.initializers.he_uniform())  # compiles fast
 FULL = fn.serial(DENSE(5, use_bias=False), fn.batch_norm(), fn.dropout(0.3), DENSE(2))
 PLAIN = fn.serial(fn.dense(4), fn.tanh(), fn.dense(2))
 CONV = fn.serial(
@@ -58,21 +58,21 @@ def make(rate, units):
     return fn.train.Recipe(fn.serial(fn.dense(units), fn.tanh(), fn.dense(2)), MSE, fn.updaters.sgd(rate))
 
 
-def fit(name, mesh=None, **given):
+def fit(name, mesh=None, **options):
     net, loss, examples, settings = FITS[name]
-    given = {
+    options = {
         "epochs": STEPS // 3,
         "batch_size": 16,
         "key": jax.random.key(SEED),
         "examples": examples,
         **settings,
-        **given,
+        **options,
     }
-    return fn.train.fit(net, loss, ADAM, given.pop("examples"), mesh=mesh, **given)
+    return fn.train.fit(net, loss, ADAM, options.pop("examples"), mesh=mesh, **options)
 
 
 def models(name, mesh=None):
-    """Models whose number the devices do not divide."""
+    """Many models; the devices do not divide their number."""
     settings = {"epochs": 3, "batch_size": 16, "key": jax.random.key(SEED), "mesh": mesh, "metrics": ERROR}
     if name == "ensemble":
         return fn.train.ensemble(SMALL, MSE, SGD, (X, T), models=3, bootstrap=True, **settings)
@@ -84,7 +84,7 @@ def models(name, mesh=None):
 
 
 def broken(mesh, folder):
-    """The differences to an unbroken run of one that goes on from its checkpoints, on the mesh and then on one device."""
+    """The differences between an unbroken run and one continued from checkpoints, on the mesh and then on one device."""
     checkpoints = fn.train.checkpoints(folder, every=4)
     fit("full", mesh, epochs=5, checkpoints=checkpoints)
     again = fit("full", mesh, checkpoints=checkpoints)
@@ -102,7 +102,7 @@ def mesh_of(devices):
 
 
 def difference(one, other):
-    """The largest of all arrays' of two trees; ∞ where they are not made alike."""
+    """The largest difference between the arrays of two trees; ∞ if the trees have different structures."""
     if jax.tree.structure(one) != jax.tree.structure(other):
         return np.inf
     pairs = [(np.asarray(a), np.asarray(b)) for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True)]
@@ -115,24 +115,22 @@ def difference(one, other):
 
 
 def mistakes():
-    """What is said of a batch and of meshes that do not fit."""
+    """The errors for a batch size and for meshes that are refused."""
     cases = {
         "batch": (mesh_of(8), {"batch_size": 12}),
         "small batch": (mesh_of(8), {"batch_size": 4}),
         "axes": (jax.make_mesh((2, 4), ("a", "b")), {}),
-        "no mesh": (jax.devices(), {}),
+        "not a mesh": (jax.devices(), {}),
     }
-    return {
-        name: refused(lambda given=given: fit("full", given[0], **given[1])) for name, given in cases.items()
-    }
+    return {name: refused(lambda case=case: fit("full", case[0], **case[1])) for name, case in cases.items()}
 
 
 def spread():
-    """How far an array comes to differ that lay on two devices, under an axis of which every slice has to say how."""
-    lying = jax.device_put(X[:42], sharded(mesh_of(2)))
+    """The difference in an array that moves from two devices, on an axis of type Explicit, to a mesh of eight."""
+    on_two = jax.device_put(X[:42], sharded(mesh_of(2)))
     placement = placement_on("test", mesh_of(8))
-    again = shard_rows(placement.mesh, placement.as_array(lying), 6)
-    return float(abs(np.asarray(again)[:42] - X[:42]).max())
+    moved = shard_rows(placement.mesh, placement.as_array(on_two), 6)
+    return float(abs(np.asarray(moved)[:42] - X[:42]).max())
 
 
 def refused(call):
@@ -144,14 +142,14 @@ def refused(call):
 
 
 def compiled_on(placement, settings, state, examples):
-    """An epoch's program, compiled."""
+    """The compiled program of an epoch."""
     data = placement.place(settings, 1, state, examples, None)
     job = Job(settings, placement, data, compiled_epoch(settings, placement, data.layout))
     return job.trace(placement.replicate(begin(settings, state))).lower().compile()
 
 
 def partitioned(name, devices):
-    """Of a compiled epoch: its arithmetic beside one device's, and the bytes of the largest array that is brought together."""
+    """A compiled epoch's flops relative to one device, and the bytes of the largest array that it gathers."""
     net, loss, examples, _ = FITS[name]
     settings = Settings(net, loss, ADAM, 16)
     examples = fn.data.Examples(*jax.tree.map(np.asarray, tuple(examples)))
@@ -168,7 +166,7 @@ def partitioned(name, devices):
 
 
 def several_devices(cases):
-    """The largest difference of each case to one device; and what each gave there."""
+    """The largest difference between each case and one device, and the results on one device."""
     alone, found = {}, {"mistakes": mistakes(), "spread": spread()}
     for case in cases:
         name, devices = case.split()
@@ -181,9 +179,9 @@ def several_devices(cases):
                 found[case] = broken(mesh, folder)
             continue
         alone[name] = alone[name] if name in alone else run(name)
-        with jax.set_mesh(mesh) if devices == "2" else nullcontext():  # which a user may have done
-            given = run(name, mesh)
-        found[case] = difference(given, alone[name])
+        with jax.set_mesh(mesh) if devices == "2" else nullcontext():  # as a user may do
+            result = run(name, mesh)
+        found[case] = difference(result, alone[name])
     return found, alone
 
 
@@ -191,47 +189,49 @@ def several_devices(cases):
 
 
 class Log(logging.Handler):
-    """What jax says."""
+    """Keeps the messages of jax."""
 
     def __init__(self):
         super().__init__()
-        self.said = []
+        self.messages = []
 
     def emit(self, record):
-        self.said.append(record.getMessage())
+        self.messages.append(record.getMessage())
 
 
 def one_of_two(process, more):
-    """What this process finds: results, and what is said where the two differ."""
+    """The results of this process, and the errors where the two processes differ."""
     mesh = mesh_of(jax.device_count())
     rows, held = ((slice(30), slice(5)), (slice(30, None), slice(5, None)))[process]
     validation = tuple(a[held] for a in ALL["validation"])
-    given = {"examples": (X[rows], T[rows]), "validation": validation}
+    options = {"examples": (X[rows], T[rows]), "validation": validation}
     with jax.log_compiles():
         logging.getLogger("jax").addHandler(log := Log())
-        fitted = fit("full", mesh, **given)
-        again = fit("full", mesh, **given, key=None, state=fitted.state, epochs=1)
+        fitted = fit("full", mesh, **options)
+        again = fit("full", mesh, **options, key=None, state=fitted.state, epochs=1)
     found = {"local": all(leaf.is_fully_addressable for leaf in jax.tree.leaves(fitted[:2]))}
-    found["compilations"] = sum("Finished XLA compilation of jit(on_examples)" in text for text in log.said)
+    found["compilations"] = sum(
+        "Finished XLA compilation of jit(on_examples)" in text for text in log.messages
+    )
     found["steps"] = [int(fitted.state.step), int(again.state.step)]
 
     if process == 1:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-    stopped = fit("full", mesh, **given, epochs=100_000)
+    stopped = fit("full", mesh, **options, epochs=100_000)
     found["interrupted"] = [stopped.stopped, len(stopped.history.loss), int(stopped.state.epoch)]
 
-    found["epochs"] = refused(lambda: fit("full", mesh, **given, epochs=3 + process))
-    wide = {**given, "examples": (np.ones((30, 3 + process)), np.ones((30, 2)))}
+    found["epochs"] = refused(lambda: fit("full", mesh, **options, epochs=3 + process))
+    wide = {**options, "examples": (np.ones((30, 3 + process)), np.ones((30, 2)))}
     found["width"] = refused(lambda: fit("full", mesh, **wide))
     found["validation"] = refused(
-        lambda: fit("full", mesh, **{**given, "validation": validation if process else None})
+        lambda: fit("full", mesh, **{**options, "validation": validation if process else None})
     )
     results = {"full": tuple(fitted[::2])}
     if more:
         x = np.where(np.arange(N)[:, None] == 40, np.nan, X)
         try:
-            fit("full", mesh, **{**given, "examples": (x[rows], T[rows])})
+            fit("full", mesh, **{**options, "examples": (x[rows], T[rows])})
         except fn.train.NonFiniteError as error:
             found["not finite"] = [error.step, str(error.found)]
         results["ensemble"] = models("ensemble", mesh)
@@ -244,7 +244,7 @@ def one_of_two(process, more):
 
 
 def main(out, *cases):
-    """Writes what is found: numbers and texts as JSON, arrays by pickle, which a test reads of its own child."""
+    """Writes the results by pickle, for the test that started this process."""
     if cases[0] == "--process":
         process, port = map(int, cases[1:3])
         jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=process)

@@ -1,4 +1,4 @@
-"""Many devices: the same params as on one, from host devices of one process and from two processes."""
+"""Many devices give the params of one device: host devices of one process, and two processes."""
 
 import os
 import pathlib
@@ -42,21 +42,21 @@ def child(devices, *args):
     )
 
 
-def ended(*children):
-    """Waits for the children; none is left behind."""
+def wait_for(*children):
+    """Waits for the children, and kills those that do not end."""
     try:
-        said = [one.communicate(timeout=300)[0] for one in children]
+        outputs = [one.communicate(timeout=300)[0] for one in children]
     finally:
         for one in children:
             one.kill()
-    for one, text in zip(children, said, strict=True):
+    for one, text in zip(children, outputs, strict=True):
         assert one.returncode == 0, text[-3000:]
 
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory, request):
-    out = tmp_path_factory.mktemp("devices") / "found"
-    ended(child(8, out, *EVERY_DAY, *(FULLY if request.config.getoption("--full") else [])))
+    out = tmp_path_factory.mktemp("devices") / "results"
+    wait_for(child(8, out, *EVERY_DAY, *(FULLY if request.config.getoption("--full") else [])))
     return pickle.loads(out.read_bytes())
 
 
@@ -70,7 +70,7 @@ def both(folder, devices, *more):
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     outs = [folder / str(process) for process in range(2)]
-    ended(*(child(devices, out, "--process", i, port, *more) for i, out in enumerate(outs)))
+    wait_for(*(child(devices, out, "--process", i, port, *more) for i, out in enumerate(outs)))
     return [pickle.loads(out.read_bytes()) for out in outs]
 
 
@@ -80,35 +80,37 @@ def both(folder, devices, *more):
 @pytest.mark.parametrize(
     "case", [*EVERY_DAY[:2], *(pytest.param(c, marks=full) for c in FULLY if ":" not in c)]
 )
-def test_devices_give_what_one_gives(case, one_process):
+def test_devices_give_the_results_of_one(case, one_process):
     assert one_process[0][case] < 1e-10
 
 
-def test_a_broken_run_goes_on_to_the_same_bits_and_on_fewer_devices_too(one_process):
+def test_a_broken_run_continues_bit_for_bit_and_on_fewer_devices_too(one_process):
     on_the_mesh, on_one_device = one_process[0]["broken 8"]
     assert on_the_mesh == 0
     assert on_one_device < 1e-10
 
 
-def test_examples_may_lie_on_other_devices_before(one_process):
+def test_examples_may_come_from_other_devices(one_process):
     assert one_process[0]["spread"] == 0
 
 
 @full
 @pytest.mark.parametrize(("case", "share"), [("full", 0.5), ("conv", 0.35), ("lstm", 0.45)])
 def test_every_device_computes_its_share(case, share, one_process):
-    """An epoch's arithmetic is nearly a quarter of one device's, and no batch is brought together."""
-    found = one_process[0][f"partition:{case} 4"]
-    assert found["flops"] < share
-    assert found["bytes"] <= 16 * 2 * 4, "indices of labels alone"
+    """Of 4 devices, each computes little more than a quarter of an epoch, and no batch is gathered."""
+    epoch = one_process[0][f"partition:{case} 4"]
+    assert epoch["flops"] < share
+    assert epoch["bytes"] <= 16 * 2 * 4, "only indices of labels"
 
 
-def test_meshes_and_batches_that_do_not_fit_are_named(one_process):
-    said = one_process[0]["mistakes"]
-    assert "batch_size must be a multiple of the 8 devices of the mesh, got 12; take 8 or 16" in said["batch"]
-    assert "got 4; take 8, or a mesh of fewer" in said["small batch"]
-    assert "mesh must have one axis, got (a, b)" in said["axes"]
-    assert "mesh must be a jax.sharding.Mesh, got list; make one of all devices" in said["no mesh"]
+def test_wrong_meshes_and_batch_sizes_are_named(one_process):
+    errors = one_process[0]["mistakes"]
+    assert (
+        "batch_size must be a multiple of the 8 devices of the mesh, got 12; use 8 or 16" in errors["batch"]
+    )
+    assert "got 4; use 8, or a mesh of fewer" in errors["small batch"]
+    assert "mesh must have one axis, got (a, b)" in errors["axes"]
+    assert "mesh must be a jax.sharding.Mesh, got list; make one of all devices" in errors["not a mesh"]
 
 
 # ---------------------------------------------------------------- two processes
@@ -119,24 +121,24 @@ def close(one, other):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
 
 
-def test_two_processes_give_what_one_device_gives(one_process, two_processes):
-    """30 rows in the one, 13 in the other; and nothing that they return lies on both."""
+def test_two_processes_give_the_results_of_one_device(one_process, two_processes):
+    """With 30 rows in one and 13 in the other. Each returns arrays of its own."""
     for found, results in two_processes:
         close(results["full"], one_process[1]["full"])
         assert found["local"]
         assert found["steps"] == [51, 54]
-        assert found["compilations"] == 1, "of a fit, and of one that goes on"
+        assert found["compilations"] == 1, "for a fit and its continuation together"
 
 
 def test_two_processes_end_together(two_processes):
-    """Ctrl-C comes to one."""
+    """After Ctrl-C in one of them."""
     (one, _), (other, _) = two_processes
     assert one["interrupted"] == other["interrupted"]
     assert one["interrupted"][0] == "interrupted"
     assert one["interrupted"][1] == one["interrupted"][2] < 100_000
 
 
-def test_processes_that_differ_say_so(two_processes):
+def test_processes_that_differ_are_refused(two_processes):
     for process, (found, _) in enumerate(two_processes):
         other = (
             f"in process {process}, and something else in process {1 - process}; run the same program in each"
@@ -151,7 +153,7 @@ def test_processes_that_differ_say_so(two_processes):
 
 @full
 def test_two_processes_of_two_devices(one_process, tmp_path):
-    """With NaN in the rows of one, and with models that are shared."""
+    """With NaN in the rows of one process, and with an ensemble."""
     for found, results in both(tmp_path, 2, "--more"):
         assert found["not finite"] == [0, "x[5, 0] is nan before anything was computed"]
         close(results["full"], one_process[1]["full"])

@@ -1,4 +1,4 @@
-"""Many models in one program: each must be what training it alone gives."""
+"""Many models in one program: each is the model that `fit` trains alone."""
 
 from functools import partial
 
@@ -27,7 +27,7 @@ def own(i):
 
 @pytest.mark.parametrize("remainder", ["pad", pytest.param("drop", marks=pytest.mark.full)])
 def test_folds_of_different_sizes_are_separate_fits(remainder, x64):
-    """8, 9 and 9 rows in batches of 4: the folds differ in their number of steps, too."""
+    """8, 9 and 9 rows in batches of 4: the numbers of steps differ too."""
     scaler, settings = fn.data.standardise(), {"epochs": 3, "batch_size": 4, "remainder": remainder}
     splits = fn.data.kfold(jax.random.key(1), 13, 3)
     found = fn.train.cross_validate(
@@ -47,8 +47,8 @@ def test_folds_of_different_sizes_are_separate_fits(remainder, x64):
     assert str(found).splitlines()[-1].split()[1] == f"{found.scores['loss'].std(ddof=1):.4g}"
 
 
-def test_a_test_row_changes_nothing_in_its_own_fold():
-    """No leak: whatever stands in a fold's test rows, its params and its scale are the same, bit for bit."""
+def test_test_rows_do_not_change_their_own_fold():
+    """A fold's params and scale are the same, bit for bit, for any values in its test rows."""
     splits = fn.data.kfold(jax.random.key(1), 13, 3)
     again = partial(
         fn.train.cross_validate, PLAIN, MSE, ADAM, splits=splits, epochs=2, key=KEY, batch_size=4,
@@ -79,7 +79,7 @@ def test_models_of_an_ensemble_are_separate_fits(x64):
         alone = fn.train.fit(NET, MSE, ADAM, (X, T), key=own(i), **settings)
         close(jax.tree.map(lambda leaf, i=i: leaf[i], found.params), alone.params)
         ends.append(len(alone.history.loss))
-        assert np.isfinite(found.history.loss[i]).sum() == ends[-1], "a model that has stopped waits"
+        assert np.isfinite(found.history.loss[i]).sum() == ends[-1], "a stopped model does not change"
     assert len(set(ends)) > 1
     outputs = np.stack(
         [NET.apply(jax.tree.map(lambda leaf, i=i: leaf[i], found.params), X) for i in range(3)]
@@ -88,7 +88,7 @@ def test_models_of_an_ensemble_are_separate_fits(x64):
     close((mean, spread), (np.exp(outputs).mean(0), np.exp(outputs).std(0, ddof=1)))
 
 
-def test_bagging(x64):
+def test_models_of_bagging_are_separate_fits(x64):
     settings = {"epochs": 2, "batch_size": 5}
     found = fn.train.ensemble(PLAIN, MSE, ADAM, (X, T), models=2, key=KEY, bootstrap=True, **settings)
     for i in range(2):
@@ -102,9 +102,9 @@ def make(rate, penalty, units):
     return fn.train.Recipe(net, MSE, fn.updaters.sgd(rate), fn.l2(penalty))
 
 
-def swept(**given):
+def swept(**options):
     settings = {"epochs": 2, "batch_size": 5, "key": KEY, "metrics": ERROR}
-    return fn.train.sweep(make, (X[:9], T[:9]), (X[9:], T[9:]), **{**settings, **given})
+    return fn.train.sweep(make, (X[:9], T[:9]), (X[9:], T[9:]), **{**settings, **options})
 
 
 def test_points_of_a_sweep_are_separate_fits(x64):
@@ -113,7 +113,7 @@ def test_points_of_a_sweep_are_separate_fits(x64):
     assert list(found.axes) == ["units", "rate", "penalty", "seed"]
     assert found.scores["error"].shape == (1, 3, 2, 2)
     assert found.history.loss.shape == (1, 3, 2, 2, 2)
-    assert np.isnan(found.scores["loss"][:, 2]).all(), "what diverges has no score"
+    assert np.isnan(found.scores["loss"][:, 2]).all(), "a training that diverges has no score"
     recipe = make(0.1, 0.5, 2)
     alone = fn.train.fit(
         recipe.net, MSE, recipe.updater, (X[:9], T[:9]),
@@ -146,7 +146,7 @@ def test_points_of_a_sweep_are_separate_fits(x64):
         (lambda: swept(numbers={"rate": (1.0,)}, seeds=0), "seeds must be a whole number of at least 1"),
         (
             lambda: fn.train.sweep(lambda rate: 3, (X, T), (X, T), numbers={"rate": (1.0,)}, epochs=1, key=KEY),
-            "make must give a fn.train.Recipe, got int",
+            "make must return a fn.train.Recipe, got int",
         ),
         (lambda: validated(fn.data.holdout(KEY, 13)), r"splits.train must have shape \(k, a\), got \(9,\)"),
         (lambda: swept(numbers={"rate": 0.1}), r"rate must have a sequence of values, got 0.1; give \(0.1,\)"),
@@ -161,11 +161,11 @@ def test_points_of_a_sweep_are_separate_fits(x64):
         (lambda: fn.train.ensemble(PLAIN, MSE, ADAM, (X, T), models=0, epochs=1, key=KEY), "models must be"),
     ],
 )  # fmt: skip
-def test_mistakes_are_named(call, message):
+def test_errors_name_the_mistake(call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call()
 
 
-def validated(splits, **given):
-    settings = {"epochs": 1, "key": KEY, "batch_size": 4, **given}
+def validated(splits, **options):
+    settings = {"epochs": 1, "key": KEY, "batch_size": 4, **options}
     return fn.train.cross_validate(PLAIN, MSE, ADAM, (X, T), splits, **settings)

@@ -1,4 +1,4 @@
-"""The settings of a training: who asks for them is named where they are refused."""
+"""The settings of a training: an error names the function that the user called."""
 
 import jax
 import numpy as np
@@ -10,27 +10,27 @@ KEY, X = jax.random.key(0), np.ones((6, 2), np.float32)
 NET, MSE, SGD = fn.dense(2), fn.losses.mse(), fn.updaters.sgd(0.1)
 
 
-def fit(net=NET, **given):
-    fn.train.fit(net, MSE, SGD, (X, X), epochs=1, key=KEY, **given)
+def fit(net=NET, **options):
+    fn.train.fit(net, MSE, SGD, (X, X), epochs=1, key=KEY, **options)
 
 
-def ensemble(net=NET, **given):
-    fn.train.ensemble(net, MSE, SGD, (X, X), models=2, epochs=1, key=KEY, **given)
+def ensemble(net=NET, **options):
+    fn.train.ensemble(net, MSE, SGD, (X, X), models=2, epochs=1, key=KEY, **options)
 
 
-def cross_validate(net=NET, **given):
-    fn.train.cross_validate(net, MSE, SGD, (X, X), fn.data.kfold(KEY, 6, 2), epochs=1, key=KEY, **given)
+def cross_validate(net=NET, **options):
+    fn.train.cross_validate(net, MSE, SGD, (X, X), fn.data.kfold(KEY, 6, 2), epochs=1, key=KEY, **options)
 
 
-def sweep(net=NET, **given):
+def sweep(net=NET, **options):
     def make(rate):
         return fn.train.Recipe(net, MSE, fn.updaters.sgd(rate))
 
-    fn.train.sweep(make, (X, X), (X, X), numbers={"rate": (0.1,)}, epochs=1, key=KEY, **given)
+    fn.train.sweep(make, (X, X), (X, X), numbers={"rate": (0.1,)}, epochs=1, key=KEY, **options)
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("options", "message"),
     [
         ({"net": fn.dense}, "layer 0 must be a Layer, got dense"),
         ({"net": fn.lstm(2, time_major=True)}, "the first axis of x must be the examples"),
@@ -42,6 +42,6 @@ def sweep(net=NET, **given):
     ],
 )
 @pytest.mark.parametrize("call", [fit, ensemble, cross_validate, sweep], ids=lambda call: call.__name__)
-def test_what_cannot_be_trained_with_is_refused_in_the_callers_name(call, given, message):
+def test_invalid_settings_are_refused_in_the_callers_name(call, options, message):
     with pytest.raises((TypeError, ValueError), match=f"^{call.__name__}: {message}"):
-        call(**given)
+        call(**options)

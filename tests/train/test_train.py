@@ -1,4 +1,4 @@
-"""Training: a step against plain optax, whole epochs against a plain loop, and everything that ends a training."""
+"""Training: a step against plain optax, epochs against a plain loop, and everything that ends a training."""
 
 import os
 import signal
@@ -28,10 +28,10 @@ ADAM = fn.updaters.adam(0.05)
 close = partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-12)
 
 
-def short(net=DENSE, loss=MSE, updater=ADAM, examples=(X, T), **given):
+def short(net=DENSE, loss=MSE, updater=ADAM, examples=(X, T), **options):
     """A fit of a few epochs."""
-    start = {} if "state" in given else {"key": KEY}
-    return fn.train.fit(net, loss, updater, examples, **{"epochs": 3, "batch_size": 4, **start, **given})
+    start = {} if "state" in options else {"key": KEY}
+    return fn.train.fit(net, loss, updater, examples, **{"epochs": 3, "batch_size": 4, **start, **options})
 
 
 # ---------------------------------------------------------------- one step
@@ -39,7 +39,7 @@ def short(net=DENSE, loss=MSE, updater=ADAM, examples=(X, T), **given):
 
 @pytest.mark.parametrize("gradient", ["hand", "autodiff"])
 def test_a_step_is_plain_optax(gradient, x64):
-    """Against the gradient of the plain equations, optax's own chain, and the statistics of the batch."""
+    """With the gradient of the plain equations, optax's own chain, and the statistics of the batch."""
     penalty = fn.l2(0.1)
     step = fn.train.make_step(FULL, MSE, optax.adam(0.05), gradient=gradient, penalty=penalty, clip=0.02)
     state = fn.train.start(FULL, optax.adam(0.05), X, KEY)
@@ -76,26 +76,26 @@ def test_the_updater_never_sees_moving_statistics(x64):
     close(state.params[1].stats, stats)
 
 
-def test_a_step_uses_its_states_buffers_again():
+def test_a_step_donates_the_buffers_of_its_state():
     step, state = fn.train.make_step(DENSE, MSE, ADAM), fn.train.start(DENSE, ADAM, X, KEY)
     w = state.params[0].w
     step(state, fn.data.Examples(jnp.asarray(X, jnp.float32), jnp.asarray(T, jnp.float32)))
     assert w.is_deleted()
 
 
-def test_updaters_that_need_the_loss_get_it(x64):
+def test_updaters_get_the_loss(x64):
     net = fn.serial(fn.dense(2, use_bias=False))
     newton = fn.updaters.newton(damping=0.0, adapt_damping=False, line_search=False)
-    found = short(net, updater=newton, epochs=1, batch_size=11, penalty=fn.l2(0.3))
+    fitted = short(net, updater=newton, epochs=1, batch_size=11, penalty=fn.l2(0.3))
     w = np.linalg.solve(X.T @ X * 2 / 22 + 0.3 * np.eye(3), X.T @ T * 2 / 22)
-    np.testing.assert_allclose(found.params[0].w, w, rtol=1e-8)
+    np.testing.assert_allclose(fitted.params[0].w, w, rtol=1e-8)
 
 
 # ---------------------------------------------------------------- whole epochs
 
 
 def plain_loop(net, loss, examples, epochs, **plan):
-    """The steps of `make_step` one after another, the last of an epoch in a smaller batch."""
+    """A loop of `make_step`; the last batch of an epoch is smaller."""
     n = len(examples.target)
     state, values, counts = fn.train.start(net, ADAM, examples.x, KEY), [], []
     step = fn.train.make_step(net, loss, ADAM)
@@ -118,7 +118,7 @@ SMALL = fn.serial(fn.dense(3, use_bias=False), fn.batch_norm(), fn.tanh(), fn.de
 @pytest.mark.parametrize(
     ("net", "gradient", "plan"),
     [
-        (SMALL, "hand", {"remainder": "pad"}),  # which is the same as the smaller batch
+        (SMALL, "hand", {"remainder": "pad"}),  # gives the same as the smaller batch
         (FULL, "autodiff", {"remainder": "keep"}),
         (FULL, "hand", {"remainder": "drop", "replace": True}),
     ],
@@ -134,8 +134,7 @@ def test_fit_is_the_plain_loop(net, gradient, plan, x64):
     assert found.stopped == "epochs"
 
 
-def test_sequences_with_masks(x64):
-    """The rows that fill up take no part, beside the masks that sequences have of their own."""
+def test_padding_is_masked_beside_the_masks_of_sequences(x64):
     rng = np.random.default_rng(1)
     x, target, mask = rng.integers(0, 5, (6, 3)), rng.integers(0, 3, (6, 3)), rng.random((6, 3)) < 0.7
     net = fn.serial(fn.embedding(5, 3), toys.integrator(), fn.batch_norm(), fn.dense(3))
@@ -146,7 +145,7 @@ def test_sequences_with_masks(x64):
     np.testing.assert_allclose(found.history.loss, losses, rtol=1e-10)
 
 
-def test_going_on_is_the_same_as_not_stopping():
+def test_a_continued_training_is_the_unbroken_one():
     whole, half = short(FULL), short(FULL, epochs=1)
     rest = short(FULL, epochs=2, state=half.state)
     chex.assert_trees_all_equal(rest.params, whole.params)
@@ -168,11 +167,11 @@ def test_one_compilation():
     short(DENSE, loss, epochs=1)
     once = len(traces)
     traces.clear()
-    loss = loss._replace(apply=lambda *given: MSE.apply(*given))  # another loss, compiled for itself
+    loss = loss._replace(apply=lambda *args: MSE.apply(*args))  # another loss, which compiles again
     fitted = short(DENSE, loss, epochs=6)
     assert len(traces) == once == 1
     short(DENSE, loss, state=fitted.state)
-    assert len(traces) == 1, "a second fit with the same setting compiles nothing"
+    assert len(traces) == 1, "a second fit with the same settings compiles nothing"
 
 
 def test_evaluate_in_batches(x64):
@@ -189,8 +188,8 @@ def test_evaluate_in_batches(x64):
     close(masked, fn.train.evaluate(DENSE, MSE, params, (X[loss_mask], T[loss_mask]), metrics=metrics))
 
 
-def test_evaluate_in_batches_weighs_what_counts(x64):
-    """Ignored labels, class weights, a batch in which nothing counts; and a second call compiles nothing."""
+def test_evaluate_weights_batches_by_what_counts(x64):
+    """With ignored labels, class weights and a batch in which nothing counts. A second call compiles nothing."""
     labels, counts = np.array([0, 1, 1, 0, 1, 1, 1, -1, -1, -1, 0]), np.arange(11) > 3
     loss = fn.losses.softmax_cross_entropy(weights=(1.0, 3.0), ignore_label=-1)
     params, traces = DENSE.init(KEY, X), []
@@ -222,8 +221,8 @@ def test_evaluate_in_batches_weighs_what_counts(x64):
     st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, np.nan]), min_size=8, max_size=8),
     st.sampled_from([(1, 0.0, False), (3, 0.5, True)]),
 )
-def test_early_stopping_is_the_plain_rule(values, setting):
-    patience, least, larger = setting
+def test_early_stopping_is_the_plain_rule(values, rule):
+    patience, least, larger = rule
     best, at, end = (-np.inf if larger else np.inf), 0, len(values)
     for i, value in enumerate(values, 1):
         if value > best + least if larger else value < best - least:
@@ -231,10 +230,10 @@ def test_early_stopping_is_the_plain_rule(values, setting):
         if i - at >= patience:
             end = i
             break
-    found = stopped(*setting, jnp.asarray(values))
-    assert (float(found.value), int(found.epoch), int(found.seen)) == (best, at, end)
-    assert bool(found.stop) == (end - at >= patience)
-    assert int(found.params) == at
+    result = stopped(*rule, jnp.asarray(values))
+    assert (float(result.value), int(result.epoch), int(result.seen)) == (best, at, end)
+    assert bool(result.stop) == (end - at >= patience)
+    assert int(result.params) == at
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -246,17 +245,17 @@ def stopped(patience, least, larger, values):
 
 
 def test_fit_stops_early_and_keeps_the_best():
-    held = (-X, T)  # which gets worse while the network learns
-    found = short(epochs=30, validation=held, early_stopping=fn.train.early_stopping(4))
-    losses = found.history.validation["loss"]
+    held_out = (-X, T)  # its loss grows while the network learns
+    fitted = short(epochs=30, validation=held_out, early_stopping=fn.train.early_stopping(4))
+    losses = fitted.history.validation["loss"]
     best = int(losses.argmin()) + 1
-    assert found.stopped == "early"
+    assert fitted.stopped == "early"
     assert len(losses) == best + 4 < 30
-    chex.assert_trees_all_close(found.params, short(epochs=best).params, rtol=1e-5)
+    chex.assert_trees_all_close(fitted.params, short(epochs=best).params, rtol=1e-5)
 
 
 def failing(at: float) -> fn.Layer:
-    """The identity, NaN where x is above a number."""
+    """The identity, with NaN where x is above `at`."""
 
     def forward(params, x):
         return x + jnp.where(x > at, jnp.nan, 0), None
@@ -266,7 +265,7 @@ def failing(at: float) -> fn.Layer:
     )
 
 
-def test_nan_stops_with_its_step_and_layer():
+def test_nan_stops_training_and_names_the_step_and_the_layer():
     x = np.where(np.arange(11)[:, None] == 9, 1e4, X)  # one example is too large
     net = fn.serial(fn.dense(2), fn.serial(failing(100.0)))
     with pytest.raises(fn.train.NonFiniteError, match=r"forward: y.* of 1\.serial/0\.layer") as caught:
@@ -274,7 +273,7 @@ def test_nan_stops_with_its_step_and_layer():
     order = fn.data.batches(order_key(caught.value.fitted.state._replace(epoch=0)), 11, 4).rows
     step = int(np.argwhere(np.asarray(order) == 9)[0, 0])
     assert (caught.value.step, caught.value.epoch) == (step, 0)
-    assert int(caught.value.fitted.state.step) == step, "the state is the one before that step"
+    assert int(caught.value.fitted.state.step) == step, "the state is that before the step"
     assert caught.value.fitted.stopped == "not finite"
     assert np.isfinite(caught.value.fitted.params[0].w).all()
 
@@ -288,19 +287,19 @@ def test_nan_stops_with_its_step_and_layer():
     ],
     ids=["input", "loss", "params"],
 )  # fmt: skip
-def test_nan_that_no_layer_made(x, updater, where):
+def test_nan_from_the_input_the_loss_or_the_updater_is_named(x, updater, where):
     with pytest.raises(FloatingPointError, match=where):
         short(fn.serial(fn.dense(2)), updater=updater, examples=(x, T), batch_size=11)
 
 
-def test_a_state_of_another_updater():
+def test_a_state_of_another_updater_is_refused():
     state = fn.train.start(fn.dense(1), fn.updaters.sgd(0.1), X, KEY)
-    with pytest.raises(ValueError, match=r"(?s)must be one of this updater.*memory.*missing there"):
+    with pytest.raises(ValueError, match=r"(?s)must come from this updater.*memory.*missing there"):
         short(fn.dense(1), updater=ADAM, key=None, state=state)
 
 
-def test_ctrl_c_gives_the_last_whole_epoch():
-    """The signal comes while an epoch is being computed; once, as a second one interrupts."""
+def test_ctrl_c_stops_after_the_current_epoch():
+    """The signal comes within an epoch, and only once: a second one would interrupt at once."""
     signals = iter([signal.SIGINT])
 
     def send():
@@ -311,18 +310,18 @@ def test_ctrl_c_gives_the_last_whole_epoch():
         jax.debug.callback(send)
         return y[:, 0]
 
-    of_this_process = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest's workers ignore it
+    outer = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest's workers ignore it
     before = signal.getsignal(signal.SIGINT)
     try:
-        found = short(epochs=500, validation=(X, T), metrics={"signal": metric})
+        fitted = short(epochs=500, validation=(X, T), metrics={"signal": metric})
         jax.effects_barrier()
     finally:
-        left = signal.signal(signal.SIGINT, of_this_process)
-    assert left is before
-    assert found.stopped == "interrupted"
-    epochs = len(found.history.loss)
-    assert int(found.state.epoch) == epochs < 500
-    chex.assert_trees_all_close(found.params, short(epochs=epochs, validation=(X, T)).params, rtol=1e-5)
+        after = signal.signal(signal.SIGINT, outer)
+    assert after is before
+    assert fitted.stopped == "interrupted"
+    epochs = len(fitted.history.loss)
+    assert int(fitted.state.epoch) == epochs < 500
+    chex.assert_trees_all_close(fitted.params, short(epochs=epochs, validation=(X, T)).params, rtol=1e-5)
 
 
 class Terminal:
@@ -341,9 +340,9 @@ class Terminal:
         pass
 
 
-@pytest.mark.parametrize("tqdm_is_there", [True, False])
-def test_a_bar_on_a_terminal_only(monkeypatch, capfd, tqdm_is_there):
-    if not tqdm_is_there:
+@pytest.mark.parametrize("has_tqdm", [True, False])
+def test_the_progress_bar_needs_a_terminal(monkeypatch, capfd, has_tqdm):
+    if not has_tqdm:
         monkeypatch.setitem(sys.modules, "tqdm", None)
     short()
     assert capfd.readouterr() == ("", "")
@@ -351,7 +350,7 @@ def test_a_bar_on_a_terminal_only(monkeypatch, capfd, tqdm_is_there):
     short(progress=False)
     assert terminal.said == ""
     short()
-    assert ("/3" in terminal.said) == tqdm_is_there
+    assert ("/3" in terminal.said) == has_tqdm
 
 
 # ---------------------------------------------------------------- mistakes
@@ -362,7 +361,7 @@ def test_a_bar_on_a_terminal_only(monkeypatch, capfd, tqdm_is_there):
     [
         (lambda: short(batch_size=12), "size must be at most the number of rows, 11, got 12"),
         (lambda: short(epochs=0), "epochs must be a whole number of at least 1"),
-        (lambda: short(key=None), "either a key, to begin with, or a state"),
+        (lambda: short(key=None), "either a key, to start with, or a state"),
         (lambda: short(gradient="numeric"), "gradient must be one of 'hand', 'autodiff'"),
         (lambda: short(examples=X), "examples must be fn.data.Examples"),
         (lambda: short(examples=(X, T[:5])), r"as first axis, got shapes \(11, 3\), \(5, 2\)"),
@@ -390,6 +389,6 @@ def test_a_bar_on_a_terminal_only(monkeypatch, capfd, tqdm_is_there):
         (lambda: fn.train.accuracy(jnp.ones((3, 1)), jnp.ones((3, 1))), "y must have two classes or more"),
     ],
 )  # fmt: skip
-def test_mistakes_are_named(call, message):
+def test_errors_name_the_mistake(call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call()

@@ -1,4 +1,4 @@
-"""Many models trained at the same time, in one program."""
+"""Trains many models at the same time, in one program."""
 
 from fnnets.train.many._cross_validate import CrossValidated as CrossValidated
 from fnnets.train.many._cross_validate import cross_validate as cross_validate

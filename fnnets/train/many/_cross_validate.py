@@ -26,13 +26,13 @@ from fnnets.train.step import Gradient
 
 
 class CrossValidated(NamedTuple):
-    """What cross-validation found, for each of k splits.
+    """The results of a cross-validation, for each of k splits.
 
     Attributes:
-      scores: for "loss" and each metric, (k,): of the held-out part, after the last epoch. In NumPy.
+      scores: for "loss" and each metric, (k,) values of the test parts after the last epoch, in NumPy.
       params: (k, …), the trained params of each split.
-      scales: (k, …), what the scaler fitted on each training part; None without one.
-      history: as of `fn.train.fit`, with k as first axis; its validation is the held-out part.
+      scales: (k, …), the scale fitted on each training part; None without a scaler.
+      history: as in `fn.train.fit`, with a first axis of k; its validation is the test part.
 
     Example:
       >>> import fnnets as fn, jax, numpy as np
@@ -52,7 +52,7 @@ class CrossValidated(NamedTuple):
     history: History
 
     def __str__(self) -> str:
-        """A row for each split, then the mean and the sample deviation over them."""
+        """A row for each split, then their mean and sample deviation."""
         columns = list(self.scores.values())
         rows = [(str(i), *(f"{values[i]:.4g}" for values in columns)) for i in range(len(columns[0]))]
         rows.append(("mean", *(f"{values.mean():.4g}" for values in columns)))
@@ -80,21 +80,18 @@ def cross_validate(
     scaler: Scaler | None = None,
     mesh: Any = None,
 ) -> CrossValidated:
-    """Trains once for each split and tests on what it holds out: all at the same time by vmap, in one program.
+    """Trains on every split and evaluates its test part: all splits at the same time, in one program.
 
-    Formula: split i is `fit(…, key=fold_in(key, i))` on its training part, and `evaluate` on the rest. Training parts of
-    different sizes give the same as those fits: rows that fill up take no part, and where one part has fewer batches,
-    its state waits while the others take their last.
-
-    There is no early stopping: what stops a training must not be what it is tested with.
+    Split i gives the result of `fit(…, key=fold_in(key, i))` on its training part, and of `evaluate` on its test part.
+    There is no early stopping, because the test part must not decide when training stops.
 
     Args:
-      net: any network; layers with moving statistics need to take a mask where parts are filled up.
+      net: any network; layers with moving statistics must take a mask if the parts are padded.
       loss: a `Loss`.
       updater: an `optax.GradientTransformation`.
-      examples: all of them: `fn.data.Examples`, or a tuple (x, target).
+      examples: all examples: `fn.data.Examples`, or a tuple (x, target).
       splits: (k, …) from `fn.data.kfold`; or several holdouts or bootstraps, by `jax.vmap` over keys.
-      epochs: how many epochs.
+      epochs: the number of epochs.
       key: a random key.
       batch_size: the number of examples in a step.
       remainder: "pad" or "drop", as in `fn.data.batches`.
@@ -102,24 +99,23 @@ def cross_validate(
       gradient: "hand" or "autodiff".
       penalty: a `Penalty`, or None.
       clip: the largest norm of the gradient, or None.
-      metrics: functions `(y, target) -> (…)` by name, whose means are recorded too.
-      scaler: from `fn.data.standardise` or `fn.data.min_max`: fitted on each training part alone, applied to x.
-      mesh: a `jax.sharding.Mesh` with one axis, among whose devices the splits are shared, as the models of
-        `fn.train.ensemble`.
+      metrics: functions `(y, target) -> (…)` by name; their means are recorded too.
+      scaler: from `fn.data.standardise` or `fn.data.min_max`; it is fitted on each training part alone, and scales x.
+      mesh: a `jax.sharding.Mesh` with one axis, whose devices share the splits, as in `fn.train.ensemble`.
 
     Returns:
-      A `CrossValidated(scores, params, scales, history)`, which prints as a table.
+      A `CrossValidated(scores, params, scales, history)`. It prints as a table.
 
     Raises:
       TypeError: examples are neither `fn.data.Examples` nor a tuple, or splits are not a `Split`.
-      ValueError: splits have no first axis, or name rows that are not there; remainder is "keep"; a batch is larger
-        than the training parts.
+      ValueError: splits have no first axis, or rows outside the examples; remainder is "keep"; a batch is larger than
+        the training parts.
 
     Example:
       >>> import fnnets as fn, jax
       >>> x = jax.random.normal(jax.random.key(0), (30, 2))
       >>> target = (x.sum(1) > 0).astype(int)
-      >>> found = fn.train.cross_validate(
+      >>> result = fn.train.cross_validate(
       ...     fn.dense(2),
       ...     fn.losses.softmax_cross_entropy(),
       ...     fn.updaters.adam(0.1),
@@ -131,7 +127,7 @@ def cross_validate(
       ...     metrics={"accuracy": fn.train.accuracy},
       ...     scaler=fn.data.standardise(),
       ... )
-      >>> found.scores["accuracy"].shape, bool(found.scores["accuracy"].mean() > 0.8)
+      >>> result.scores["accuracy"].shape, bool(result.scores["accuracy"].mean() > 0.8)
       ((5,), True)
 
     References:
@@ -162,7 +158,7 @@ def cross_validate(
 def _program(
     settings: Settings, epochs: int, scaler: Scaler | None, placement: Placement
 ) -> Callable[..., Any]:
-    """All splits' trainings, compiled."""
+    """The trainings of all splits, compiled."""
 
     def one(state: State, split: Split, examples: Examples) -> tuple[Any, Any, History]:
         scale = None if scaler is None else _fitted(scaler, split, examples)
@@ -183,7 +179,7 @@ def _program(
 
 
 def _fitted(scaler: Scaler, split: Split, examples: Examples) -> Any:
-    """What the scaler learns from one training part, without what fills up and what is masked."""
+    """The scale of one training part, without padding and masked places."""
     train = take(examples, split.train)
     mask = None
     if split.train_mask is not None:
@@ -196,12 +192,12 @@ def _fitted(scaler: Scaler, split: Split, examples: Examples) -> Any:
 def _check_splits(splits: Any, n: int) -> None:
     if not isinstance(splits, Split):
         raise TypeError(
-            f"cross_validate: splits must be a Split, as of fn.data.kfold, got {type(splits).__name__}."
+            f"cross_validate: splits must be a Split, such as that of fn.data.kfold, got {type(splits).__name__}."
         )
     if splits.train.ndim != 2:
         raise ValueError(
             f"cross_validate: splits.train must have shape (k, a), got {checks.shape_text(splits.train.shape)}; for "
-            "several holdouts or bootstraps, jax.vmap over keys."
+            "several holdouts or bootstraps, use jax.vmap over keys."
         )
     rows = np.concatenate([np.asarray(part).ravel() for part in (splits.train, splits.test)])
     if (outside := rows[(rows < 0) | (rows >= n)]).size:

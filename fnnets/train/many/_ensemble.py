@@ -1,4 +1,4 @@
-"""Ensembles: several models of one network, and what they predict together."""
+"""Ensembles: several models of one network, and their joint prediction."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Ensemble(NamedTuple):
 
     Attributes:
       params: (K, …), the params of each: `jax.vmap(net.apply, (0, None))(params, x)` are their outputs.
-      history: as of `fn.train.fit`, with K as first axis.
+      history: as in `fn.train.fit`, with a first axis of K.
     """
 
     params: Any
@@ -36,17 +36,17 @@ class Ensemble(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What several models predict together.
+    """The joint prediction of several models.
 
     Attributes:
       mean: (…), the mean of their outputs.
-      spread: (…), the sample deviation: how far they disagree.
+      spread: (…), the sample deviation of their outputs: how far the models disagree.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
       >>> params = fn.Dense(w=jnp.array([[[1.0]], [[3.0]]]), b=jnp.zeros((2, 1)))
-      >>> found = fn.train.predict(fn.dense(1), params, jnp.ones((1, 1)))
-      >>> found.mean.tolist(), found.spread.round(3).tolist()
+      >>> prediction = fn.train.predict(fn.dense(1), params, jnp.ones((1, 1)))
+      >>> prediction.mean.tolist(), prediction.spread.round(3).tolist()
       ([[2.0]], [[1.4140000343322754]])
     """
 
@@ -75,39 +75,37 @@ def ensemble(
     early_stopping: EarlyStopping | None = None,
     mesh: Any = None,
 ) -> Ensemble:
-    """Trains a network several times from different params, all at the same time by vmap, in one program.
+    """Trains a network several times from different params: all models at the same time, in one program.
 
-    Formula: model i is `fit(…, key=fold_in(key, i))`. With `bootstrap`, each learns from n rows drawn with replacement
-    by its own key (bagging).
+    Model i is that of `fit(…, key=fold_in(key, i))`. A model whose loss is not finite raises no error: its later losses
+    are NaN, and it keeps the params before that step.
 
     Args:
       net: any network.
       loss: a `Loss`.
       updater: an `optax.GradientTransformation`.
       examples: `fn.data.Examples`, or a tuple (x, target).
-      models: K, how many.
-      epochs: how many epochs at most.
+      models: K, the number of models.
+      epochs: the largest number of epochs.
       key: a random key.
-      bootstrap: whether each model learns from a sample of its own.
-      batch_size, remainder, replace, gradient, penalty, clip, validation, metrics, early_stopping: as in `fn.train.fit`;
-        a model that has stopped early waits for the others.
-      mesh: a `jax.sharding.Mesh` with one axis, among whose devices the models are shared; each device has all examples.
-        In several processes each gives all examples and gets all models.
+      bootstrap: whether each model learns from its own n rows, drawn with replacement (bagging).
+      batch_size, remainder, replace, gradient, penalty, clip, validation, metrics, early_stopping: as in `fn.train.fit`.
+      mesh: a `jax.sharding.Mesh` with one axis, whose devices share the models; each device has all examples. With
+        several processes, each passes all examples and gets all models.
 
     Returns:
-      An `Ensemble(params, history)`; `fn.train.predict` gives the mean and the spread of what its models predict.
+      An `Ensemble(params, history)`; `fn.train.predict` predicts with it.
 
     Raises:
-      TypeError, ValueError: as `fn.train.fit`. A model whose loss is not finite raises nothing: its losses are NaN from
-        that epoch on, and its params those of the last step before.
+      TypeError, ValueError: as `fn.train.fit`.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
       >>> x = jnp.linspace(-1, 1, 20)[:, None]
       >>> net = fn.serial(fn.dense(8), fn.tanh(), fn.dense(1))
       >>> settings = {"models": 5, "epochs": 100, "key": jax.random.key(0), "batch_size": 10}
-      >>> found = fn.train.ensemble(net, fn.losses.mse(), fn.updaters.adam(0.03), (x, x**2), **settings)
-      >>> near, far = fn.train.predict(net, found.params, jnp.array([[0.5], [3.0]])).spread.ravel()
+      >>> trained = fn.train.ensemble(net, fn.losses.mse(), fn.updaters.adam(0.03), (x, x**2), **settings)
+      >>> near, far = fn.train.predict(net, trained.params, jnp.array([[0.5], [3.0]])).spread.ravel()
       >>> bool(near < 0.1 < far)
       True
 
@@ -131,7 +129,7 @@ def ensemble(
 
 @functools.lru_cache(maxsize=16)
 def _program(settings: Settings, epochs: int, bootstrap: bool, placement: Placement) -> Callable[..., Any]:
-    """All models' trainings, compiled."""
+    """The trainings of all models, compiled."""
 
     def one(state: State, examples: Examples, validation: Validation | None) -> tuple[Any, History]:
         n = number(examples)
@@ -144,15 +142,15 @@ def _program(settings: Settings, epochs: int, bootstrap: bool, placement: Placem
 
 
 def predict(net: Layer, params: Any, x: Any, *, transform: Any = None, mask: Any = None) -> Prediction:
-    """The mean and the spread of what several models predict, at inference.
+    """Predicts with several models, at inference: the mean and the spread of their outputs.
 
     Formula: with y_i = net(params_i, x), mean = Σ y_i/K and spread² = Σ (y_i − mean)²/(K − 1).
 
     Args:
       net: the network.
-      params: (K, …), as of `fn.train.ensemble`; K is at least 2.
+      params: (K, …), such as those of `fn.train.ensemble`; K is at least 2.
       x: the input.
-      transform: what is done with each model's output before; `jax.nn.softmax` gives mean probabilities of logits.
+      transform: a function applied to each output first; `jax.nn.softmax` gives mean probabilities for logits.
       mask: the network's mask.
 
     Returns:
@@ -172,7 +170,7 @@ def predict(net: Layer, params: Any, x: Any, *, transform: Any = None, mask: Any
     if len(models) != 1 or models <= {(), (1,)}:
         raise ValueError(
             "predict: params must be those of at least two models, stacked on a first axis, as fn.train.ensemble "
-            "gives them; net.apply predicts with one."
+            "returns them; use net.apply for a single model."
         )
     y = jax.vmap(lambda own: net.apply(own, x, mask=mask))(params)
     y = y if transform is None else transform(y)

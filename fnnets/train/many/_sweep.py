@@ -1,4 +1,4 @@
-"""Sweeps over hyperparameters: numbers by vmap in one program, structures one after another."""
+"""Sweeps over hyperparameters: numbers in one program by vmap, structures one after another."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from fnnets.train.state import start
 from fnnets.train.step import Gradient
 from fnnets.train.stopping import EarlyStopping
 
-NO_NUMBER = ""  # stands for a name where the grid has no numbers: vmap needs an array
+NO_NUMBER = ""  # a placeholder for a grid without numbers: vmap needs an array
 
 
 class Recipe(NamedTuple):
-    """What is trained at one point of a sweep.
+    """The training at one point of a sweep.
 
     Attributes:
       net: a network.
@@ -51,21 +51,21 @@ class Recipe(NamedTuple):
 
 
 class Swept(NamedTuple):
-    """What a sweep found.
+    """The results of a sweep.
 
     Attributes:
       axes: the values of each hyperparameter by name, in the order of the arrays' axes; "seed" is the last.
-      scores: for "loss" and each metric, an array with an axis for each hyperparameter: of the validation, with the
-        params that training kept. NaN where it diverged. In NumPy.
-      history: as of `fn.train.fit`, with these axes before its own.
+      scores: for "loss" and each metric, the values of the validation with the final params (the best ones with early
+        stopping): an array in NumPy with an axis for each hyperparameter. NaN where training diverged.
+      history: as in `fn.train.fit`, with these axes first.
 
     Example:
       >>> import fnnets as fn, numpy as np
       >>> scores = {"loss": np.array([[0.5, 0.7], [0.2, np.nan]])}
-      >>> found = fn.train.Swept({"rate": (0.1, 1.0), "seed": (0, 1)}, scores, None)
-      >>> found.best()
+      >>> swept = fn.train.Swept({"rate": (0.1, 1.0), "seed": (0, 1)}, scores, None)
+      >>> swept.best()
       {'rate': 0.1}
-      >>> print(found.table())
+      >>> print(swept.table())
       rate  loss  deviation
       ----  ----  ---------
       0.1   0.6   0.1414
@@ -81,7 +81,7 @@ class Swept(NamedTuple):
         return self._point(self._order(metric, larger_is_better)[0])
 
     def table(self, metric: str = "loss", *, larger_is_better: bool = False, rows: int | None = None) -> str:
-        """The points from the best to the worst: mean and sample deviation over the seeds."""
+        """A table of the points, the best first, with the mean and the sample deviation over the seeds."""
         names = [name for name in self.axes if name != "seed"]
         lines = []
         for index in self._order(metric, larger_is_better)[:rows]:
@@ -120,31 +120,28 @@ def sweep(
 ) -> Swept:
     """Trains at every point of a grid of hyperparameters.
 
-    Numbers (learning rates, penalties) and seeds are trained at the same time by vmap, in one program; structures
-    (layers, units, initialisers), which change shapes or code, one after another, with a program each.
-
-    Formula: the grid is the product of all values. Seed s trains from the key fold_in(key, s) at every point, so that
-    points differ by their hyperparameters alone.
+    The grid is the product of all values. Numbers (learning rates, penalties) and seeds train at the same time, in one
+    program. Structures (layers, units, initialisers) change shapes or code; each trains in its own program. Seed s has
+    the key fold_in(key, s) at every point.
 
     Args:
-      make: `(**point) -> Recipe`, what is trained at a point. Numbers arrive as arrays (), under trace.
-      examples: what is learned from: `fn.data.Examples`, or a tuple (x, target).
-      validation: what points are compared with; the test's examples are for the one that is chosen.
-      epochs: how many epochs at most.
+      make: `(**point) -> Recipe`, the training at a point. Numbers arrive as traced arrays ().
+      examples: the examples to learn from: `fn.data.Examples`, or a tuple (x, target).
+      validation: the examples that compare the points; keep test examples apart for the chosen point.
+      epochs: the largest number of epochs.
       key: a random key.
-      numbers: values by name, of what `make` may treat as a number.
-      structures: values by name, in a sequence, or in a dict by the labels that a table shows.
-      seeds: how many trainings from different keys at each point.
+      numbers: sequences of values by name; `make` must work with traced numbers.
+      structures: sequences of values by name, or dicts of values by the labels that a table shows.
+      seeds: the number of trainings with different keys at each point.
       batch_size, remainder, replace, gradient, metrics, early_stopping: as in `fn.train.fit`.
-      mesh: a `jax.sharding.Mesh` with one axis, among whose devices points and seeds are shared, as the models of
-        `fn.train.ensemble`.
+      mesh: a `jax.sharding.Mesh` with one axis, whose devices share points and seeds, as in `fn.train.ensemble`.
 
     Returns:
       A `Swept(axes, scores, history)`; its axes are structures, numbers, "seed". `fn.plots.heat_map` draws it.
 
     Raises:
-      TypeError: examples are neither `fn.data.Examples` nor a tuple, or `make` does not give a `Recipe`.
-      ValueError: there is nothing to sweep, a name is used twice, or has no value; as `fn.train.fit`.
+      TypeError: examples are neither `fn.data.Examples` nor a tuple, or `make` does not return a `Recipe`.
+      ValueError: there is nothing to sweep, a name is used twice or has no value; as `fn.train.fit`.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -152,7 +149,7 @@ def sweep(
       >>> def make(rate, units):
       ...     net = fn.serial(fn.dense(units), fn.tanh(), fn.dense(1))
       ...     return fn.train.Recipe(net, fn.losses.mse(), fn.updaters.adam(rate))
-      >>> found = fn.train.sweep(
+      >>> swept = fn.train.sweep(
       ...     make,
       ...     (x[::2], x[::2] ** 2),
       ...     (x[1::2], x[1::2] ** 2),
@@ -162,7 +159,7 @@ def sweep(
       ...     structures={"units": (1, 8)},
       ...     batch_size=6,
       ... )
-      >>> found.scores["loss"].shape, found.best()
+      >>> swept.scores["loss"].shape, swept.best()
       ((2, 2, 1), {'units': 8, 'rate': 0.03})
     """
     checks.positive("sweep", epochs=epochs, seeds=seeds)
@@ -175,18 +172,18 @@ def sweep(
         "batch_size": batch_size, "remainder": remainder, "replace": replace, "gradient": gradient,
         "metrics": metrics, "early_stopping": early_stopping,
     }  # fmt: skip
-    found = []
+    results = []
     for labels in itertools.product(*labelled.values()):
         structure = {
             name: values[label] for (name, values), label in zip(labelled.items(), labels, strict=True)
         }
         train = functools.partial(_train_point, functools.partial(make, **structure), epochs, options)
         program = placement.compile_grid("sweep", train)
-        found.append(jax.device_get(program(_points(numbers), keys, *data)))
+        results.append(jax.device_get(program(_points(numbers), keys, *data)))
     axes = {name: tuple(values) for name, values in labelled.items()}
     axes |= {name: tuple(map(float, values)) for name, values in numbers.items()}
     axes["seed"] = tuple(range(seeds))
-    return Swept(axes, *jax.tree.map(functools.partial(_on_axes, axes), *found))
+    return Swept(axes, *jax.tree.map(functools.partial(_on_axes, axes), *results))
 
 
 def _train_point(
@@ -198,38 +195,38 @@ def _train_point(
     examples: Examples,
     validation: Validation,
 ) -> tuple[dict[str, jax.Array], History]:
-    """The scores and the history of one training, as a pure function of a point's numbers and a seed's key."""
+    """Trains once: the scores and the history as a pure function of a point's numbers and a seed's key."""
     recipe = make(**{name: value for name, value in point.items() if name != NO_NUMBER})
     if not isinstance(recipe, Recipe):
-        raise TypeError(f"sweep: make must give a fn.train.Recipe, got {type(recipe).__name__}.")
+        raise TypeError(f"sweep: make must return a fn.train.Recipe, got {type(recipe).__name__}.")
     settings = checked_settings("sweep", **recipe._asdict(), **options)
     source = BatchSource(lambda index: take(examples, index), number(examples))
     state = start(recipe.net, recipe.updater, examples.x, key)
     training, history = train_epochs(settings, epochs, state, source, validation)
-    found = scores(recipe.net, recipe.loss, settings.metrics, training.params, validation.examples, None)
+    final = scores(recipe.net, recipe.loss, settings.metrics, training.params, validation.examples, None)
     failed = ~training.alive if training.best is None else ~jnp.isfinite(training.best.value)
-    return {name: jnp.where(failed, jnp.nan, value) for name, value in found.items()}, history
+    return {name: jnp.where(failed, jnp.nan, value) for name, value in final.items()}, history
 
 
 def _points(numbers: Mapping[str, Sequence[float]]) -> dict[str, jax.Array]:
-    """The grid's points: the value of each number at every point, (points,). Without numbers there is one point."""
+    """The value of each number at every point of the grid, (points,). Without numbers there is one point."""
     grid = jnp.meshgrid(*(jnp.asarray(values, float) for values in numbers.values()), indexing="ij")
     points = {name: values.ravel() for name, values in zip(numbers, grid, strict=True)}
     return points or {NO_NUMBER: jnp.zeros(1)}
 
 
 def _on_axes(axes: Mapping[str, Sequence[Any]], *leaves: np.ndarray) -> np.ndarray:
-    """What the structures' programs gave, each (points, seeds, …), as one array with an axis for each hyperparameter."""
+    """The results of all structures, each (points, seeds, …), as one array with an axis for each hyperparameter."""
     stacked = np.stack(leaves)  # (structures, points, seeds, …)
     return stacked.reshape(*map(len, axes.values()), *stacked.shape[3:])
 
 
 def _axes(numbers: Any, structures: Any) -> tuple[dict[str, Any], dict[str, dict[Any, Any]]]:
-    """Both as dicts of values, structures by their labels; refuses what does not make a grid."""
+    """Numbers and structures as dicts, structures by their labels; refuses values that do not make a grid."""
     if not {*numbers, *structures}:
         raise ValueError("sweep: there is nothing to sweep; give numbers or structures.")
     if both := {*numbers} & {*structures} or {"seed"} & {*numbers, *structures}:
-        raise ValueError(f"sweep: the name {both.pop()!r} is used twice; a hyperparameter is on one axis.")
+        raise ValueError(f"sweep: the name {both.pop()!r} is used twice; each axis needs its own name.")
     for name, values in {**numbers, **structures}.items():
         if isinstance(values, str) or not hasattr(values, "__len__"):
             raise TypeError(
