@@ -1,18 +1,18 @@
 """One training step of a small residual network: by hand, by autodiff, and in flax, equinox, haiku and PyTorch.
 
-Run `python examples/benchmarks/convolution.py`; `--quick` only shows that it runs. The network is the same for
-all: a 3×3 convolution, batch normalisation and relu; then for every width a residual block of two 3×3
-convolutions with batch normalisation, which halves height and width from the second block on and has a 1×1
-projection there; the mean over all places, and a dense layer. So is the step: forward with the
-statistics of the batch, mean softmax cross entropy of integer labels, its gradient, params − 0.1·gradient and the
-moving statistics, in float32, with the buffers of params and statistics donated to the step (PyTorch, shown
-for comparison, updates in place and compiles nothing). Frameworks that are not installed are left out.
+Run `python examples/benchmarks/convolution.py`; `--quick` only shows that it runs. All frameworks train the same
+network: a 3×3 convolution, batch normalisation and relu; then for every width a residual block of two 3×3
+convolutions with batch normalisation, which from the second block on halves height and width and has a 1×1
+projection; the mean over all places, and a dense layer. The step is the same too: forward with the statistics of
+the batch, mean softmax cross entropy of integer labels, its gradient, params − 0.1·gradient and the moving
+statistics, in float32, with the buffers of params and statistics donated to the step (PyTorch, shown for
+comparison, updates in place and compiles nothing). Frameworks that are not installed are left out.
 
-Beside the claims on time, flops and bytes it tells the temporary memory of the gradient by hand as a share of
-what `jax.grad` needs for the same network, through the same forward: at most 0.8.
+A claim besides those on time, flops and bytes: the gradient by hand needs at most 0.8 of the temporary memory of
+`jax.grad` through the same forward.
 
-`--scan` takes four steps of a smaller network in one `lax.scan`, as whole epochs are run. There XLA's compiler for
-processors lays out no convolution anew, and so has no fast one for the kernel's gradient as autodiff writes it.
+`--scan` takes four steps of a smaller network in one `lax.scan`, as `fn.train.fit` runs whole epochs. There XLA on
+CPUs does not change the layout of convolutions, and the kernel's gradient as autodiff writes it is slow.
 """
 
 from __future__ import annotations

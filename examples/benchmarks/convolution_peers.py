@@ -1,4 +1,4 @@
-"""The network of the convolution benchmark in flax, equinox, haiku and PyTorch. Not a program itself."""
+"""The network of the convolution benchmark in flax, equinox, haiku and PyTorch. Not a program."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def flax(settings: Settings) -> Built:
 
 
 def equinox(settings: Settings) -> Built:
-    """Equinox modules under vmap, channels first, their arrays apart from the rest."""
+    """Equinox modules under vmap, channels first, with their arrays separated from the rest."""
     import equinox as eqx
 
     keys = iter(jax.random.split(jax.random.key(0), 3 * len(settings.widths) + 2))
@@ -129,7 +129,7 @@ def equinox(settings: Settings) -> Built:
 
 
 def haiku(settings: Settings) -> Built:
-    """A function of haiku's modules, transformed."""
+    """A transformed function of haiku's modules."""
     import haiku as hk
 
     def conv_norm(x: Any, width: int, kernel: int, strides: int = 1) -> Any:
@@ -149,7 +149,7 @@ def haiku(settings: Settings) -> Built:
 
 
 def pytorch(settings: Settings) -> Built:
-    """Eager PyTorch on the processor, channels first in name and last in memory."""
+    """Eager PyTorch on the CPU; channels are the second axis, and last in memory."""
     import torch
     from torch import nn
 

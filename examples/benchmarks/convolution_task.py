@@ -1,4 +1,4 @@
-"""The task of the convolution benchmark, and the network of fnnets that does it. Not a program itself."""
+"""The task of the convolution benchmark, and its network in fnnets. Not a program."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Settings(NamedTuple):
     channels: int = 3
     widths: tuple[int, ...] = (16, 32, 64)  # of the residual blocks
     classes: int = 10
-    steps: int = 1  # more than one: so many in a `lax.scan`, all on the same batch
+    steps: int = 1  # more than one: that many in a `lax.scan`, all on the same batch
 
 
 def data(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +39,7 @@ def descended(params: Any, grads: Any) -> Any:
 
 
 def compiled(step: Callable[..., Any], state: Any, settings: Settings, *inputs: Any) -> Built:
-    """`step(state, *inputs) -> (state, value)`, or as many of them as the settings ask for in one scan."""
+    """`step(state, *inputs) -> (state, value)`, or `settings.steps` of them in one scan."""
 
     def several(state: Any, *inputs: Any) -> tuple[Any, Any]:
         return jax.lax.scan(lambda state, _: step(state, *inputs), state, length=settings.steps)
@@ -58,7 +58,7 @@ def block(width: int, strides: int) -> fn.Layer:
 
 
 def network(settings: Settings) -> fn.Layer:
-    """The network of fnnets."""
+    """The network in fnnets."""
     first, *_ = settings.widths
     blocks = [block(width, 1 if i == 0 else 2) for i, width in enumerate(settings.widths)]
     rectified = [layer for each in blocks for layer in (each, fn.relu())]
@@ -79,7 +79,7 @@ def trained(net: fn.Layer, settings: Settings, gradient: Callable[..., Any]) -> 
 
 
 def differentiated(net: fn.Layer, settings: Settings) -> Built:
-    """The step by `jax.value_and_grad` through `net.forward`, which hands on what the statistics need."""
+    """The step by `jax.value_and_grad` through `net.forward`, which also returns what the statistics need."""
     loss = fn.losses.softmax_cross_entropy()
 
     def value(params: Any, x: jax.Array, labels: jax.Array) -> tuple[jax.Array, Any]:
@@ -90,7 +90,7 @@ def differentiated(net: fn.Layer, settings: Settings) -> Built:
 
 
 def by_hand(settings: Settings) -> Built:
-    """`jax.value_and_grad`, which `fn.by_hand` gives the layers' own backward."""
+    """`jax.value_and_grad` through `fn.by_hand`, which installs the layers' own backward."""
     return differentiated(fn.by_hand(network(settings)), settings)
 
 

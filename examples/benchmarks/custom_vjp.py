@@ -1,11 +1,11 @@
 """`fn.by_hand` against the same backward under `jax.custom_vjp`: `python examples/benchmarks/custom_vjp.py`.
 
-`fn.by_hand` is open to forward mode and second derivatives, which a `jax.custom_vjp` closes. What that costs a training
-step, in every benchmark that has one of `fn.by_hand`, at its own sizes: the feed-forward network, the residual
-network, four of its steps in a scan, and an LSTM and a GRU at five sizes each. Claimed: nothing. The compiler
-counts no more operations, traffic and temporary memory, and the step is no slower within the interval.
+`fn.by_hand` allows forward mode and second derivatives, which a `jax.custom_vjp` does not. This measures what that costs
+a training step, in every benchmark that trains with `fn.by_hand`, at its own sizes: the feed-forward network, the residual
+network, four of its steps in a scan, and an LSTM and a GRU at five sizes each. The claim: it costs nothing. The compiler
+counts no more operations, traffic or temporary memory, and the step is no slower within the interval.
 
-The `jax.custom_vjp` is what `fn.by_hand` falls back to where jax has moved what it stands on.
+`fn.by_hand` falls back to `jax.custom_vjp` if a version of jax lacks what its primitive needs.
 
 Options: those of every benchmark (`--quick`, `--rounds`, `--json`, `--check`).
 """
@@ -31,7 +31,7 @@ from fnnets.gradients import linear_primitive
 
 
 class Task(NamedTuple):
-    """A benchmark's step of `fn.by_hand`, with its settings, full and quick."""
+    """A benchmark's step with `fn.by_hand`, and its settings, full and quick."""
 
     build: Callable[[Any], Built]
     settings: Any
@@ -55,20 +55,20 @@ TASKS = {
 }
 QUICK = ("feed-forward", next(iter(RECURRENT)))
 ROUNDS, QUICK_ROUNDS = 15, 2
-Chosen = tuple[str, bool]  # a task's name, and whether it is the quick one
+Chosen = tuple[str, bool]  # a task's name, and whether to run the quick version
 
 
 def by_hand(chosen: Chosen) -> Built:
-    """The step as it is."""
+    """The step with the primitive."""
     task = TASKS[chosen[0]]
     return task.build(task.quick if chosen[1] else task.settings)
 
 
 def custom_vjp(chosen: Chosen) -> Built:
-    """The step where jax has not what the primitive stands on."""
+    """The step as it is where jax lacks what the primitive needs."""
     linear_primitive.MISSING = "for comparison"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that forward mode is missing
+        warnings.simplefilter("ignore", UserWarning)  # it says that forward mode is missing
         return by_hand(chosen)
 
 
@@ -77,7 +77,7 @@ CLAIM = Claim("by_hand", ("custom_vjp",))
 
 
 def main() -> int:
-    """Task by task; returns the exit status."""
+    """Measures task by task; returns the exit status."""
     options = arguments(__doc__, ROUNDS, QUICK_ROUNDS).parse_args()
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     print(f"{processor()}; {', '.join(' '.join(v) for v in versions(CONTENDERS).items())}; {rounds} rounds")

@@ -1,9 +1,9 @@
 """One training step of a feed-forward network: by hand, by autodiff, and in flax, equinox, haiku and PyTorch.
 
-Run `python examples/benchmarks/feedforward.py`; `--quick` only shows that it runs. The step is the same for
-all: forward, mean softmax cross entropy of integer labels, its gradient, params − 0.1·gradient, in
-float32, with the params' buffers donated to the step (PyTorch, shown for comparison, updates in place and
-compiles nothing). Frameworks that are not installed are left out.
+Run `python examples/benchmarks/feedforward.py`; `--quick` only shows that it runs. All take the same step:
+forward, mean softmax cross entropy of integer labels, its gradient, params − 0.1·gradient, in float32, with the
+params' buffers donated to the step (PyTorch, shown for comparison, updates in place and compiles nothing).
+Frameworks that are not installed are left out.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def differentiated(predict: Callable[..., jax.Array], params: Any, settings: Set
 
 
 def network(settings: Settings) -> tuple[fn.Layer, Any]:
-    """The network of fnnets and its params."""
+    """The network in fnnets and its params."""
     _, *hidden, last = settings.widths
     layers = [layer for width in hidden for layer in (fn.dense(width), fn.relu())]
     net = fn.serial(*layers, fn.dense(last))
@@ -65,7 +65,7 @@ def network(settings: Settings) -> tuple[fn.Layer, Any]:
 
 
 def by_hand(settings: Settings) -> Built:
-    """`jax.value_and_grad`, which `fn.by_hand` gives the layers' own backward."""
+    """`jax.value_and_grad` through `fn.by_hand`, which installs the layers' own backward."""
     net, params = network(settings)
     net, loss = fn.by_hand(net), fn.losses.softmax_cross_entropy()
     return trained(
@@ -104,7 +104,7 @@ def flax(settings: Settings) -> Built:
 
 
 def equinox(settings: Settings) -> Built:
-    """`equinox.nn.MLP`, its arrays apart from the rest, so that they are an ordinary argument of the step."""
+    """`equinox.nn.MLP`, with its arrays separated from the rest, so that they are an ordinary argument of the step."""
     import equinox as eqx
 
     inputs, *hidden, outputs = settings.widths
@@ -122,7 +122,7 @@ def haiku(settings: Settings) -> Built:
 
 
 def pytorch(settings: Settings) -> Built:
-    """Eager PyTorch on the processor."""
+    """Eager PyTorch on the CPU."""
     import torch
 
     pairs = zip(settings.widths, settings.widths[1:], strict=False)

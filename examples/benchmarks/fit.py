@@ -1,9 +1,9 @@
 """`fn.train.fit` against a hand-written loop of the same steps: `python examples/benchmarks/fit.py`.
 
-Both train the same network for the same number of epochs, from their first params to the losses in NumPy: in the
+Both train the same network for the same number of epochs, from the initial params to the losses in NumPy. In the
 hand-written loop an epoch is a compiled `lax.scan` over batches in an order of `jax.random.permutation`, with donated
-buffers and nothing else; `fit` shuffles in its own way, looks for losses that are not finite, keeps a history and
-waits for Ctrl-C. Everything is compiled before. Asked: at most 1.05 × the loop's time, within the interval.
+buffers and nothing else. `fit` shuffles in its own way, checks that losses are finite, keeps a history and handles
+Ctrl-C. Everything is compiled beforehand. The claim: at most 1.05 × the loop's time, within the interval.
 
 Options: those of every benchmark (`--quick`, `--rounds`, `--json`, `--check`).
 """
@@ -51,11 +51,11 @@ def by_fit(settings: Settings) -> Built:
     net, x, labels = problem(settings)
 
     def once() -> None:
-        found = fn.train.fit(
+        fitted = fn.train.fit(
             net, LOSS, UPDATER, (x, labels),
             epochs=settings.epochs, key=jax.random.key(0), batch_size=settings.batch,
         )  # fmt: skip
-        jax.block_until_ready(found.params)
+        jax.block_until_ready(fitted.params)
 
     once()
     return Built(once, {}, jax.devices()[0].device_kind)

@@ -1,4 +1,4 @@
-"""What every benchmark shares: its options, its claims, the ratios that decide them, and the report."""
+"""Options, claims, ratios of times and the report, shared by all benchmarks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIGURES = {"flops": "flops", "bytes": "bytes accessed", "temp": "temporary bytes
 
 @dataclass(frozen=True)
 class Claim:
-    """That `ours` takes at most `times` the best of the rivals' time, and its figures at most `share` of each of theirs."""
+    """A claim: `ours` takes at most `times` × the time of the fastest rival; its figures are at most `share` of each rival's."""
 
     ours: str
     rivals: tuple[str, ...]
@@ -38,7 +38,7 @@ class Benchmark:
     title: str
     contenders: tuple[Contender, ...]
     claims: tuple[Claim, ...]
-    settings: Any  # a NamedTuple of numbers and tuples, handed to every `build`
+    settings: Any  # a NamedTuple of numbers and tuples, passed to every `build`
     quick: Any
 
 
@@ -53,7 +53,7 @@ class Ratio(NamedTuple):
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-# ---------------------------------------------------------------- what the times say
+# ---------------------------------------------------------------- ratios and verdicts
 
 
 def ratio(times: Sequence[float], to: Sequence[float]) -> Ratio:
@@ -62,7 +62,7 @@ def ratio(times: Sequence[float], to: Sequence[float]) -> Ratio:
 
 
 def mean_ratio(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Ratio:
-    """The geometric mean of the ratios of several pairs; each pair's rounds are drawn for themselves."""
+    """The geometric mean of the ratios of several pairs; the rounds of each pair are resampled independently."""
     random, value, resampled = np.random.default_rng(0), 0.0, np.zeros(RESAMPLES)
     for times, to in pairs:
         first, second = np.asarray(times), np.asarray(to)
@@ -74,7 +74,7 @@ def mean_ratio(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Rati
 
 
 class Verdict(NamedTuple):
-    """One claim's outcome: held is None where there was nothing to compare."""
+    """The outcome of one claim; held is None if there was nothing to compare."""
 
     held: bool | None
     text: str
@@ -121,7 +121,7 @@ def judge(claim: Claim, rows: Sequence[Row]) -> list[Verdict]:
 
 
 def processor() -> str:
-    """The processor's name as the system gives it, the cores this process may use, and how busy they are."""
+    """The processor's name, the number of cores that this process may use, and the load."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -169,11 +169,13 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def arguments(description: str | None, rounds: int = 60, quick: int = 5) -> argparse.ArgumentParser:
-    """The options that every benchmark has; it takes so many rounds by default, and may add its own."""
+    """A parser with the options of every benchmark; `rounds` and `quick` are the default numbers of rounds."""
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, help=f"turns of each contender ({rounds}; {quick} if --quick)")
+    parser.add_argument(
+        "--rounds", type=int, help=f"turns of each contender ({rounds}; {quick} with --quick)"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sizes and few rounds, to see that it runs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to FILE")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a claim does not hold")
     return parser
 
@@ -182,7 +184,7 @@ def main(benchmark: Benchmark, options: argparse.Namespace) -> int:
     """Measures, prints the table and the verdicts; returns the exit status."""
     settings = benchmark.quick if options.quick else benchmark.settings
     rounds = options.rounds or (5 if options.quick else 60)
-    before = processor()  # with the load that others make
+    before = processor()  # the load without this benchmark
     try:
         shorter = (TURN / 10, 1) if options.quick else ()
         rows = measure(benchmark.contenders, settings, rounds, *shorter)

@@ -1,11 +1,11 @@
-"""Plants the mistakes that people make into every gradient of the catalogue, and counts who notices.
+"""Plants common mistakes in every gradient of the catalogue, and counts which checks notice them.
 
     python examples/benchmarks/planted_mistakes.py            # every row
     python examples/benchmarks/planted_mistakes.py --quick    # a few rows
 
-Each mistake goes into one leaf of one row at a time. Counted are: how many `fn.compare` flags, how many
-of them it names right, and how many `jax.test_util.check_grads` (its defaults, reverse mode, in float32)
-and, where torch is installed, `torch.autograd.gradcheck` (its defaults, float64) flag.
+Each mistake goes into one leaf of one row at a time. The table counts how many mistakes `fn.compare` flags, how
+many it names correctly, and how many `jax.test_util.check_grads` (with its defaults, reverse mode, in float32)
+and, if torch is installed, `torch.autograd.gradcheck` (with its defaults, float64) flag.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from fnnets import catalogue
 from fnnets.comparison.measurement import Problem, measure
 
 sys.path.append(str(Path(__file__).parents[2] / "tests" / "support"))
-from mistakes import ByHand, Planted, compare_verdict, planted  # what the tests plant too
+from mistakes import ByHand, Planted, compare_verdict, planted  # the tests plant these too
 
 
 def check_grads_flags(problem: Problem, by_hand: ByHand) -> bool:
-    """Whether jax's own check, with its defaults and in float32, refuses the derivation."""
+    """Whether jax's own check, with its defaults and in float32, rejects the derivation."""
     point, fixed, dy = jax.tree.map(_float32, (problem.point, problem.fixed, problem.dy))
     del dy
 
@@ -46,9 +46,7 @@ def check_grads_flags(problem: Problem, by_hand: ByHand) -> bool:
     f.defvjp(lambda point: (f(point), point), backward)
     try:
         jax.test_util.check_grads(f, (point,), order=1, modes=["rev"])
-    except (
-        Exception
-    ):  # a mismatch is an AssertionError, a gradient of another shape a TypeError: both are noticed
+    except Exception:  # an AssertionError for a mismatch, a TypeError for a gradient of another shape
         return True
     return False
 
@@ -63,7 +61,7 @@ def _same_shape(gradient: Any, leaf: Any) -> None:
 
 
 def gradcheck_flags(torch: Any, problem: Problem, by_hand: ByHand) -> bool:
-    """Whether torch's check, with its defaults and in float64, refuses the derivation."""
+    """Whether torch's check, with its defaults and in float64, rejects the derivation."""
     vector, unravel = ravel_pytree(problem.point)
     plain = jax.jit(problem.plain)
     _, unravel_y = ravel_pytree(plain(problem.point, problem.fixed))
@@ -79,7 +77,7 @@ def gradcheck_flags(torch: Any, problem: Problem, by_hand: ByHand) -> bool:
         def backward(context: Any, dy: Any) -> Any:
             (flat,) = context.saved_tensors
             gradient = by_hand(unravel(flat.numpy()), problem.fixed, unravel_y(dy.numpy()))[1]
-            # As torch itself would see it; flattened, a transpose of one row would look right.
+            # Torch checks shapes; flattened, the transpose of one row would look correct.
             jax.tree.map(_same_shape, gradient, {name: problem.point[name] for name in gradient})
             return torch.from_numpy(np.array(ravel_pytree(gradient)[0]))
 
@@ -98,7 +96,7 @@ QUICK = ("dense, square", "tanh", "softmax")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints the table; exit status 1 where compare misses a mistake."""
+    """Prints the table; the exit status is 1 if compare misses a mistake."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,10 +1,9 @@
-"""Contenders in processes of their own, timed in interleaved rounds.
+"""Contenders in separate processes, timed in interleaved rounds.
 
-Each contender lives in its own process, so that no framework's threads, allocator or flags reach
-another. Only one computes at a time: in each round every contender, in random order, repeats its step
-for at least `TURN` seconds and reports the median time of a step. Whatever slows the machine for a while
-then slows all of them alike, and the rounds pair their times: a ratio's interval comes from resampling
-rounds.
+Each contender runs in its own process, so that the threads, allocator and flags of one framework do not affect
+another. Only one computes at a time: in each round every contender, in random order, repeats its step for at
+least `TURN` seconds and reports the median time of a step. A temporary slowdown of the machine then affects all
+of them alike, and the rounds pair their times: a ratio's interval comes from resampling rounds.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ import jax
 import numpy as np
 
 TURN = 0.05  # seconds that a contender computes in one round, at least
-PAUSE = 0.005  # seconds between two turns: threads that wait in a busy loop fall asleep
+PAUSE = 0.005  # seconds between two turns, in which threads that wait in a busy loop fall asleep
 SITTINGS = 3
 MEASURED, DIED = "measured", "failed: its process ended"
 
 
 class Built(NamedTuple):
-    """What a contender's `build` gives: a step that was compiled and warmed up, and can be repeated."""
+    """The result of a contender's `build`: a compiled and warmed-up step that can be repeated."""
 
-    step: Callable[[], None]  # one step; returns when all of it is computed
-    figures: dict[str, int]  # what the compiler says of the step; {} where nothing is compiled
+    step: Callable[[], None]  # one step; returns when it is computed
+    figures: dict[str, int]  # the compiler's figures of the step; {} if nothing is compiled
     device: str
 
 
@@ -45,9 +44,9 @@ class Contender:
 
     Args:
       name: the row's name.
-      build: `(settings) -> Built`, a function of a module (its process finds it by name) that imports
-        its framework itself: where that is missing, the row says so.
-      package: the distribution whose version is shown.
+      build: `(settings) -> Built`, a function at the top of a module (its process finds it by name). It imports
+        its framework itself; if that is missing, the row says so.
+      package: the distribution whose version the report shows.
     """
 
     name: str
@@ -57,10 +56,10 @@ class Contender:
 
 @dataclass
 class Row:
-    """What was measured of one contender."""
+    """The measurements of one contender."""
 
     name: str
-    status: str = MEASURED  # or why there is nothing
+    status: str = MEASURED  # or why there are none
     seconds: list[float] = field(default_factory=list)  # the median time of a step in each round
     figures: dict[str, int] = field(default_factory=dict)
     device: str = ""
@@ -84,7 +83,7 @@ def jitted(step: Callable[..., Any], state: Any, *inputs: Any) -> Built:
 
 
 def compiled_figures(compiled: Any) -> dict[str, int]:
-    """Flops, bytes accessed and temporary memory of a compiled function, as far as the compiler tells."""
+    """Flops, bytes accessed and temporary memory of a compiled function, as far as the compiler reports them."""
     cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     figures = {"flops": cost.get("flops"), "bytes": cost.get("bytes accessed")}
     figures["temp"] = None if memory is None else memory.temp_size_in_bytes
@@ -92,14 +91,14 @@ def compiled_figures(compiled: Any) -> dict[str, int]:
 
 
 def _work(pipe: Connection, build: Callable[[Any], Built], settings: Any) -> None:
-    """A contender's process: builds, says what it is, then computes when it is told how many steps."""
+    """A contender's process: builds, sends the figures, then times as many steps as it is told to."""
     try:
         try:
             step, figures, device = build(settings)
         except ModuleNotFoundError as error:
             pipe.send({"status": f"not installed: {error.name}"})
             return
-        except Exception as error:  # any framework's own kind: shown in the table, not raised
+        except Exception as error:  # of any framework: shown in the table, not raised
             pipe.send({"status": f"failed: {type(error).__name__}: {error}".splitlines()[0]})
             return
         gc.collect()
@@ -107,7 +106,7 @@ def _work(pipe: Connection, build: Callable[[Any], Built], settings: Any) -> Non
         pipe.send({"figures": figures, "device": device})
         while True:
             k = pipe.recv()
-            step()  # other processes had the caches since the last turn
+            step()  # other processes used the caches since the last turn
             pipe.send(float(np.median([_seconds(step) for _ in range(k)])))
     except (EOFError, OSError):
         pass  # the coordinator is gone
@@ -130,11 +129,11 @@ class _Worker(NamedTuple):
 
 @contextmanager
 def _workers(contenders: Sequence[Contender], rows: Sequence[Row], settings: Any) -> Iterator[list[_Worker]]:
-    """One process each, started together and stopped together, however this ends."""
+    """One process for each contender, started together and always stopped together."""
     context = multiprocessing.get_context("spawn")
     workers: list[_Worker] = []
-    # Ctrl-C reaches every process of the terminal; those started while it is ignored go on ignoring it
-    # and leave the answer to this one.
+    # Ctrl-C reaches every process of the terminal. Processes started while it is ignored keep ignoring it,
+    # and this one handles it.
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         for contender, row in zip(contenders, rows, strict=True):
@@ -162,14 +161,14 @@ def measure(
     """The rows of the contenders: `rounds` times per step for each that could be built.
 
     Args:
-      contenders: what is compared.
-      settings: what their `build` gets.
-      rounds: how many turns each has.
-      turn: how long a turn lasts, in seconds, at least.
-      sittings: the rounds are spread over so many sittings, with new processes in each: where a
-        process happens to lie in memory makes it faster or slower for all its life.
+      contenders: the contenders to compare.
+      settings: the argument of their `build`.
+      rounds: how many turns each takes.
+      turn: how long a turn lasts at least, in seconds.
+      sittings: the rounds are spread over this many sittings, with new processes in each: its place in
+        memory makes a process faster or slower for its whole life.
     """
-    # An accelerator is shared by all: by default the first process would take its whole memory.
+    # All processes share an accelerator: by default the first would take its whole memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     rows = [Row(contender.name) for contender in contenders]
     order, progress = random.Random(0), _progress(range(rounds))
@@ -187,7 +186,7 @@ def measure(
 
 
 def _built(worker: _Worker) -> bool:
-    """Waits until the worker has built its step; whether it could."""
+    """Waits until the worker has built its step; returns whether it could."""
     try:
         vars(worker.row).update(worker.pipe.recv())
     except EOFError:
@@ -196,7 +195,7 @@ def _built(worker: _Worker) -> bool:
 
 
 def _answers(worker: _Worker, k: int) -> float:
-    """The median time of k steps; infinite from a process that died, whose row says so."""
+    """The median time of k steps; infinite if the process died, and its row then says so."""
     try:
         worker.pipe.send(k)
         return worker.pipe.recv()
@@ -206,9 +205,11 @@ def _answers(worker: _Worker, k: int) -> float:
 
 
 def _progress(rounds: range) -> Iterator[int]:
-    """The rounds, with a bar where someone watches."""
+    """The rounds, with a progress bar on a terminal."""
     with suppress(ImportError):
         from tqdm import tqdm
 
-        return iter(tqdm(rounds, unit="round", leave=False, disable=None))  # None: only on a terminal
+        return iter(
+            tqdm(rounds, unit="round", leave=False, disable=None)
+        )  # None: disabled unless on a terminal
     return iter(rounds)

@@ -1,10 +1,10 @@
-"""One training step of an LSTM and a GRU: by hand, by autodiff, in other frameworks, and its products alone.
+"""One training step of an LSTM and a GRU: by hand, by autodiff, in other frameworks, and the matrix products alone.
 
 Run `python examples/benchmarks/recurrent.py`; `--quick` only shows that it runs, `--results FILE` writes the
 report to a file. The step is in recurrent_task.py, the other frameworks are in recurrent_peers.py; those that
-are not installed are left out. A ratio is of the fastest of each group; what is claimed of its geometric
-mean over the sizes stands in `AIMS`. Measured besides, by hand alone: memory="sqrt" at 4096 steps, of the
-layer without a loss, and how long the step takes to compile.
+are not installed are left out. A ratio compares the fastest of each group; `AIMS` holds the claims on its
+geometric mean over the sizes. For the gradient by hand it also measures memory="sqrt" at 4096 steps, of the
+layer without a loss, and the time to compile the step.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Size = tuple[int, int, int]  # T, B, H
 CELLS = ("lstm", "gru")
 SIZES: tuple[Size, ...] = ((512, 8, 32), (256, 16, 64), (64, 32, 128), (128, 32, 256), (64, 64, 512))
 QUICK: tuple[Size, ...] = ((4, 2, 128),)
-# Of each pair the second is for --quick.
+# The second of each pair is for --quick.
 ROUNDS = (30, 2)
 LONG: tuple[Size, Size] = ((4096, 8, 64), (64, 2, 4))  # for memory="sqrt"
 COMPILED = ((64, 4096), (4, 8))  # steps, for the time to compile
@@ -54,7 +54,7 @@ PRODUCTS = ("products, rows", "products, columns")
 
 
 class Aim(NamedTuple):
-    """A ratio of the fastest times of two groups, and what is claimed of its geometric mean, if anything."""
+    """A ratio of the fastest times of two groups, and the claim on its geometric mean, if any."""
 
     over: tuple[str, ...]
     under: tuple[str, ...]
@@ -62,7 +62,7 @@ class Aim(NamedTuple):
     least: float = 0.0
     most: float = np.inf
     never_below: float = 0.0  # at any size, within the interval
-    features: int = 0  # the mean is over the sizes from this one on
+    features: int = 0  # the mean is over the sizes from this H on
 
 
 AIMS = (
@@ -75,18 +75,18 @@ CLAIMED = [aim for aim in AIMS if aim.least or aim.most < np.inf]
 
 
 class Part(NamedTuple):
-    """What was measured at one size."""
+    """The measurements at one size."""
 
     settings: Settings
     rows: list[Row]
 
     def fastest(self, names: Sequence[str]) -> Row | None:
-        """The fastest of the named contenders; None where none could be measured."""
+        """The fastest of the named contenders; None if none could be measured."""
         rows = [row for row in self.rows if row.name in names and row.status == MEASURED]
         return min(rows, key=lambda row: np.median(row.seconds), default=None)
 
     def pair(self, aim: Aim) -> tuple[list[float], list[float]] | None:
-        """The times whose ratio the aim is about."""
+        """The times whose ratio the aim takes."""
         over, under = self.fastest(aim.over), self.fastest(aim.under)
         return None if over is None or under is None else (over.seconds, under.seconds)
 
@@ -96,14 +96,14 @@ class Part(NamedTuple):
 
 
 def mean(aim: Aim, parts: Sequence[Part]) -> Ratio | None:
-    """The geometric mean of the aim's ratio; None where it could not be measured at every size."""
+    """The geometric mean of the aim's ratio; None if it could not be measured at every size."""
     pairs = [part.pair(aim) for part in parts if part.settings.features >= aim.features]
     known = [pair for pair in pairs if pair is not None]
     return mean_ratio(known) if known and len(known) == len(pairs) else None
 
 
 def judge(aim: Aim, parts: Sequence[Part]) -> Verdict:
-    """Whether the aim is reached."""
+    """The verdict on an aim."""
     found = mean(aim, parts)
     if found is None:
         return Verdict(None, f"{aim.title}: not compared, one side could not be measured")
@@ -118,13 +118,13 @@ def judge(aim: Aim, parts: Sequence[Part]) -> Verdict:
 
 
 def judge_memory(parts: Sequence[Part]) -> Verdict:
-    """Whether our temporary memory is at most that of the leaner autodiff."""
+    """The verdict on our temporary memory: at most that of the leaner autodiff."""
     more = []
     for part in parts:
         temp = {row.name: row.figures["temp"] for row in part.rows if "temp" in row.figures}
         least = min((temp[name] for name in AUTODIFF if name in temp), default=None)
         if least is None or OURS[0] not in temp:
-            return Verdict(None, "temporary memory: not compared, it is not known")
+            return Verdict(None, "temporary memory: not compared, it is unknown")
         if temp[OURS[0]] > least:
             more.append(f"{part}: {temp[OURS[0]]:,} against {least:,} bytes")
     text = "temporary memory, at most that of the leaner autodiff"
@@ -192,7 +192,7 @@ def milliseconds(row: Row) -> str:
 
 
 def megabytes(row: Row) -> str:
-    """The temporary memory of a row, where it is known."""
+    """The temporary memory of a row, if it is known."""
     return f"{row.figures['temp'] / 1e6:.3f}" if "temp" in row.figures else "–"
 
 
@@ -218,17 +218,17 @@ def tables(cell: str, parts: Sequence[Part]) -> str:
 
 
 def introduction(device: str, before: str, rounds: int) -> str:
-    """What was measured, where and with what."""
+    """The report's first section: what was measured, on which machine, with which versions."""
     found = ", ".join(" ".join(pair) for pair in versions(CONTENDERS).items())
     return f"""# One training step of a recurrent layer
 
-Made by `python examples/benchmarks/recurrent.py --results FILE`. The step: E = ½Σ(y − t)² over the outputs of one layer
-with D = H, and its gradients with respect to the layer's params and to x, float32, x batch-major. Every
-framework starts from the same weights and gave the same gradients (haiku's GRU, which resets before the product,
-those of fnnets' GRU that does). "products" are the step's matrix products alone, with the state (B, H) or
-(H, B) in the loops: a bound for whoever takes the step with these products. Times are medians of {rounds}
-interleaved rounds, one process at a time; ratios are of the fastest of each group, with bootstrap intervals
-of 95 %; temporary memory is what the compiler plans.
+Written by `python examples/benchmarks/recurrent.py --results FILE`. The step computes E = ½Σ(y − t)² over the outputs
+of one layer with D = H, and the gradients of E with respect to the layer's params and to x, in float32, with x
+batch-major. Every framework starts from the same weights and gives the same gradients (haiku's GRU resets before the
+product, and gives the gradients of fnnets' GRU that does so too). "products" are the step's matrix products alone, with
+the state (B, H) or (H, B) in the loops: a lower bound for any step that uses these products. Times are medians of {rounds}
+interleaved rounds, one process at a time. Ratios compare the fastest of each group, with 95 % bootstrap intervals.
+Temporary memory is what the compiler plans.
 
 Device {device} ({before}); {found}."""
 
@@ -236,7 +236,7 @@ Device {device} ({before}); {found}."""
 def measured(
     contenders: Sequence[Contender], settings: Settings, rounds: int, quick: bool, sittings: int = SITTINGS
 ) -> list[Row]:
-    """The rows, in shorter turns and one sitting where it is only to be seen that it runs."""
+    """The rows; `quick` takes shorter turns and one sitting."""
     if sys.stderr.isatty():
         print(f"{settings} …", file=sys.stderr, flush=True)
     return measure(contenders, settings, rounds, *((0.001, 1) if quick else (TURN, sittings)))
@@ -255,7 +255,7 @@ def main(options: argparse.Namespace) -> int:
     sections, verdicts, everything, device = [], [], [], "unknown"
     for cell in options.cells or (("lstm",) if quick else CELLS):
         found = [Settings(cell, *size) for size in sizes]
-        contenders = CONTENDERS[::8] if quick else CONTENDERS  # by hand, and its products alone
+        contenders = CONTENDERS[::8] if quick else CONTENDERS  # by hand, and the products alone
         parts = [Part(settings, measured(contenders, settings, rounds, quick)) for settings in found]
         device = next((row.device for row in parts[0].rows if row.figures), device)
         long, of_long = long_sequences(cell, rounds, quick)
@@ -281,8 +281,10 @@ def main(options: argparse.Namespace) -> int:
 if __name__ == "__main__":
     parser = arguments(__doc__, *ROUNDS)
     parser.add_argument("--results", type=Path, metavar="FILE", help="write the report to FILE, in markdown")
-    parser.add_argument("--sizes", type=size, nargs="+", metavar="TxBxH", help="these instead, as 512x8x32")
-    parser.add_argument("--cells", nargs="+", choices=CELLS, help="these alone")
+    parser.add_argument(
+        "--sizes", type=size, nargs="+", metavar="TxBxH", help="other sizes, such as 512x8x32"
+    )
+    parser.add_argument("--cells", nargs="+", choices=CELLS, help="only these cells")
     try:
         sys.exit(main(parser.parse_args()))
     except KeyboardInterrupt:

@@ -1,8 +1,7 @@
-"""The recurrent layers of other frameworks, each in the fastest way it offers, from the same weights.
+"""The recurrent layers of other frameworks, each in its fastest form, from the same weights. Not a program.
 
-Each `place` lays fnnets' weights out as the framework has them. Their GRUs reset after the recurrent product, as
-fnnets' does by default, except haiku's, which resets before it. Unrolling the scans made none of them
-faster.
+Each `place` arranges fnnets' weights in the framework's layout. The GRUs reset after the recurrent product, as
+fnnets' does by default; only haiku's resets before it. Unrolling the scans made none of them faster.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def flax(settings: Settings) -> Built:
         w, u, b = (dict(zip(gates, split(leaf, len(gates)), strict=True)) for leaf in weights[:3])
         kernels = {f"i{gate}": {"kernel": w[gate]} for gate in gates}
         kernels |= {f"h{gate}": {"kernel": u[gate]} for gate in gates}
-        for gate in gates:  # an LSTM's biases are in its recurrent part, a GRU's in its input part
+        for gate in gates:  # an LSTM has its biases in the recurrent part, a GRU in the input part
             kernels[f"{'h' if settings.cell == 'lstm' else 'i'}{gate}"]["bias"] = b[gate]
         if settings.cell == "gru":
             kernels["hn"]["bias"] = weights.b_n
@@ -68,7 +67,7 @@ def haiku(settings: Settings) -> Built:
 
 
 def equinox(settings: Settings) -> Built:
-    """A cell in `lax.scan`, in `vmap` over the batch, as its documentation has it."""
+    """A cell in `lax.scan`, in `vmap` over the batch, as in equinox's documentation."""
     import equinox as eqx
 
     lstm, size = settings.cell == "lstm", settings.features
@@ -117,7 +116,8 @@ def keras(settings: Settings) -> Built:
 
 def pytorch(settings: Settings) -> Built:
     """`torch.nn.LSTM` or `torch.nn.GRU`, eager."""
-    # Its threads otherwise wait for each other in a busy loop, for seconds where the machine has other work.
+    # Otherwise its threads wait for each other in a busy loop, for seconds on a busy machine. This slows PyTorch down:
+    # a fair comparison needs its defaults on an idle machine.
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     import torch
 

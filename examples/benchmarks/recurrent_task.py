@@ -1,9 +1,9 @@
-"""The training step that the recurrent benchmark times, fnnets' ways of taking it, and the products alone.
+"""The training step of the recurrent benchmark, in fnnets, and its matrix products alone. Not a program.
 
-The step: E = ½Σ(y − t)² over the outputs of one recurrent layer, and the gradients of E with respect to the
-layer's params and to x, in float32, x and y batch-major. Every contender starts from the same weights in
-its own layout, and before it is timed, its E and its gradients must be those of fnnets' textbook equations
-differentiated by jax.
+The step computes E = ½Σ(y − t)² over the outputs of one recurrent layer, and the gradients of E with respect to
+the layer's params and to x, in float32, with x and y batch-major. Every contender starts from the same weights
+in its own layout. Before it is timed, its E and its gradients must equal those that jax derives from fnnets'
+textbook equations.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def arrays(settings: Settings, b_n: bool = True) -> tuple[np.ndarray, np.ndarray
 
 
 def network(settings: Settings, reset: str = "after", update: str = "old", **options: Any) -> fn.Layer:
-    """The layer of fnnets."""
+    """The layer in fnnets."""
     if settings.cell == "lstm":
         return fn.lstm(settings.features, **options)
     return fn.gru(settings.features, reset=reset, update=update, **options)
@@ -80,7 +80,7 @@ def value_and_grad(predict: Callable[[Any, Any], Any]) -> Differentiated:
 
 
 def checked(got: Any, settings: Settings, **conventions: str) -> None:
-    """Refuses an E, or gradients of the weights and x, that are not those of the textbook equations."""
+    """Raises if E, or a gradient of the weights or x, is not that of the textbook equations."""
     net = network(settings, **conventions)
     x, t, weights = arrays(settings, conventions.get("reset") != "before")
 
@@ -104,7 +104,7 @@ def contender(
 ) -> Built:
     """The step of `y = predict(place(weights), x)`, compiled.
 
-    `place` is affine, so its transpose brings the gradient back into fnnets' layout, where it is checked.
+    `place` is affine: its transpose brings the gradient back to fnnets' layout, to be checked.
     """
     x, t, weights = arrays(settings, conventions.get("reset") != "before")
     params, pull = jax.vjp(place, jax.tree.map(jnp.asarray, weights))
@@ -115,7 +115,7 @@ def contender(
 
 
 def repeated(step: Callable[..., Any], *inputs: Any) -> Built:
-    """The step, which has no state, on fixed inputs."""
+    """The step, without a state, on fixed inputs."""
     inputs = jax.tree.map(jnp.asarray, inputs)
     return jitted(lambda state, *inputs: (state, step(*inputs)), (), *inputs)
 
@@ -124,7 +124,7 @@ def repeated(step: Callable[..., Any], *inputs: Any) -> Built:
 
 
 def by_hand(settings: Settings) -> Built:
-    """`jax.value_and_grad` through `fn.by_hand`: the layer's own backward."""
+    """`jax.value_and_grad` through `fn.by_hand`, which installs the layer's own backward."""
     net = network(settings)
     x = arrays(settings)[0]
     return contender(fn.by_hand(net).apply, lambda weights: own(net, x, weights), settings)
@@ -145,7 +145,7 @@ def grad_of_forward(settings: Settings) -> Built:
 
 
 def layer_alone(settings: Settings, memory: str, time_major: bool) -> Built:
-    """forward, and backward of a given dy: y and the gradients are results, and not temporary memory."""
+    """forward, and backward of a given dy; y and the gradients are results, not temporary memory."""
     x, dy, weights = arrays(settings)
     if time_major:
         x, dy = (np.ascontiguousarray(a.swapaxes(0, 1)) for a in (x, dy))
@@ -159,12 +159,12 @@ def layer_alone(settings: Settings, memory: str, time_major: bool) -> Built:
 
 
 def compilation(settings: Settings, steps: int) -> Built:
-    """Not the step but its tracing and compilation, over so many time steps."""
+    """Tracing and compiling the step, over that many time steps."""
     settings = settings._replace(steps=steps)
     x, t, weights = arrays(settings)
 
     def compiled() -> None:
-        net = network(settings)  # anew, so that nothing of it is known
+        net = network(settings)  # a new object, so that no cache knows it
         step = jax.jit(value_and_grad(fn.by_hand(net).apply))
         step.lower(own(net, x, weights), x, t).compile()
 
@@ -176,20 +176,20 @@ def compilation(settings: Settings, steps: int) -> Built:
 
 
 def products(settings: Settings, columns: bool = False) -> Built:
-    """The step's matrix products and nothing else: what no implementation with these products goes below.
+    """The step's matrix products and nothing else: a lower bound for any implementation that uses them.
 
     x·w for all time steps at once, T products h·u one after another, T products dz·uᵀ one after
-    another, then dw, du and dx as one product each, in this order. What makes a product wait for the one
-    before is a slice (of the 4H or 3H columns, H) or its counterpart, an update of H columns: at a place
-    that the compiler does not know, so that it computes all columns, and with the recurrent kernel made of
-    orthogonal blocks, so that numbers stay ordinary numbers. With `columns` the state is (H, B) in the loops.
+    another, then dw, du and dx as one product each, in this order. Each product of a loop waits for the one
+    before: it takes a slice (H of the 4H or 3H columns), or updates H columns on the way back. The compiler
+    does not know the place of the slice, and so computes all columns. The recurrent kernel has orthogonal
+    blocks, so that the numbers neither overflow nor vanish. With `columns` the state is (H, B) in the loops.
     """
     x, t, weights = arrays(settings)
     size, blocks = settings.features, weights.u.shape[1] // settings.features
     u = np.concatenate([np.linalg.qr(u)[0] for u in np.split(weights.u, blocks, 1)], 1)
     axis = 0 if columns else 1
 
-    def turned(a: Any) -> Any:
+    def transposed(a: Any) -> Any:
         return a.T if columns else a
 
     def step(x: Any, t: Any, w: Any, w_t: Any, u: Any, u_t: Any, at: Any) -> Any:
@@ -203,11 +203,11 @@ def products(settings: Settings, columns: bool = False) -> Built:
             dh = u @ dz if columns else dz @ u_t
             return jax.lax.dynamic_update_slice_in_dim(dz, dh, at, axis)
 
-        first = turned(z[: settings.batch])
+        first = transposed(z[: settings.batch])
         h = jax.lax.fori_loop(0, settings.steps, forward, jax.lax.slice_in_dim(first, 0, size, axis=axis))
         dz = jax.lax.dynamic_update_slice_in_dim(first, h, at, axis)
         dz = jax.lax.fori_loop(0, settings.steps, backward, dz)
-        dz = jax.lax.dynamic_update_slice_in_dim(z, turned(dz), 0, 0)
+        dz = jax.lax.dynamic_update_slice_in_dim(z, transposed(dz), 0, 0)
         return rows.T @ dz, targets.T @ dz, dz @ w_t
 
     w = weights.w

@@ -1,11 +1,11 @@
-"""A batch of trees through a binary Tree-LSTM, forward and backward, against loops in Python over their nodes.
+"""A batch of trees through a binary Tree-LSTM, forward and backward, against Python loops over their nodes.
 
-Run `python examples/benchmarks/trees.py`; `--quick` only shows that it runs. The trees are random, of 10 to 30 leaves
-each, with an input at every node; the loss is the mean of ½|h|² of their roots, and its gradient is taken by
-the parameters. The batch is one program of `fn.tree_lstm`. The loops are what is written without it: a
-function that calls itself for the children, and then the compiled cell of one node, under `jax.grad`; and, with the
-gradient derived by hand, a compiled cell for each node on the way up and one on the way down. They need no
-padding. That all of them give the same gradient is seen to before anything is timed.
+Run `python examples/benchmarks/trees.py`; `--quick` only shows that it runs. The trees are random, with 10 to 30 leaves
+each and an input at every node. The loss is the mean of ½|h|² of their roots; its gradient is with respect to the
+params. The batch is one program of `fn.tree_lstm`. The loops are what one writes without it: under `jax.grad`, a
+recursive function that calls the compiled cell of one node; and, with the gradient derived by hand, a compiled cell for
+each node on the way up and one on the way down. They need no padding. Before anything is timed, all of them are
+checked to give the same gradient.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from processes import MEASURED, TURN, Built, Contender, compiled_figures, measur
 import fnnets as fn
 
 ROUNDS, SITTINGS = (5, 2), 1
-TIMES = 20  # as fast as every loop, at least
+TIMES = 20  # at least this many times as fast as every loop
 
 
 class Settings(NamedTuple):
@@ -36,7 +36,7 @@ class Settings(NamedTuple):
     trees: int = 64
     inputs: int = 64
     units: int = 64
-    leaves: int = 30  # of the largest tree; of the smallest a third
+    leaves: int = 30  # of the largest tree; the smallest has a third
 
 
 QUICK = Settings(2, 4, 4, 3)
@@ -102,7 +102,7 @@ def batch_by_autodiff(settings: Settings) -> tuple[Gradient, dict[str, int]]:
 
 
 def compiled(gradient: Callable[..., Params], settings: Settings) -> tuple[Gradient, dict[str, int]]:
-    """The gradient of one compiled program, its arrays on the device."""
+    """The gradient as one compiled program, with its arrays on the device."""
     given = forest(settings)
     x, mask = jax.device_put((given.x, given.mask))
     program = jax.jit(gradient)
@@ -114,7 +114,7 @@ def compiled(gradient: Callable[..., Params], settings: Settings) -> tuple[Gradi
 
 
 class Kept(NamedTuple):
-    """What one node keeps for its way back."""
+    """What one node keeps for the backward pass."""
 
     x: jax.Array
     h: jax.Array  # of both children, side by side
@@ -138,7 +138,7 @@ def node(params: Params, x: jax.Array, left: State, right: State) -> tuple[State
 
 
 def node_back(params: Params, total: Params, kept: Kept, dh: jax.Array, dc: jax.Array) -> Any:
-    """The gradients of the children's states, and the sum of the params' gradients with this node's."""
+    """The params' gradients with this node's added, and the gradients of the children's states."""
     i, f_left, f_right, g, o = jnp.split(kept.gates, 5)
     t = jnp.tanh(kept.c)
     dc = dc + dh * o * (1 - t * t)
@@ -157,7 +157,7 @@ def node_back(params: Params, total: Params, kept: Kept, dh: jax.Array, dc: jax.
 
 
 def loop_by_autodiff(settings: Settings) -> tuple[Gradient, dict[str, int]]:
-    """`jax.grad` of a function that calls itself for the children."""
+    """`jax.grad` of a recursive function."""
     cell = jax.jit(lambda *given: node(*given)[0])
     nothing, trees = zeros(settings), jax.device_put(forest(settings).trees)
 
@@ -173,7 +173,7 @@ def loop_by_autodiff(settings: Settings) -> tuple[Gradient, dict[str, int]]:
 
 
 def loop_by_hand(settings: Settings) -> tuple[Gradient, dict[str, int]]:
-    """A compiled cell for each node up, and for each node down."""
+    """A compiled cell for each node on the way up, and one on the way down."""
     up, down = jax.jit(node), jax.jit(node_back)
     nothing, trees = zeros(settings), jax.device_put(forest(settings).trees)
 
@@ -206,7 +206,7 @@ def loop_by_hand(settings: Settings) -> tuple[Gradient, dict[str, int]]:
 
 
 def zeros(settings: Settings) -> State:
-    """The state of a child that is not there."""
+    """The state of a missing child."""
     return jnp.zeros(settings.units), jnp.zeros(settings.units)
 
 
@@ -234,7 +234,7 @@ def build(settings: Settings, name: str) -> Built:
 
 
 def agreement(settings: Settings) -> float:
-    """The largest difference of any two gradients, in parts of the largest entry."""
+    """The largest difference from the first gradient, relative to its largest entry."""
     _, params = layer(settings)
     vectors = [jnp.concatenate([leaf.ravel() for leaf in way(settings)[0](params)]) for way in WAYS.values()]
     return float(max(jnp.abs(vector - vectors[0]).max() for vector in vectors) / jnp.abs(vectors[0]).max())
@@ -249,7 +249,7 @@ def main(options: argparse.Namespace) -> int:
     turn = TURN / 50 if options.quick else TURN
     rows = measure(contenders, settings, rounds, turn, SITTINGS)
     found = {row.name: row.seconds for row in rows if row.status == MEASURED}
-    verdicts = [Verdict(gap <= 1e-5, f"all gradients agree, to {gap:.0e} of the largest entry")]
+    verdicts = [Verdict(gap <= 1e-5, f"all gradients agree to {gap:.0e} of the largest entry")]
     for name in (AUTODIFF, *LOOPS):
         if OURS not in found or name not in found:
             verdicts.append(Verdict(None, f"{name}: not compared"))
@@ -257,7 +257,7 @@ def main(options: argparse.Namespace) -> int:
         times = ratio(found[name], found[OURS])
         least = TIMES if name in LOOPS else 1
         held = (times.high if name == AUTODIFF else times.value) >= least
-        verdicts.append(Verdict(held, f"{name}: takes {times} times as long, at least {least} wanted"))
+        verdicts.append(Verdict(held, f"{name}: takes {times} times as long, claimed at least {least}"))
     facts = {"device": next((row.device for row in rows if row.device), "unknown"), "processor": before}
     facts["versions"] = versions(contenders)
     print(", ".join(f"{name} {value}" for name, value in settings._asdict().items()))

@@ -1,8 +1,8 @@
 """A step of each updater against optax's of the same name: `python examples/benchmarks/updaters.py`.
 
 The step is updater.update and optax.apply_updates on float32 parameters in leaves of equal size, with fixed gradients
-and donated buffers; Newton has no counterpart in optax and is not here. Asked of each: no slower
-than optax's, and no more temporary memory.
+and donated buffers. Newton is left out: optax has no counterpart. The claim for each: no slower than optax's, and no
+more temporary memory.
 
 Options: those of every benchmark (`--quick`, `--rounds`, `--json`, `--check`), and `--only NAME` for one updater.
 """
@@ -22,7 +22,7 @@ from processes import Built, Contender, jitted
 
 from fnnets import updaters
 
-# name: (ours, optax's), with settings that make them the same rule
+# name: (ours, optax's), with settings that make the two rules equal
 PAIRS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "sgd": (lambda: updaters.sgd(1e-3), lambda: optax.sgd(1e-3)),
     "momentum": (lambda: updaters.momentum(1e-3), lambda: optax.sgd(1e-3, 0.9)),
@@ -40,14 +40,14 @@ PAIRS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
 
 
 class Settings(NamedTuple):
-    """The size of what is updated."""
+    """The number of parameters and of leaves."""
 
     parameters: int = 10_000_000
     leaves: int = 50
 
 
 def build(settings: Settings, name: str, which: int) -> Built:
-    """One step of the updater, which has params and state in its own hands."""
+    """One step of the updater, with its params and state."""
     updater = PAIRS[name][which]()
     size = settings.parameters // settings.leaves
     keys = jax.random.split(jax.random.key(0), settings.leaves)
@@ -81,10 +81,10 @@ QUICK = ("sgd", "adam")
 
 if __name__ == "__main__":
     parser = arguments(__doc__)
-    parser.add_argument("--only", choices=PAIRS, help="this updater alone")
+    parser.add_argument("--only", choices=PAIRS, help="measure only this updater")
     options = parser.parse_args()
     if options.json and not options.only:
-        parser.error("--json holds one updater: name it with --only")
+        parser.error("--json writes one updater: name it with --only")
     failed = 0
     for name in [options.only] if options.only else QUICK if options.quick else PAIRS:
         failed |= main(benchmark(name), options)
