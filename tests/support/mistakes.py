@@ -365,7 +365,7 @@ def _differ(wrong: Any, true: np.ndarray) -> bool:
 
 def _broken(layer: fn.Layer) -> Iterator[tuple[str, fn.Layer, tuple[str, ...]]]:
     """The network with one mistake in one of its layers, for every mistake and layer."""
-    known = RECURRENT_MISTAKES if "cell" in layer.info.settings else LAYER_MISTAKES.get(layer.info.name, ())
+    known = RECURRENT_MISTAKES if layer.info.recurrence else LAYER_MISTAKES.get(layer.info.name, ())
     for name, plant, causes in known:
         if (broken := plant(layer)) is not None:
             yield name, broken, causes
