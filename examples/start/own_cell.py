@@ -22,10 +22,10 @@ def backward(params, h, saved, dh):  # one step back: dz_t = dh_t·(1 − h_t²)
     return params["a"] * dz, dz
 
 
-def collect(params, x, h, saved, dz):  # when all dz are known: dw = Σ x_tᵀ·dz_t, da = Σ h_{t−1} ⊙ dz_t
-    return {"w": jnp.einsum("...i,...j->ij", x, dz), "a": jnp.einsum("...j,...j->j", h, dz)}, dz @ params[
-        "w"
-    ].T
+def collect(params, x, h, saved, dz):  # when all dz are known: the sums over steps and examples, and dx
+    dw = jnp.einsum("...i,...j->ij", x, dz)
+    da = jnp.einsum("...j,...j->j", h, dz)
+    return {"w": dw, "a": da}, dz @ params["w"].T
 
 
 cell = fn.Cell(  # h_t = tanh(x_t·w + a ⊙ h_{t−1})
