@@ -1,6 +1,6 @@
 """Functional neural networks in JAX, with gradients derived by hand and compared with autodiff.
 
-`import fnnets as fn`. What is there:
+`import fnnets as fn`. Contents:
 
 layers: dense, dropout, embedding, flatten, identity, reshape
 activations: elu, gelu, hard_sigmoid, leaky_relu, log_softmax, mish, prelu, relu, selu, sigmoid, silu,
@@ -9,7 +9,7 @@ recurrent: elman, gates, gru, jordan, lstm, mgu, recurrent
 over time: generate, last, length_mask, max_over_time, mean_over_time, pad_sequences, shift_right,
   truncated_bptt
 trees: nodes, pad_trees, recursive, tree_lstm
-pictures: avg_pool, conv, conv_transpose, global_avg_pool, global_max_pool, max_pool, out_size, upsample
+images: avg_pool, conv, conv_transpose, global_avg_pool, global_max_pool, max_pool, out_size, upsample
 normalisation: batch_norm, group_norm, layer_norm, rms_norm
 networks: bidirectional, branch, encoder_decoder, residual, serial, stack
 losses, in fn.losses: binary_cross_entropy, cross_entropy, half_squared_error, hinge, huber, kl_divergence,
@@ -26,14 +26,14 @@ data, in fn.data: batches, bootstrap, holdout, kfold, min_max, oversample, stand
   vocabulary, windows
 training, in fn.train: accuracy, checkpoints, cross_validate, early_stopping, ensemble, evaluate, fit,
   make_step, predict, start, sweep
-seeing: gradient_flow, intermediates, locate_nan, summary, trace_backward
+insight: gradient_flow, intermediates, locate_nan, summary, trace_backward
 plots, in fn.plots: gradient_flow, heat_map, plot_history, trace
 types: GRU, LSTM, MGU, RTRL, Aux, BatchNorm, BinaryTreeLSTM, ChildSumTreeLSTM, Conv, CoupledLSTM, Dense,
   Elman, Embedding, GradientFlow, GradientNoise, GroupNorm, Jordan, LSTMCarry, LayerNorm, NonFinite, PReLU,
   Penalty, RMSNorm, RTRLState, Recursive, Report, Row, Stats, Trees, TruncatedBPTT, Window
 """
 
-# Written by `python tests/support/contents.py`: a name is added to its package's list.
+# Written by `python tests/support/contents.py`. To add a name, add it to its package's list.
 
 from fnnets import data as data
 from fnnets import losses as losses

@@ -1,4 +1,4 @@
-"""The house rules: what is public is documented, derivations hold no autodiff, and modules know their place."""
+"""The house rules: public names are documented, derivations use no autodiff, and imports only lead downward."""
 
 import ast
 import importlib
@@ -16,7 +16,7 @@ import fnnets as fn
 TOP = Path(__file__).parent.parent
 SOURCES = sorted((TOP / "fnnets").rglob("*.py"))
 LAYERS = ("fnnets.combinators", "fnnets.layers", "fnnets.losses", "fnnets.trees")
-# From the ground up: a folder imports from itself and from those before it.
+# From the ground up: a folder imports only from itself and from those before it.
 FLOORS = (
     "core", "layers", "combinators", "rnn", "trees", "losses", "gradients", "insight", "comparison", "updaters", "data",
     "saving", "train", "plots", "catalogue", "command_line",
@@ -44,7 +44,7 @@ def public_names():
 
 
 def arguments_of(function):
-    """The names of a function's arguments; of `**run: Unpack[RunOptions]` those of the keywords."""
+    """The names of a function's arguments; for `**run: Unpack[RunOptions]`, the names of the keywords."""
     for name, parameter in inspect.signature(function).parameters.items():
         keywords = ()
         if parameter.kind is parameter.VAR_KEYWORD:
@@ -57,9 +57,9 @@ def test_every_public_name_is_documented(value):
     text = inspect.getdoc(value) or ""
     assert len(text.splitlines()[0]) > 10
     if inspect.isfunction(value):
-        assert "Example:" in text, "an example that runs"
+        assert "Example:" in text, "it has an example that runs"
         assert "Returns:" in text or "Raises:" in text
-        assert all(name in text for name in arguments_of(value)), "every argument is described"
+        assert all(name in text for name in arguments_of(value)), "it describes every argument"
 
 
 @pytest.mark.parametrize("value", list(public_names()))
@@ -70,12 +70,12 @@ def test_every_layer_and_loss_gives_its_formula_and_derivation(value):
     if home in (
         "fnnets.layers.convolution.geometry",
         "fnnets.trees.padded_trees",
-    ):  # give sizes or arrays, no layer
+    ):  # these return sizes or arrays, not layers
         return
     text = inspect.getdoc(value)
     assert "Formula:" in text
     assert "Derivation:" in text
-    assert re.search(r"\bd[xyw]\b", text), "the derivation says dx (dy of a loss, dw of a penalty)"
+    assert re.search(r"\bd[xyw]\b", text), "the derivation gives dx (a loss: dy, a penalty: dw)"
 
 
 def functions(tree):
@@ -86,14 +86,14 @@ def functions(tree):
 def test_source(path):
     text = path.read_text()
     tree = ast.parse(text)
-    assert ast.get_docstring(tree), "a module says what it is"
-    assert text.count("\n") <= 400, "one concept a file"
+    assert ast.get_docstring(tree), "a module has a docstring"
+    assert text.count("\n") <= 400, "a file holds one concept"
     assert "jax._src" not in text
     assert "jax.config.update" not in text
     for function in functions(tree):
         if "backward" in function.name or "tangent" in function.name:
             used = {node.attr for node in ast.walk(function) if isinstance(node, ast.Attribute)}
-            assert not used & AUTODIFF, f"{function.name}: the derivation is the product"
+            assert not used & AUTODIFF, f"{function.name} uses autodiff: derive it by hand"
 
 
 def module_of(path):
@@ -104,7 +104,7 @@ MODULES = {module_of(path) for path in SOURCES}
 
 
 def imports_of(path):
-    """The modules of the library that a file imports."""
+    """The library's modules that a file imports."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("fnnets"):
             names = [f"{node.module}.{name.name}" for name in node.names]
@@ -112,7 +112,7 @@ def imports_of(path):
 
 
 def floor_of(module):
-    """The folder, or the file at the top, that a module is in; None of the package itself and `__main__`."""
+    """The index in FLOORS of a module's folder; None for the package itself and `__main__`."""
     name = module.split(".")[1] if "." in module else ""
     return FLOORS.index(name) if name not in ("", "__main__") else None
 
@@ -130,15 +130,17 @@ def test_no_import_leads_upward():
         assert not upward, f"{module_of(path)} imports {', '.join(upward)}"
 
 
-def test_the_top_holds_few_rooms():
+def test_the_package_holds_few_folders():
     files = (TOP / "fnnets").iterdir()
     top = {path.name for path in files if path.name not in ("__pycache__", "CHANGELOG.md")}
     assert len(top - {"py.typed", "__init__.py", "__main__.py"}) <= 18
     assert {name.removesuffix(".py") for name in top} - {"py.typed", "__init__", "__main__"} == set(FLOORS)
 
 
-@pytest.mark.parametrize("name", sorted(MODULES - {"fnnets.__main__"}))  # which runs the command line
-def test_no_module_hides_behind_a_function(name):
+@pytest.mark.parametrize(
+    "name", sorted(MODULES - {"fnnets.__main__"})
+)  # importing __main__ runs the command line
+def test_no_function_hides_a_module(name):
     importlib.import_module(name)
     found = fn
     for part in name.split(".")[1:]:
@@ -146,7 +148,7 @@ def test_no_module_hides_behind_a_function(name):
     assert inspect.ismodule(found), f"{name} is {found}"
 
 
-def test_private_modules_are_imported_by_their_own_package_alone():
+def test_only_its_own_package_imports_a_private_module():
     for path in SOURCES:
         package = module_of(path) if path.name == "__init__.py" else module_of(path).rpartition(".")[0]
         for name in imports_of(path):
@@ -154,17 +156,17 @@ def test_private_modules_are_imported_by_their_own_package_alone():
             assert not leaf.startswith("_") or leaf == "__main__" or home == package, f"{path}: {name}"
 
 
-def test_there_are_no_circles_between_modules():
+def test_there_are_no_import_cycles():
     known = {module_of(path): set(imports_of(path)) for path in SOURCES}
     while ready := [name for name, used in known.items() if not used]:
         for name in ready:
             del known[name]
         known = {name: used - set(ready) for name, used in known.items()}
-    assert not known, f"a circle among {sorted(known)}"
+    assert not known, f"an import cycle among {sorted(known)}"
 
 
 @pytest.mark.quick
-def test_importing_is_cheap_and_leaves_jax_as_it_is():
+def test_importing_is_cheap_and_does_not_configure_jax():
     program = """
 import jax, optax, sys
 before, x64 = set(sys.modules), jax.config.jax_enable_x64
@@ -178,7 +180,7 @@ assert jax.config.jax_enable_x64 == x64
 
 
 def test_the_readmes_python_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # where it saves files
+    monkeypatch.chdir(tmp_path)  # the README saves files
     blocks = re.findall(r"```python\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)
     assert blocks
     space: dict = {}
@@ -194,7 +196,7 @@ def test_the_readme_has_two_set_up_commands():
     assert commands[1].endswith("-m pytest")
 
 
-def test_nothing_else_stands_at_the_top():
+def test_the_repositorys_top_folder_holds_nothing_else():
     listed = subprocess.run(["git", "ls-files"], cwd=TOP, capture_output=True, text=True, check=False)
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     assert {name for name in top if not name.startswith(".")} <= {

@@ -65,7 +65,7 @@ def by_hand(chosen: Chosen) -> Built:
 
 
 def custom_vjp(chosen: Chosen) -> Built:
-    """The step as it is where jax lacks what the primitive needs."""
+    """The step without the primitive, as if jax lacked what it needs."""
     linear_primitive.MISSING = "for comparison"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # it says that forward mode is missing

@@ -1,4 +1,4 @@
-"""A recurrent cell of your own: one step and its gradient; fnnets runs it over time: `python examples/start/own_cell.py`."""
+"""Your own recurrent cell, one step and its gradient, which fnnets runs over time: `python examples/start/own_cell.py`."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ def step(params, h, z):
     return jnp.tanh(z + params["a"] * h)
 
 
-def forward(params, h, z):  # the new carry, and what backward needs of it: the carry itself
+def forward(params, h, z):  # the new carry, and what backward needs, here the same carry
     h = step(params, h, z)
     return h, h
 
@@ -22,10 +22,9 @@ def backward(params, h, saved, dh):  # one step back: dz_t = dh_t·(1 − h_t²)
     return params["a"] * dz, dz
 
 
-def collect(params, x, h, saved, dz):  # when all dz are known: the sums over steps and examples, and dx
-    dw = jnp.einsum("...i,...j->ij", x, dz)
-    da = jnp.einsum("...j,...j->j", h, dz)
-    return {"w": dw, "a": da}, dz @ params["w"].T
+def collect(params, x, h, saved, dz):  # once all dz are known: dw = Σ x_tᵀ·dz_t, da = Σ h_{t−1} ⊙ dz_t
+    dparams = {"w": jnp.einsum("...i,...j->ij", x, dz), "a": jnp.einsum("...j,...j->j", h, dz)}
+    return dparams, dz @ params["w"].T
 
 
 cell = fn.Cell(  # h_t = tanh(x_t·w + a ⊙ h_{t−1})
@@ -34,14 +33,14 @@ cell = fn.Cell(  # h_t = tanh(x_t·w + a ⊙ h_{t−1})
         "a": jnp.full(UNITS, 0.5),
     },
     start=lambda params, batch: jnp.zeros((*batch, UNITS)),
-    project=lambda params, x: x @ params["w"],  # what does not see the carry, for all steps at once
+    project=lambda params, x: x @ params["w"],  # the part without the carry, for all steps at once
     step=step,
     forward=forward,
     backward=backward,
     collect=collect,
     info="leaky",
 )
-layer = fn.recurrent(cell)  # scan, scan back, masks, carries and memory are written once, for all cells
+layer = fn.recurrent(cell)  # adds the scans, masks, carries and memory, written once for all cells
 
 if __name__ == "__main__":
     x = jax.random.normal(jax.random.key(0), (4, 6, 2))  # (examples, steps, features)

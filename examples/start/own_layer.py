@@ -1,4 +1,4 @@
-"""A layer of your own, with a mistake that the report names: `python examples/start/own_layer.py`."""
+"""Your own layer, and a mistake in it that the report names: `python examples/start/own_layer.py`."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ def apply(params, x):  # the equation: y = tanh(x·w)
     return jnp.tanh(x @ params["w"])
 
 
-def forward(params, x):  # the same, keeping what the derivation needs
+def forward(params, x):  # the same y, and what the derivation needs
     y = jnp.tanh(x @ params["w"])
     return y, (x, y)
 
@@ -25,7 +25,7 @@ def backward(params, saved, dy):  # the derivation: dz = dy·(1 − y²), dw = x
     return {"w": x.T @ dz}, dz @ params["w"].T
 
 
-def hasty(params, saved, dy):  # the same with the factor (1 − y²) forgotten
+def hasty(params, saved, dy):  # the same without the factor (1 − y²)
     x, _ = saved
     return {"w": x.T @ dy}, dy @ params["w"].T
 
@@ -39,7 +39,7 @@ if __name__ == "__main__":
     print(fn.compare(layer, params, x), end="\n\n")
     print(fn.compare(broken, params, x), end="\n\n")
 
-    # It goes wherever a layer goes; the gradient of a network of it needs no autodiff.
+    # It works wherever a layer does. The gradient of a network with it needs no autodiff.
     net = fn.serial(layer, fn.dense(1))
     params = net.init(jax.random.key(2), x)
     (value, _), grads = fn.value_and_grad_by_hand(net, fn.losses.mse())(params, x, jnp.ones((8, 1)))

@@ -10,7 +10,7 @@ target = (x[:, 0] * x[:, 1] > 0).astype(int)  # XOR of the signs
 net = fn.serial(fn.dense(16), fn.tanh(), fn.dense(2))
 loss, updater = fn.losses.softmax_cross_entropy(), optax.adam(0.02)
 
-# A step of one's own: the gradient by hand, then any optax updater.
+# Your own training step: the gradient by hand, then any optax updater.
 value_and_grad = fn.value_and_grad_by_hand(net, loss)
 
 
@@ -27,9 +27,9 @@ for _ in range(200):
     params, state, value = step(params, state)
 print(f"loss after 200 steps: {value:.3f}")
 
-# The same with batches, a validation and early stopping. The test set is drawn afterwards: nothing was chosen by it.
+# The same with batches, a validation set and early stopping. The test set below is new: no choice depends on it.
 split = fn.data.holdout(jax.random.key(2), 300, labels=target)
-found = fn.train.fit(
+fitted = fn.train.fit(
     net,
     loss,
     updater,
@@ -41,14 +41,14 @@ found = fn.train.fit(
     early_stopping=fn.train.early_stopping(20),
 )
 print(
-    f"epochs: {len(found.history.loss)}, validation: {found.history.validation['accuracy'].max():.1%} right"
+    f"epochs: {len(fitted.history.loss)}, validation accuracy: {fitted.history.validation['accuracy'].max():.1%}"
 )
 new = jax.random.normal(jax.random.key(4), (1000, 2))
-right = fn.train.evaluate(
+test = fn.train.evaluate(
     net,
     loss,
-    found.params,
+    fitted.params,
     (new, (new[:, 0] * new[:, 1] > 0).astype(int)),
     metrics={"accuracy": fn.train.accuracy},
 )
-print(f"on new examples: {right['accuracy']:.1%} right")
+print(f"test accuracy: {test['accuracy']:.1%}")

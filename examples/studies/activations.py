@@ -1,19 +1,19 @@
 """Every activation and its derivative, drawn: `python examples/studies/activations.py`.
 
-Every activation of the catalogue is drawn. The curve is the layer's `apply`, the derivative its `backward`: it maps
-dy = ∂E/∂y to dx = dy ⊙ f'(x), so with dy = 1 it gives f' itself. Each derivative by hand is held against `jax.grad` of
-the curve on the way.
+The study draws every activation of the catalogue. The curve is the layer's `apply`, the derivative its `backward`, which
+maps dy = ∂E/∂y to dx = dy ⊙ f'(x): with dy = 1 it gives f' itself. Each derivative by hand is compared with `jax.grad`
+of the curve.
 
 What to look for:
 
-- sigmoid, tanh and hard_sigmoid are flat on both sides: f' → 0, and whatever is multiplied by it vanishes.
+- sigmoid, tanh and hard_sigmoid are flat on both sides: f' → 0, and a gradient multiplied by it vanishes.
   For sigmoid f' is at most 1/4, so ten of them in a chain shrink a gradient at least a millionfold.
-- relu and its relatives have f' = 1 on the positive side. relu's is 0 on the other, where a unit can
-  die; leaky_relu, prelu and elu keep a little slope there, gelu and silu a slope that goes below 0 and back.
-- softmax and log_softmax work on a whole vector; shown is the first output for the logits (x, 0): softmax of
-  two is a sigmoid of their difference.
+- relu and its relatives have f' = 1 (or near it) on the positive side. On the other side relu has f' = 0, where a unit
+  can die; leaky_relu, prelu and elu keep a small slope there, and the slope of gelu and silu goes below 0 and back.
+- softmax and log_softmax work on a whole vector; the picture shows the first output for the logits (x, 0): softmax of
+  two logits is a sigmoid of their difference.
 
-`--quick` draws with fewer points; `--out DIR` says where the picture goes.
+`--quick` draws fewer points; `--out DIR` is the folder for the picture.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Curve(NamedTuple):
 
 
 def curve(activation: fn.Layer, x: np.ndarray) -> Curve:
-    """The activation's values at x, and its derivative by hand, which must be what `jax.grad` gives."""
+    """The activation's values at x, and its derivative by hand, which must equal that of `jax.grad`."""
     whole = of_vectors(activation)
 
-    def given(x: jax.Array) -> jax.Array:
+    def inputs(x: jax.Array) -> jax.Array:
         return jnp.stack([x, jnp.zeros_like(x)], axis=-1) if whole else x
 
     def shown(y: jax.Array) -> jax.Array:
@@ -56,11 +56,11 @@ def curve(activation: fn.Layer, x: np.ndarray) -> Curve:
 
     @jax.jit
     def computed(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        params = activation.init(jax.random.key(0), given(x))
-        y, _, saved = activation.forward(params, given(x))
+        params = activation.init(jax.random.key(0), inputs(x))
+        y, _, saved = activation.forward(params, inputs(x))
         dy = jnp.zeros_like(y).at[..., 0].set(1) if whole else jnp.ones_like(y)
         _, dx, _ = activation.backward(params, saved, dy)
-        by_autodiff = jax.vmap(jax.grad(lambda x: shown(activation.apply(params, given(x)))))(x)
+        by_autodiff = jax.vmap(jax.grad(lambda x: shown(activation.apply(params, inputs(x)))))(x)
         return shown(y), shown(dx), by_autodiff
 
     y, slope, by_autodiff = map(np.asarray, computed(x))
@@ -69,7 +69,7 @@ def curve(activation: fn.Layer, x: np.ndarray) -> Curve:
 
 
 def of_vectors(activation: fn.Layer) -> bool:
-    """Whether the activation's outputs depend on more than one input: dy of the first alone gives dx of the second."""
+    """Whether an output depends on more than one input: then dy of the first output gives a dx of the second input."""
     x = jnp.array([0.3, -0.2])
     params = activation.init(jax.random.key(0), x)
     _, _, saved = activation.forward(params, x)
@@ -78,12 +78,12 @@ def of_vectors(activation: fn.Layer) -> bool:
 
 
 def title(activation: fn.Layer) -> str:
-    """The activation as it is written, without empty parentheses."""
+    """The activation in code, without empty parentheses."""
     return repr(activation).removesuffix("()") + (" of (x, 0)" if of_vectors(activation) else "")
 
 
 def draw(figure: Any, x: np.ndarray, curves: Sequence[Curve]) -> None:
-    """A grid of small pictures, all to the same scale, so that slopes can be compared by eye."""
+    """A grid of small pictures on one scale, so that slopes can be compared by eye."""
     panels = figure.subplots(rows_of(curves), COLUMNS, sharex=True, sharey=True)
     for axes in panels.flat[len(curves) :]:
         axes.axis("off")
@@ -107,7 +107,7 @@ def rows_of(curves: Sequence[Curve]) -> int:
 
 
 def broken_at_jumps(slope: np.ndarray) -> np.ndarray:
-    """The derivative with a gap where it jumps: at a kink there is none, and no line belongs there."""
+    """The derivative with gaps where it jumps: at a kink it does not exist, and no line is drawn."""
     jump = np.abs(np.diff(slope, append=slope[-1])) > 0.1
     return np.where(jump, np.nan, slope)
 
@@ -127,7 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         (c.name, *(at(c.y, p) for p in (-5, 0, 5)), *(at(c.slope, p) for p in (-5, 0, 5)), f"{c.error:.0e}")
         for c in curves
     ]
-    print(table(("", "f(-5)", "f(0)", "f(5)", "f'(-5)", "f'(0)", "f'(5)", "off jax.grad"), rows))
+    print(table(("", "f(-5)", "f(0)", "f(5)", "f'(-5)", "f'(0)", "f'(5)", "error"), rows))
+    print("\nerror: the largest difference of f' from jax.grad")
     with picture(chosen.out / "activations.png", 11, 2.2 * rows_of(curves)) as figure:
         draw(figure, x, curves)
     return 0

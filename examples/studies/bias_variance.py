@@ -1,13 +1,13 @@
 """Error = bias² + variance + noise, measured as a network grows: `python examples/studies/bias_variance.py`.
 
-How much ink does a 3 have at row i, column j? A network of two inputs, the row and the column, and H hidden units
-learns it from 100 observations: at a random place the ink, 0 to 16, in a random one of scikit-learn's 183 handwritten
-3s. Every place is observed in every picture, so that here, unlike in most data, bias and noise can be told apart:
-what the pictures differ by at one place is noise, which no function of the place can know.
+How much ink does a 3 have at row i, column j? A network with two inputs, the row and the column, and H hidden units
+learns it from 100 observations. Each is the ink, 0 to 16, at a random place in a random one of scikit-learn's 183
+handwritten 3s. Every picture has a value at every place, so here, unlike in most data, bias and noise can be separated:
+the differences between pictures at one place are noise, which no function of the place can predict.
 
-The pictures are parted into two halves. From the first, B bootstrap samples are drawn, 100 observations each, with
-replacement; B networks, each with initial weights of its own, fit one each, all in one vmapped program. The n
-pictures of the second half are held out, and measure the error: for the prediction f_b(x) and the ink y_k(x) at the
+The pictures are split into two halves. From the first half, B bootstrap samples of 100 observations each are drawn with
+replacement. B networks, each with its own initial weights, fit one sample each, all in one vmapped program. The n
+pictures of the second half are held out and measure the error: for the prediction f_b(x) and the ink y_k(x) at the
 place x,
 
     error(x) = 1/(B·n)·Σ_b Σ_k (f_b(x) − y_k(x))²
@@ -16,19 +16,19 @@ With f̄ = Σ_b f_b/B, ȳ = Σ_k y_k/n and the variances v = Σ_b (f_b − f̄)�
 
     variance = v,  noise = s,  bias² = (f̄ − ȳ)² − v/B − s/n
 
-Their sum is the error exactly, for any numbers: f_b − y_k = (f_b − f̄) + (f̄ − ȳ) + (ȳ − y_k), whose products cancel
-in the sums, and the mean squares of the outer two are v − v/B and s − s/n. That is checked, in float64, and printed.
-Each part is an estimate without bias of what it would be with endless fits and pictures: (f̄ − ȳ)² alone would hold
-v/B + s/n even where the mean of endless fits is right. Bias is counted against the held-out half: what the two
-halves' mean pictures differ by, about s/n, stays in bias², in every row of the table alike. All are means over the 64
-places.
+Their sum is exactly the error, for any numbers: f_b − y_k = (f_b − f̄) + (f̄ − ȳ) + (ȳ − y_k), the cross terms cancel
+in the sums, and the mean squares of the outer two are v − v/B and s − s/n. The study checks this in float64 and prints
+it. Each part is an unbiased estimate of its value for infinitely many fits and pictures: (f̄ − ȳ)² alone would contain
+v/B + s/n even if the mean of infinitely many fits were exact. Bias is relative to the held-out half: the difference
+between the mean pictures of the two halves, about s/n, stays in bias², equally in every row of the table. All numbers
+are means over the 64 places.
 
-A small network is much the same from whatever sample, and wrong (bias); a large one is right on average, and each
-follows the noise of its own sample (variance). The error is lowest in between. (Two things are not of the textbook:
-fits of 2 units vary more than those of 3, and those of the widest network less than of the one before.) The error
-describes the networks: who chose one by it would need a third part of the data to test it.
+A small network is nearly the same for every sample, and wrong (bias). A large one is right on average, but each
+follows the noise of its own sample (variance). The error is lowest in between. (Two results differ from the textbook:
+fits with 2 units vary more than with 3, and fits of the widest network less than of the one before.) The error
+describes the networks; to choose one by it, a third part of the data would be needed to test the choice.
 
-`--quick` takes fewer networks, fits and steps; `--out DIR` says where the picture goes.
+`--quick` takes fewer networks, fits and steps; `--out DIR` is the folder for the picture.
 
 Geman, Bienenstock & Doursat, Neural networks and the bias/variance dilemma, Neural Computation 4 (1992).
 """
@@ -46,13 +46,13 @@ from support.common import BLUE, GREEN, GREY, ORANGE, RED, options, picture, pro
 
 import fnnets as fn
 
-DIGIT, OBSERVATIONS, ROW = 3, 100, 4  # ROW is the row of pixels along which fits are drawn
-FINE = 4  # predictions are drawn at so many points from one pixel to the next
+DIGIT, OBSERVATIONS, ROW = 3, 100, 4  # the picture shows fits along the pixels of ROW
+FINE = 4  # predictions are drawn at this many points per pixel
 LOSS = fn.losses.mse()
 
 
 class Size(NamedTuple):
-    """How much is computed."""
+    """The size of the study."""
 
     units: tuple[int, ...]
     fits: int
@@ -76,12 +76,12 @@ class Fits(NamedTuple):
     """The networks of one width."""
 
     predictions: np.ndarray  # (B, 7·FINE + 1, 7·FINE + 1)
-    training: float  # their mean squared error on their own samples
+    training: float  # the mean squared error on their own samples
     parts: Parts  # (8, 8) each
 
 
 def halves() -> tuple[np.ndarray, np.ndarray]:
-    """The pictures to learn from and the held-out ones, (·, 8, 8)."""
+    """The pictures for training and those held out, (·, 8, 8)."""
     from sklearn.datasets import load_digits
 
     pixels, digits = load_digits(return_X_y=True)
@@ -104,7 +104,7 @@ def samples(pictures: np.ndarray, fits: int) -> tuple[jax.Array, jax.Array]:
 
 
 def fitted(units: int, size: Size, x: jax.Array, y: jax.Array) -> tuple[np.ndarray, float]:
-    """B networks, one for each sample: their predictions, as ink from 0 to 16, and their mean squared error in training."""
+    """Fits B networks, one to each sample; returns their predictions as ink from 0 to 16, and their training error."""
     net = fn.serial(fn.dense(units), fn.tanh(), fn.dense(1))
     value_and_grad = fn.value_and_grad_by_hand(net, LOSS)
     updater = optax.adam(optax.cosine_decay_schedule(0.02, size.steps))
@@ -121,14 +121,14 @@ def fitted(units: int, size: Size, x: jax.Array, y: jax.Array) -> tuple[np.ndarr
         return predictions, LOSS.apply(net.apply(params, x), y)
 
     keys = jax.random.split(jax.random.key(0), size.fits)
-    starts = [net.init(key, x[0]) for key in keys]  # outside jit: quickly compiled
+    starts = [net.init(key, x[0]) for key in keys]  # outside jit, which compiles faster
     params = jax.tree.map(lambda *each: jnp.stack(each), *starts)
     predictions, losses = jax.jit(jax.vmap(one))(params, x, y)
     return 8 * (np.asarray(predictions, np.float64) + 1), 64 * float(losses.mean())
 
 
 def decomposed(predictions: np.ndarray, observed: np.ndarray) -> Parts:
-    """The error of B predictions, (B, …), of n observations, (n, …), and its three parts."""
+    """The error of B predictions, (B, …), for n observations, (n, …), and its three parts."""
     difference = predictions.mean(0) - observed.mean(0)
     variance, noise = predictions.var(0, ddof=1), observed.var(0, ddof=1)
     bias = difference**2 - variance / len(predictions) - noise / len(observed)
@@ -137,7 +137,7 @@ def decomposed(predictions: np.ndarray, observed: np.ndarray) -> Parts:
 
 
 def report(found: dict[int, Fits]) -> str:
-    """Width by width the parts, their sum and what it lacks to the error."""
+    """A row for each width: the parts, their sum, the error, and the largest difference of the two."""
     rows = []
     for units, fits in found.items():
         error, *parts = (float(part.mean()) for part in fits.parts)
@@ -149,7 +149,7 @@ def report(found: dict[int, Fits]) -> str:
 
 
 def draw(figure: Any, found: dict[int, Fits], held_out: np.ndarray) -> None:
-    """To the left the parts against the width and the truth, to the right three networks."""
+    """Left: the parts by width, and the held-out pictures. Right: three networks."""
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.25))
     upper, lower = left.subfigures(2, 1, height_ratios=(1.9, 1))
     lowest = min(found, key=lambda units: found[units].parts.error.mean())
@@ -177,14 +177,14 @@ def draw(figure: Any, found: dict[int, Fits], held_out: np.ndarray) -> None:
 
 
 def draw_parts(axes: Any, found: dict[int, Fits], lowest: int) -> None:
-    """The means over all places, against the number of hidden units."""
+    """The means over all places, by the number of hidden units."""
     parts = {name: [getattr(fits.parts, name).mean() for fits in found.values()] for name in Parts._fields}
     axes.plot(list(found), parts["error"], "o-", color="#222222", label="error, held out", linewidth=2.4)
     axes.plot(list(found), parts["bias"], "o-", color=BLUE, label="bias²")
     axes.plot(list(found), parts["variance"], "o-", color=ORANGE, label="variance")
     axes.plot(list(found), parts["noise"], "--", color=GREY, label="noise")
     training = [fits.training for fits in found.values()]
-    axes.plot(list(found), training, ":", color=RED, label="error in training")
+    axes.plot(list(found), training, ":", color=RED, label="training error")
     axes.axvline(lowest, color=GREEN, linewidth=1, linestyle="--")
     axes.set(xscale="log", xlabel="hidden units", ylabel="ink², of 16²", ylim=(0, None))
     axes.set_xticks(list(found), list(found))
@@ -203,7 +203,7 @@ def show(axes: Any, values: np.ndarray, colors: str, most: float) -> None:
 
 
 def draw_cut(axes: Any, fits: np.ndarray, observed: np.ndarray) -> None:
-    """Each fit along one row, their mean, and what was held out."""
+    """Each fit along one row, their mean, and the held-out pictures."""
     columns = np.arange(8)
     line = np.linspace(0, 7, fits.shape[-1])
     axes.plot(line, fits.T, color=ORANGE, linewidth=0.7, alpha=0.45)
@@ -217,18 +217,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Fits, prints the table, draws."""
     chosen = options(__doc__, argv)
     size = QUICK if chosen.quick else FULL
-    learned, held_out = halves()
+    train, held_out = halves()
     print(
-        f"{len(learned)} pictures of a {DIGIT} to learn from, {len(held_out)} held out, {size.fits} fits each\n"
+        f"{len(train)} pictures of a {DIGIT} for training, {len(held_out)} held out, {size.fits} fits each\n"
     )
-    x, y = samples(learned, size.fits)
+    x, y = samples(train, size.fits)
     found = {}
     for units in progress(size.units, "networks"):
         predictions, training = fitted(units, size, x, y)
         found[units] = Fits(predictions, training, decomposed(predictions[:, ::FINE, ::FINE], held_out))
     print(report(found))
-    of_means = decomposed(np.stack([learned.mean(0)] * 2), held_out)
-    print(f"\nbias² of the mean picture of those that are learned from: {of_means.bias.mean():.2f}")
+    of_means = decomposed(np.stack([train.mean(0)] * 2), held_out)
+    print(f"\nbias² of the mean training picture: {of_means.bias.mean():.2f}")
     with picture(chosen.out / "bias_variance.png", 15, 8.4) as figure:
         draw(figure, found, held_out)
     return 0

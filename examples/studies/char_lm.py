@@ -1,21 +1,20 @@
-"""A recurrent network learns a text character by character and outdoes n-grams: `python examples/studies/char_lm.py`.
+"""A recurrent network learns a text character by character and beats n-grams: `python examples/studies/char_lm.py`.
 
-The network reads the text as streams side by side, in windows: what the LSTM remembers is handed on from one window to
-the next, the gradient is not (truncated backpropagation through time). No autodiff takes part. In every epoch the
-streams begin at another place. Dropout keeps it from learning the training part by heart.
+The network reads the text as parallel streams, in windows. The LSTM's state passes from one window to the next, the
+gradient does not (truncated backpropagation through time). No autodiff is used. The streams start at a different place
+in every epoch. Dropout keeps the network from memorising the training part.
 
-Its bits per character on the last tenth of the text are set beside those of n-grams of order 1 to 6 with Witten-Bell
-smoothing and the size of their tables, and beside a feed-forward network that sees the last three characters. All have
-learned from the same eight tenths; the tenth between chooses the order and the moment to stop, so that the test is
-looked at once. Every character of the test is predicted from what is before it: the network reads the test as 64
-streams, each after 200 characters of what comes before it, which are not counted.
+Its bits per character on the last tenth of the text are compared with n-grams of order 1 to 6 with Witten-Bell
+smoothing, and with a feed-forward network that sees the last three characters. All learn from the first eight tenths;
+the ninth chooses the order and when to stop, so the test part is used once. Every character of the test is predicted
+from the text before it: the network reads the test as 64 streams, each preceded by 200 characters that are not counted.
 
-Texts repeat themselves. The last column counts only those characters at which no model can copy: they and the 19
-before them stand nowhere in the training part in this order.
+Texts repeat themselves. The last column counts only characters that no model can copy: together with the 19 before
+them, they do not occur in the training part.
 
-The default takes about a minute and a half on two cores; `--full` trains a larger network three times as long, in about
-six. Ctrl-C ends the training, and what was learned so far is shown. `--text FILE` reads another text;
-`--quick` trains for a few steps; `--out DIR` says where the picture goes.
+The default takes about a minute and a half on two cores; `--full` trains a larger network for three times as many
+epochs, in about six minutes. Ctrl-C ends the training and shows the results so far. `--text FILE` reads another text;
+`--quick` trains for a few steps; `--out DIR` is the folder for the picture.
 """
 
 from __future__ import annotations
@@ -32,19 +31,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from support.common import BLUE, GREEN, GREY, ORANGE, options, picture, progress, run, say, table
-from support.corpus import Corpus, in_words, load, text_option
+from support.corpus import Corpus, described, load, text_option
 from support.ngrams import fitted, probabilities, stored
 
 import fnnets as fn
 
 ORDERS, SEED = 6, 0
 STREAMS, WINDOW = 32, 64  # of training
-BURN_IN = 200  # characters that are read before one is counted
+BURN_IN = 200  # characters read before the first that counts
 LOSS = fn.losses.softmax_cross_entropy()
 
 
 class Setting(NamedTuple):
-    """How large the network is, and how long it learns."""
+    """The size of the network, and how long it trains."""
 
     units: int
     epochs: int
@@ -56,10 +55,10 @@ SHORT, FULL, QUICK = Setting(256, 4, 4e-3, 0.2), Setting(384, 12, 4e-3, 0.4), Se
 
 
 class Learned(NamedTuple):
-    """The params that did best on the validation part, and how it went."""
+    """The params with the best validation score, and the learning curve."""
 
     params: Any
-    curve: np.ndarray  # (n, 3): epoch, bits per character in training, and on the validation part
+    curve: np.ndarray  # (n, 3): epoch, and bits per character in training and on the validation part
 
 
 def full_option(parser: ArgumentParser) -> None:
@@ -70,7 +69,7 @@ def full_option(parser: ArgumentParser) -> None:
 
 
 def network(size: int, setting: Setting) -> fn.Layer:
-    """Characters in, logits of the next one out. A unit is dropped in a whole window or not at all."""
+    """Maps characters to the logits of the next one. Dropout drops a unit for a whole window."""
     return fn.serial(
         fn.embedding(size, 64),
         fn.lstm(setting.units),
@@ -80,7 +79,7 @@ def network(size: int, setting: Setting) -> fn.Layer:
 
 
 def stream_windows(ids: np.ndarray, bptt: fn.TruncatedBPTT, key: jax.Array) -> fn.Window:
-    """An epoch: the text as streams side by side, from a random place, cut into windows."""
+    """An epoch: the text from a random place on, as parallel streams, cut into windows."""
     length = (len(ids) - 1) // STREAMS // WINDOW * WINDOW
     start = int(jax.random.randint(key, (), 0, len(ids) - STREAMS * length))
     text = jnp.asarray(ids[start : start + STREAMS * length + 1])
@@ -88,7 +87,7 @@ def stream_windows(ids: np.ndarray, bptt: fn.TruncatedBPTT, key: jax.Array) -> f
 
 
 def trained(net: fn.Layer, corpus: Corpus, setting: Setting) -> Learned:
-    """The network after its epochs, or after as many as it was given before an interruption."""
+    """Trains the network for all epochs, or until it is interrupted."""
     bptt = fn.truncated_bptt(net, LOSS, WINDOW)
     init_key, order_key, dropout_key = jax.random.split(jax.random.key(SEED), 3)
     parts = stream_windows(corpus.train, bptt, order_key)
@@ -124,30 +123,29 @@ def trained(net: fn.Layer, corpus: Corpus, setting: Setting) -> Learned:
                 say(f"{line}   after {perf_counter() - began:.0f} s")
                 values.clear()
     except KeyboardInterrupt:
-        print("interrupted: this is what was learned so far", file=sys.stderr, flush=True)
+        print("interrupted; the results so far:", file=sys.stderr, flush=True)
         best = best if curve else (np.inf, state[0])
     return Learned(best[1], np.array(curve).reshape(-1, 3))
 
 
 def information(net: fn.Layer, params: Any, corpus: Corpus, part: np.ndarray) -> np.ndarray:
-    """The bits of every character of a part of the text, (N,), given all that was read before it."""
+    """The bits of every character of a part of the text, (N,), given the text before it."""
     length = -(-len(part) // 64)
     text = np.pad(corpus.before(part, BURN_IN + 1), (0, 64 * length - len(part)))
-    text = fn.data.windows(text, BURN_IN + 1 + length)[
-        ::length
-    ]  # 64 streams; each starts within the one before it
+    # 64 streams; each begins with the end of the one before it
+    text = fn.data.windows(text, BURN_IN + 1 + length)[::length]
     return np.asarray(per_character(net, params, text)).ravel()[: len(part)]
 
 
 @partial(jax.jit, static_argnums=0)
 def per_character(net: fn.Layer, params: Any, text: jax.Array) -> jax.Array:
-    """The bits of the characters text[:, BURN_IN + 1:], each given what is before it."""
+    """The bits of the characters text[:, BURN_IN + 1:], each given the text before it."""
     y = net.apply(params, text[:, :-1])
     return LOSS.per_example(y[:, BURN_IN:], text[:, BURN_IN + 1 :]) / jnp.log(2)
 
 
 class Row(NamedTuple):
-    """A model and how well it predicts."""
+    """A model and its scores."""
 
     name: str
     size: str
@@ -178,7 +176,7 @@ def of_window(corpus: Corpus, epochs: int) -> Row:
     updater = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
 
     @jax.jit
-    def learned(key: jax.Array) -> Any:
+    def train(key: jax.Array) -> Any:
         def step(state: Any, key: jax.Array) -> tuple[Any, None]:
             params, memory = state
             batch = x[jax.random.randint(key, (rows,), 0, len(x))]
@@ -189,7 +187,7 @@ def of_window(corpus: Corpus, epochs: int) -> Row:
         params = net.init(key, x[:1, :3])
         return jax.lax.scan(step, (params, updater.init(params)), jax.random.split(key, steps))[0][0]
 
-    params = learned(jax.random.key(SEED))
+    params = train(jax.random.key(SEED))
 
     def bits(part: np.ndarray) -> np.ndarray:
         text = fn.data.windows(corpus.before(part, 3), 4)
@@ -200,14 +198,14 @@ def of_window(corpus: Corpus, epochs: int) -> Row:
 
 
 def is_new(corpus: Corpus, length: int = 20) -> np.ndarray:
-    """Which characters of the test end a stretch of that length which the training part does not have, (N,)."""
+    """Which characters of the test end a substring of that length that the training part does not contain, (N,)."""
     train, test = corpus.text(corpus.train), corpus.text(corpus.before(corpus.test, length - 1))
     seen = {train[i : i + length] for i in range(len(train) - length + 1)}
     return np.array([test[i : i + length] not in seen for i in range(len(test) - length + 1)])
 
 
 def print_rows(rows: Sequence[Row], new: np.ndarray) -> None:
-    """The table, and the answer."""
+    """Prints the table, and the network beside the best n-gram."""
     shown = (
         (
             row.name,
@@ -216,8 +214,8 @@ def print_rows(rows: Sequence[Row], new: np.ndarray) -> None:
         )
         for row in rows
     )
-    print(f"\nbits per character; {new.mean():.0%} of the test's are new")
-    print(table(("model", "size", "validation", "test", "where new"), shown))
+    print(f"\nbits per character; {new.mean():.0%} of the test's characters are new")
+    print(table(("model", "size", "validation", "test", "test, new only"), shown))
     *ngrams, _, net = rows
     best = min(ngrams, key=lambda row: row.validation)
     ours, theirs = net.test.mean(), best.test.mean()
@@ -226,11 +224,11 @@ def print_rows(rows: Sequence[Row], new: np.ndarray) -> None:
 
 
 def print_samples(net: fn.Layer, params: Any, corpus: Corpus, length: int) -> None:
-    """What the network writes after the last whole paragraph of the validation part."""
+    """Prints what the network writes after the last whole paragraph of the validation part."""
     end = max(corpus.text(corpus.validation).rfind("\n\n") + 2, BURN_IN)
     read = jnp.asarray(corpus.validation[end - BURN_IN : end])
     _, carry, _ = jax.jit(net.forward)(params, read[:-1])
-    print(f"\nthe network goes on after {corpus.text(read[-60:])!r}")
+    print(f"\nthe network continues after {corpus.text(read[-60:])!r}")
     write = jax.jit(partial(fn.generate, net), static_argnames="length")
     for temperature in (0.8, 1.0):
         ids, _ = write(
@@ -264,11 +262,11 @@ def draw(figure: Any, rows: Sequence[Row], curve: np.ndarray) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains, tests once, writes a little."""
+    """Trains, tests once, writes some text."""
     chosen = options(__doc__, argv, text_option, full_option)
     setting = QUICK if chosen.quick else FULL if chosen.full else SHORT
     corpus = load(chosen.text, 60_000 if chosen.quick else None)
-    print(f"{in_words(corpus)}\n")
+    print(f"{described(corpus)}\n")
 
     net = network(len(corpus.letters), setting)
     print(f"{fn.summary(net, jnp.zeros((STREAMS, WINDOW), int))}\n")

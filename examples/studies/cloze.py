@@ -1,22 +1,22 @@
-"""Which character is missing? Both sides know better than one: `python examples/studies/cloze.py`.
+"""Guessing a missing character from one side and from both sides: `python examples/studies/cloze.py`.
 
-A network guesses a character of a text from the characters around it. The bidirectional one reads what is before and
-what is behind; the other one, with as many parameters, reads only what is before. Neither sees the character
-itself: of the states a_t, which has read x_1 … x_t, and b_t, which has read x_T … x_t, the layer `beside` takes
+A network guesses a character of a text from the characters around it. The bidirectional one reads the text before and
+after the character; the other one, with as many parameters, reads only the text before. Neither sees the character
+itself: from the states a_t, which has read x_1 … x_t, and b_t, which has read x_T … x_t, the layer `beside` takes
 
     y_t = [a_t−1, b_t+1]
 
-with zeros beyond the ends, so that one pass asks for every character of a stretch at once. Derivation: a_t has a part in y_t+1
-alone, and b_t in y_t−1 alone, so with dy = [dy^a, dy^b]
+with zeros beyond the ends, so that one pass guesses every character of a stretch at once. Derivation: a_t is part of
+y_t+1 alone, and b_t of y_t−1 alone, so with dy = [dy^a, dy^b]
 
     da_t = dy^a_t+1,  db_t = dy^b_t−1
 
-In the test one character at a time is taken out of the last tenth of the text and an unknown symbol put in its place, 40
-characters being left on either side. The n-gram guesses the most probable character after those before it, or the
-one that makes the whole most probable, that is with those behind it too: the c with the greatest Π_k P(x_t+k |
-x_t+k−n … x_t+k−1), k = 0 … n. Its order n is chosen on the tenth before the last.
+The test replaces one character at a time in the last tenth of the text by an unknown symbol, and shows 40 characters
+on either side. From one side, the n-gram guesses the most probable character after those before it. From both sides,
+it guesses the one that makes the whole most probable: the c with the greatest Π_k P(x_t+k | x_t+k−n … x_t+k−1),
+k = 0 … n. Its order n is chosen on the tenth before the last.
 
-`--text FILE` reads another text; `--quick` trains for a few steps; `--out DIR` says where the picture goes.
+`--text FILE` reads another text; `--quick` trains for a few steps; `--out DIR` is the folder for the picture.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from support.common import BLUE, GREY, ORANGE, PURPLE, RED, options, picture, progress, run, table
-from support.corpus import Corpus, in_words, load, text_option
+from support.corpus import Corpus, described, load, text_option
 from support.ngrams import Ngrams, bits, fitted, probabilities
 
 import fnnets as fn
@@ -45,18 +45,18 @@ COLOURS = {
     "network, both sides": BLUE,
 }
 
-Guess = Callable[[np.ndarray], np.ndarray]  # stretches (N, 2·SIDE + 1) to the id that each lacks, (N,)
+Guess = Callable[[np.ndarray], np.ndarray]  # from stretches (N, 2·SIDE + 1) to their missing ids, (N,)
 
 
 def shifted(x: jax.Array, later: bool) -> jax.Array:
-    """x (…, T, D) one step later or earlier, with zeros where nothing was."""
+    """x (…, T, D) one step later or earlier, with zeros at the free end."""
     zeros = jnp.zeros_like(x[..., :1, :])
     parts = [zeros, x[..., :-1, :]] if later else [x[..., 1:, :], zeros]
     return jnp.concatenate(parts, -2)
 
 
 def beside(sides: int) -> fn.Layer:
-    """What was read before each step, x (…, T, H); with two sides also what was read behind it, x (…, T, 2H)."""
+    """The state before each step, of x (…, T, H); with two sides also the state after it, of x (…, T, 2H)."""
 
     def moved(x: jax.Array, later: bool) -> jax.Array:
         a, *b = jnp.split(x, sides, -1)
@@ -72,7 +72,7 @@ def beside(sides: int) -> fn.Layer:
 
 
 def network(size: int, units: int, sides: int) -> fn.Layer:
-    """A recurrent layer in one direction or in both, and what it says of each step from beside it."""
+    """A recurrent layer in one direction or in both, and an answer for each step from the states beside it."""
     reader = fn.gru(units)
     return fn.serial(
         fn.embedding(size, 48),
@@ -85,12 +85,12 @@ def network(size: int, units: int, sides: int) -> fn.Layer:
 
 
 def count_params(net: fn.Layer) -> int:
-    """The number of parameters, without making them."""
+    """The number of parameters, without creating them."""
     return fn.count_params(jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, LENGTH), int)))
 
 
 def two_networks(size: int, units: int) -> dict[str, fn.Layer]:
-    """The bidirectional one, and one in one direction that is just not smaller."""
+    """The bidirectional network, and the smallest one in one direction with at least as many parameters."""
     both = network(size, units, 2)
     wanted = count_params(both)
     one = next(net for more in count(units) if count_params(net := network(size, more, 1)) >= wanted)
@@ -98,7 +98,7 @@ def two_networks(size: int, units: int) -> dict[str, fn.Layer]:
 
 
 def trained(net: fn.Layer, corpus: Corpus, steps: int, name: str) -> Any:
-    """The params after so many steps on random stretches of the training part."""
+    """The params after training on random stretches of the training part."""
     text, value_and_grad = jnp.asarray(corpus.train), fn.value_and_grad_by_hand(net, LOSS)
     rates = optax.warmup_cosine_decay_schedule(0, RATE, steps // 20, steps, RATE / 50)
     updater = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rates, b2=0.99))
@@ -124,13 +124,13 @@ def trained(net: fn.Layer, corpus: Corpus, steps: int, name: str) -> Any:
 
 
 def by_network(net: fn.Layer, params: Any) -> Guess:
-    """The network's guess."""
+    """The network's guesses."""
 
     @jax.jit
     def guess(x: jax.Array) -> jax.Array:
         return net.apply(params, x)[:, SIDE].argmax(-1)
 
-    def in_parts(x: np.ndarray) -> np.ndarray:  # of one length, so that it compiles once
+    def in_parts(x: np.ndarray) -> np.ndarray:  # parts of one length, so that it compiles once
         rows = np.pad(x, ((0, -len(x) % 500), (0, 0))).reshape(-1, 500, x.shape[1])
         return np.concatenate([np.asarray(guess(part)) for part in rows])[: len(x)]
 
@@ -138,7 +138,7 @@ def by_network(net: fn.Layer, params: Any) -> Guess:
 
 
 def by_ngram(model: Ngrams, sides: int) -> Guess:
-    """The n-gram's guess: for each candidate, the probability of the windows that hold the missing place."""
+    """The n-gram's guesses: the candidate with the most probable windows around the missing place."""
 
     def guess(x: np.ndarray) -> np.ndarray:
         n = model.order
@@ -152,21 +152,21 @@ def by_ngram(model: Ngrams, sides: int) -> Guess:
 
 
 def best_ngram(corpus: Corpus, orders: int = 6) -> Ngrams:
-    """Of order 1 to 6, the one with the fewest bits per character on the validation part."""
+    """The n-gram of order 1 to 6 with the fewest bits per character on the validation part."""
     model = fitted(corpus.train, len(corpus.letters), orders)
     n = 1 + int(bits(model, corpus.before(corpus.validation, orders))[1:].argmin())
     return Ngrams(model.size, model.tables[: n + 1])
 
 
 def missing(corpus: Corpus, places: np.ndarray) -> np.ndarray:
-    """The stretches of the test part around those places, which hold the unknown symbol themselves, (N, 2·SIDE + 1)."""
+    """The stretches of the test part around these places, with the unknown symbol in the middle, (N, 2·SIDE + 1)."""
     x = fn.data.windows(corpus.before(corpus.test, SIDE), 2 * SIDE + 1)[places].copy()
     x[:, SIDE] = 0
     return x
 
 
 def kinds(characters: np.ndarray) -> dict[str, np.ndarray]:
-    """Which of the characters are of which kind."""
+    """A mask of the characters for each kind."""
     marks = {
         "letters": np.char.isalpha(characters),
         "digits": np.char.isdigit(characters),
@@ -176,7 +176,7 @@ def kinds(characters: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def print_examples(corpus: Corpus, places: np.ndarray, guesses: dict[str, np.ndarray]) -> None:
-    """Some of the places, with what is missing and what was guessed."""
+    """Prints some of the places, with the missing character and the guesses."""
     x, rows = missing(corpus, places), []
     for i in np.linspace(0, len(places) - 1, 14).astype(int):
         sides = (corpus.text(x[i, SIDE - 18 : SIDE]), corpus.text(x[i, SIDE + 1 : SIDE + 13]))
@@ -187,25 +187,23 @@ def print_examples(corpus: Corpus, places: np.ndarray, guesses: dict[str, np.nda
 
 
 def draw_kinds(axes: Any, right: dict[str, np.ndarray], groups: dict[str, np.ndarray]) -> None:
-    """The share of right guesses, by the kind of character."""
+    """The share of correct guesses, by the kind of character."""
     for i, (name, hits) in enumerate(right.items()):
         shares = [hits[group].mean() if group.any() else 0 for group in groups.values()]
         bars = axes.bar(np.arange(len(groups)) + (i - 1.5) / 5, shares, 0.18, color=COLOURS[name], label=name)
         axes.bar_label(bars, [f"{100 * share:.0f}" for share in shares], fontsize=7)
     names = [f"{name}\n({group.mean():.0%})" for name, group in groups.items()]
     axes.set_xticks(range(len(groups)), names)
-    axes.set(ylim=(0, 1.2), title="Right guesses, %, by what is missing")
+    axes.set(ylim=(0, 1.2), title="Correct guesses, %, by kind of character")
     axes.set_yticks([])
     axes.legend(ncols=2, loc="upper right")
 
 
 def draw_text(axes: Any, corpus: Corpus, guess: dict[str, Guess], width: int = 100) -> None:
-    """A line of the test part, and below it what each guessed in every place: its mistakes in red."""
+    """A line of the test part, and below it every model's guess at each place, with mistakes in red."""
     stretches = fn.data.windows(np.arange(len(corpus.test) - SIDE), width)
     letters = np.char.isalpha(list(corpus.text(corpus.test)))
-    places = stretches[
-        letters[stretches].sum(1).argmax()
-    ]  # a stretch of sentences, of which there is most to see
+    places = stretches[letters[stretches].sum(1).argmax()]  # the stretch with the most letters
     lines = {"text": corpus.test[places]} | {
         name: one(missing(corpus, places)) for name, one in guess.items()
     }
@@ -223,10 +221,10 @@ def draw_text(axes: Any, corpus: Corpus, guess: dict[str, Guess], width: int = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains both, lets all guess the same places."""
+    """Trains both networks; all models guess the same places."""
     chosen = options(__doc__, argv, text_option)
     corpus = load(chosen.text, 60_000 if chosen.quick else None)
-    print(f"{in_words(corpus)}\n")
+    print(f"{described(corpus)}\n")
     x = jax.random.normal(jax.random.key(1), (2, 5, 6))
     print(f"{fn.compare(beside(2), (), x)}\n")
 
@@ -254,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         for name, hits in right.items()
     ]
-    print(f"right guesses in {len(places)} places of the test; the n-gram is of order {markov.order}")
+    print(f"correct guesses at {len(places)} places of the test; the n-gram has order {markov.order}")
     print(table(("guess", "size", *(name for name, group in groups.items() if group.any())), rows))
     print_examples(corpus, places, guesses)
     with picture(chosen.out / "cloze.png", 12, 7) as figure:

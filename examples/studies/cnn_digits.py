@@ -1,16 +1,16 @@
-"""Handwritten digits as pictures: two convolutional networks, `python examples/studies/cnn_digits.py`.
+"""Handwritten digits as pictures, with two convolutional networks: `python examples/studies/cnn_digits.py`.
 
-One is convolution, relu, pool and dropout, twice, and a dense layer; the dropout is spatial, it drops whole feature
-maps. The other is a small residual network with batch normalisation, whose second block halves height and
-width and so has a projection beside it. Each is trained twice from the same seed, on the same batches and with
-the same draws of dropout: with `jax.grad` of the layers' forward, and with the gradient derived by hand.
-The two curves part slowly, as rounding does in a long training, and end at the same accuracy.
+The first has convolution, relu, pool and dropout, twice, and a dense layer; its dropout is spatial and drops whole
+feature maps. The second is a small residual network with batch normalisation; its second block halves height and
+width, and so has a projection as its shortcut. Each is trained twice from the same seed, on the same batches and with
+the same draws of dropout: with `jax.grad` of the layers' forward, and with the gradient derived by hand. Rounding
+slowly separates the two curves, but both end at the same accuracy.
 
-The data are scikit-learn's 1797 pictures of 8×8 pixels, parted 7:3 with the classes in equal shares. The 540
-test pictures are used once, at the end: the settings below were chosen on a fifth of the training part.
+The data are scikit-learn's 1797 pictures of 8×8 pixels, split 7:3 with equal shares of each class. The 540 test
+pictures are used once, at the end: the settings below were chosen on a fifth of the training part.
 
-The picture shows the kernels of the first network, what they and the next layers make of one digit, and the
-digits that were mistaken. `--quick` trains the first network for two epochs on 96 pictures; `--out DIR` says where the picture goes.
+The picture shows the kernels of the first network, its feature maps of one digit, and the misclassified digits.
+`--quick` trains the first network for two epochs on 96 pictures; `--out DIR` is the folder for the picture.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def conv_pool(features: int) -> list[fn.Layer]:
 
 
 def conv_norm(features: int, kernel_size: int, strides: int = 1) -> list[fn.Layer]:
-    """A convolution and its normalisation, which has the bias."""
+    """A convolution and its normalisation; the normalisation has the bias."""
     conv = fn.conv(features, (kernel_size, kernel_size), strides=strides, use_bias=False)
     return [conv, fn.batch_norm()]
 
 
 def body(features: int, strides: int = 1) -> fn.Layer:
-    """What a residual block adds to its input."""
+    """The body of a residual block."""
     return fn.serial(*conv_norm(features, 3, strides), fn.relu(), *conv_norm(features, 3))
 
 
@@ -85,7 +85,7 @@ def load() -> tuple[Data, Data]:
 
 
 def by_autodiff(net: fn.Layer) -> Callable[..., Any]:
-    """Value, what `update_stats` needs, and gradient, by `jax.grad` through the layers' forward."""
+    """Value, saved for `update_stats`, and gradient, by `jax.grad` through the layers' forward."""
 
     def value(params: Any, x: jax.Array, t: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
         y, _, saved = net.forward(params, x, key=key, train=True)
@@ -95,7 +95,7 @@ def by_autodiff(net: fn.Layer) -> Callable[..., Any]:
 
 
 def by_hand(net: fn.Layer) -> Callable[..., Any]:
-    """The same three, by the derivations of every layer and of the loss."""
+    """The same three, by the derivations of the layers and of the loss."""
     gradient = fn.value_and_grad_by_hand(net, LOSS)
 
     def value_and_grad(params: Any, x: jax.Array, t: jax.Array, key: jax.Array) -> Any:
@@ -122,7 +122,7 @@ def trained(
     init_key, order_key, drop_key = jax.random.split(jax.random.key(SEED), 3)
     params = jax.jit(net.init)(init_key, data.x)
     state, losses = (params, updater.init(params)), []
-    # One call a step: XLA's convolutions for processors use all cores outside of `lax.scan` alone.
+    # One call per step: inside `lax.scan`, XLA's convolutions on CPUs do not use all cores.
     for epoch in progress(range(epochs), what):
         order = jax.random.permutation(jax.random.fold_in(order_key, epoch), len(data.x))
         keys = jax.random.split(jax.random.fold_in(drop_key, epoch), steps)
@@ -141,7 +141,7 @@ class Result(NamedTuple):
 
 
 def both_ways(net: fn.Layer, train: Data, test: Data, epochs: int) -> Result:
-    """The same training by autodiff and by hand, and the answers of both."""
+    """The network trained by autodiff and by hand, with the answers of both."""
     losses, answers = {}, {}
     for name, gradient in {"jax.grad": by_autodiff(net), "by hand": by_hand(net)}.items():
         params, losses[name] = trained(net, gradient, train, epochs, name)
@@ -157,7 +157,7 @@ def report(results: dict[str, Result], t: np.ndarray) -> str:
             wrong, losses = int((answers != t).sum()), result.losses[name]
             first, last = (f"{losses[epoch].mean():.6f}" for epoch in (0, -1))
             rows.append((network, name, first, last, f"{1 - wrong / len(t):.1%}", wrong))
-    return table(("", "gradient", "loss, first epoch", "last epoch", "test accuracy", "mistaken"), rows)
+    return table(("", "gradient", "loss, first epoch", "last epoch", "test accuracy", "misclassified"), rows)
 
 
 def tiles(axes: Any, maps: np.ndarray, columns: int, title: str, **style: Any) -> None:
@@ -174,7 +174,7 @@ def tiles(axes: Any, maps: np.ndarray, columns: int, title: str, **style: Any) -
 
 
 def draw(figure: Any, results: dict[str, Result], test: Data) -> None:
-    """Kernels and feature maps, the curves, and what was mistaken."""
+    """Kernels and feature maps, the curves, and the misclassified digits."""
     upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.02))
     draw_maps(upper, results["convolution, pool, dropout"].params, test.x[7])
     left, right = lower.subfigures(1, 2, width_ratios=(1.05, 1))
@@ -183,19 +183,19 @@ def draw(figure: Any, results: dict[str, Result], test: Data) -> None:
 
 
 def draw_maps(figure: Any, params: Any, x: jax.Array) -> None:
-    """The kernels of the first layer, a digit, and its feature maps on the way through the network."""
+    """The kernels of the first layer, a digit, and its feature maps in two layers."""
     seen = [np.asarray(y) for y in fn.intermediates(PLAIN, params, x).values()]
     axes = figure.subplots(1, 4, width_ratios=(1, 0.55, 1.5, 1.5))
     kernels = np.asarray(params[0].w)[:, :, 0]
     most = np.abs(kernels).max()
     tiles(axes[0], kernels, 4, "32 kernels of 3×3", cmap="RdBu_r", vmin=-most, vmax=most)
     tiles(axes[1], np.asarray(x), 1, "a digit", cmap="Greys")
-    tiles(axes[2], seen[1], 6, "what they see in it, 8×8", cmap="viridis")
+    tiles(axes[2], seen[1], 6, "its 32 feature maps, 8×8", cmap="viridis")
     tiles(axes[3], seen[5], 8, "64 maps of the next layer, 4×4", cmap="viridis")
 
 
 def draw_curves(panels: Any, results: dict[str, Result]) -> None:
-    """The losses by both gradients in one panel, their difference in the other."""
+    """The losses by both gradients in one panel, their differences in the other."""
     losses, differences = panels
     for (network, result), colour in zip(results.items(), (BLUE, GREEN), strict=False):
         autodiff, hand = result.losses.values()
@@ -210,7 +210,7 @@ def draw_curves(panels: Any, results: dict[str, Result]) -> None:
 
 
 def draw_mistakes(figure: Any, results: dict[str, Result], test: Data) -> None:
-    """The digits that a network mistakes."""
+    """The digits that a network misclassifies."""
     t = np.asarray(test.t)
     wrong = [
         (i, colour, result.answers["by hand"][i])
@@ -219,7 +219,7 @@ def draw_mistakes(figure: Any, results: dict[str, Result], test: Data) -> None:
     ]
     shown = wrong[:18]
     more = "" if len(shown) == len(wrong) else f", {len(shown)} of {len(wrong)}"
-    figure.suptitle(f"Mistaken (digit → answer){more}", fontsize=11, weight="bold")
+    figure.suptitle(f"Misclassified (digit → answer){more}", fontsize=11, weight="bold")
     panels = figure.subplots(max(3, -(-len(shown) // 6)), 6)
     for axes in panels.flat:
         axes.set_axis_off()

@@ -1,22 +1,22 @@
-"""Ten folds trained at the same time, and against a loop: `python examples/studies/cross_validation.py`.
+"""Ten folds trained at the same time, compared with a loop: `python examples/studies/cross_validation.py`.
 
-A small network tells malignant from benign in scikit-learn's breast cancer data (569 patients, 30 measurements),
-validated on ten stratified folds. Every fold scales its inputs by its own training part, and its tenth of the patients is
-looked at once, by the network that never saw them.
+A small network classifies tumours as malignant or benign in scikit-learn's breast cancer data (569 patients, 30
+measurements), on ten stratified folds. Every fold scales its inputs by its own training part. Its tenth of the patients
+is used once, to test a network that never saw them.
 
-The folds are trained in three ways, each time from a fresh start, compilation included; the first and the last `ROUNDS`
-times in turn, of which the medians count:
+The folds are trained in three ways, each time with nothing compiled before. **vmap** and **loop** run `ROUNDS` times in
+turn, and their medians count:
 
-- **vmap**: `fn.train.cross_validate`, all of them at the same time in one program.
-- **loop**: a training for one fold after another, each compiled for itself: what a loop around training code costs
-  that makes its own step. The exit status is 1 if it does not take `ASKED` times as long.
-- **loop, compiled once**: `fn.train.fit` for one fold after another, with the same loss, updater and penalty. It finds
-  its program again, so that only the two sizes of the training part (512 and 513 patients) are compiled. What
-  vmap gains here is less: a step of a small network inside `lax.scan` costs a processor little beside its arithmetic.
+- **vmap**: `fn.train.cross_validate` trains all folds at the same time in one program.
+- **loop**: trains one fold after another and compiles each, like a loop around code that makes its own training step.
+  The exit status is 1 if it takes less than `LEAST_SPEEDUP` times as long as vmap.
+- **loop, compiled once**: `fn.train.fit` on one fold after another, with the same loss, updater and penalty. It reuses
+  its program, so that it compiles only for the two sizes of the training part (512 and 513 patients). Here vmap saves
+  less: on a CPU, a step of a small network in `lax.scan` has little overhead.
 
 All give the same networks, up to rounding.
 
-`--quick` trains for a few epochs, by vmap alone and without the picture; `--out DIR` says where that goes.
+`--quick` trains for a few epochs, by vmap alone and without the picture; `--out DIR` is the folder for the picture.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ METRICS = {"accuracy": fn.train.accuracy}
 PENALTY = fn.l2(1e-3)
 FOLDS, BATCH, SEED = 10, 32, 0
 ROUNDS = 3
-ASKED = 4.0  # how many times faster than a loop
+LEAST_SPEEDUP = 4.0  # over the loop
 
 
 def load() -> tuple[jax.Array, jax.Array]:
-    """The measurements as they are, and 1 where the tumour is benign."""
+    """The raw measurements, and the labels: 1 for a benign tumour."""
     from sklearn.datasets import load_breast_cancer
 
     x, target = load_breast_cancer(return_X_y=True)
@@ -62,12 +62,12 @@ def at_once(examples: Any, splits: fn.data.Split, key: jax.Array, epochs: int) -
 def by_loop(
     examples: Any, splits: fn.data.Split, key: jax.Array, epochs: int, compiled_once: bool
 ) -> np.ndarray:
-    """A fit for each fold. Gives the accuracies."""
+    """Fits one fold after another; returns the accuracies."""
     x, target = examples
     found, penalty = [], PENALTY
     for i, (train, test) in enumerate(splits.each()):
         if not compiled_once:
-            penalty = fn.l2(1e-3)  # another object, another program
+            penalty = fn.l2(1e-3)  # a new object, and so a new program
         scale = SCALER.fit(x[train])
         fitted = fn.train.fit(
             NET, LOSS, UPDATER, (SCALER.apply(scale, x[train]), target[train]),
@@ -79,7 +79,7 @@ def by_loop(
 
 
 def timed(train: Callable[..., Any], *args: Any) -> tuple[Any, float]:
-    """What it gives and the seconds that it takes, with nothing compiled before."""
+    """The result of `train(*args)` and the seconds it takes, with nothing compiled before."""
     jax.clear_caches()
     start = time.perf_counter()
     return train(*args), time.perf_counter() - start
@@ -133,11 +133,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         (name, f"{median[name]:.2f}", f"{min(each):.2f}–{max(each):.2f}", f"{times[name]:.1f}")
         for name, each in taken.items()
     ]
-    print(table(("ten folds", "seconds", "from – to", "times vmap's"), rows))
-    print(f"\nlargest difference of an accuracy: {np.abs(accuracies - found.scores['accuracy']).max():.1g}")
+    print(table(("ten folds", "seconds", "from – to", "ratio to vmap"), rows))
+    print(f"\nlargest difference in accuracy: {np.abs(accuracies - found.scores['accuracy']).max():.1g}")
     with picture(chosen.out / "cross_validation.png", 13, 4) as figure:
         draw(figure, found, median)
-    return int(times["loop"] < ASKED)
+    return int(times["loop"] < LEAST_SPEEDUP)
 
 
 if __name__ == "__main__":

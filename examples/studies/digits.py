@@ -1,14 +1,14 @@
-"""Handwritten digits, learned twice: `python examples/studies/digits.py`.
+"""Handwritten digits, trained by autodiff and by hand: `python examples/studies/digits.py`.
 
-The same network, from the same seed and on the same batches, is trained once with `jax.grad` of the plain
-equations and once with the gradient derived by hand, in which no autodiff takes part. The two loss curves are
-printed side by side: they differ by the rounding of float32 and by nothing else.
+The same network, from the same seed and on the same batches, is trained once with `jax.grad` of the plain equations
+and once with the gradient derived by hand, without autodiff. The study prints the two loss curves side by side: they
+differ only by the rounding of float32.
 
-The data are scikit-learn's 1797 pictures of 8×8 pixels, parted 7:3 with the classes in equal shares. The 540
-test pictures are used once, at the end, for the accuracy: neither the settings below nor the scaling of
-the inputs has seen them.
+The data are scikit-learn's 1797 pictures of 8×8 pixels, split 7:3 with equal shares of each class. The 540 test
+pictures are used once, at the end, for the accuracy: neither the settings below nor the scaling of the inputs
+depends on them.
 
-`--quick` trains for a few epochs only; `--out DIR` says where the picture goes.
+`--quick` trains for a few epochs; `--out DIR` is the folder for the picture.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Data(NamedTuple):
 
     x: jax.Array  # (N, 64)
     t: jax.Array  # (N,) integers
-    pixels: np.ndarray  # (N, 8, 8), as they were
+    pixels: np.ndarray  # (N, 8, 8), the original pictures
 
 
 def load() -> tuple[Data, Data]:
@@ -62,7 +62,7 @@ def by_autodiff(params: Any, x: jax.Array, t: jax.Array) -> tuple[jax.Array, Any
 
 
 def by_hand(params: Any, x: jax.Array, t: jax.Array) -> tuple[jax.Array, Any]:
-    """The same two, by the derivations of every layer and of the loss."""
+    """The same two, by the derivations of the layers and of the loss."""
     (value, _), grads = fn.value_and_grad_by_hand(NET, LOSS)(params, x, t)
     return value, grads
 
@@ -92,7 +92,7 @@ def trained(value_and_grad: ValueAndGrad, data: Data, epochs: int) -> tuple[Any,
 
 
 def print_curves(losses: dict[str, np.ndarray]) -> None:
-    """Both loss curves side by side, and how far apart they ever are."""
+    """Prints both loss curves side by side, and their largest difference."""
     autodiff, hand = losses.values()
     epochs = len(hand)
     shown = sorted({1, 2, 3, 5, 10, 20, 30, epochs} & set(range(1, epochs + 1)))
@@ -101,11 +101,11 @@ def print_curves(losses: dict[str, np.ndarray]) -> None:
     )
     rows = [(epoch, f"{a:.7f}", f"{b:.7f}", f"{abs(a - b):.1e}") for epoch, a, b in means]
     print(table(("epoch", *losses, "difference"), rows))
-    print(f"\nlargest difference of any of the {hand.size} batches: {np.abs(autodiff - hand).max():.1e}")
+    print(f"\nlargest difference over all {hand.size} batches: {np.abs(autodiff - hand).max():.1e}")
 
 
 def draw(figure: Any, losses: dict[str, np.ndarray], probabilities: np.ndarray, test: Data) -> None:
-    """The confusion matrix, the digits that were mistaken, and the curves."""
+    """The confusion matrix, the misclassified digits, and the curves."""
     upper, lower = figure.subfigures(2, 1, height_ratios=(1.75, 1))
     left, right = upper.subfigures(1, 2, width_ratios=(1, 1.1))
     answers, t = probabilities.argmax(1), np.asarray(test.t)
@@ -115,7 +115,7 @@ def draw(figure: Any, losses: dict[str, np.ndarray], probabilities: np.ndarray, 
 
 
 def draw_confusion(axes: Any, answers: np.ndarray, t: np.ndarray) -> None:
-    """How often each digit was taken for each; what is off the diagonal is a mistake."""
+    """The confusion matrix: the counts off the diagonal are mistakes."""
     counts = np.zeros((10, 10), int)
     np.add.at(counts, (t, answers), 1)
     right = np.eye(10, dtype=bool)
@@ -133,13 +133,13 @@ def draw_confusion(axes: Any, answers: np.ndarray, t: np.ndarray) -> None:
 
 
 def draw_mistakes(figure: Any, probabilities: np.ndarray, test: Data) -> None:
-    """The mistaken digits, those first of which the network was most sure."""
+    """The misclassified digits, those with the most confident answers first."""
     answers, t = probabilities.argmax(1), np.asarray(test.t)
     wrong = np.flatnonzero(answers != t)
     wrong = wrong[np.argsort(-probabilities[wrong, answers[wrong]])]
     shown = wrong[:20]
     more = "" if len(shown) == len(wrong) else f", {len(shown)} shown"
-    title = f"Mistaken: {len(wrong)} of {len(t)}{more} (digit → answer, how sure)"
+    title = f"Misclassified: {len(wrong)} of {len(t)}{more} (digit → answer, probability)"
     figure.suptitle(title, fontsize=11, weight="bold")
     panels = figure.subplots(max(3, -(-len(shown) // 5)), 5)
     for axes in panels.flat:
@@ -150,7 +150,7 @@ def draw_mistakes(figure: Any, probabilities: np.ndarray, test: Data) -> None:
 
 
 def draw_curves(panels: Any, losses: dict[str, np.ndarray]) -> None:
-    """Both curves in one picture, and their difference in the other."""
+    """Both curves in one panel, their differences in the other."""
     curves, differences = panels
     styles = ({"color": ORANGE, "linewidth": 5, "alpha": 0.5}, {"color": BLUE, "linewidth": 1.5})
     epochs = np.arange(1, len(losses["by hand"]) + 1)
@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         probabilities = np.asarray(jax.nn.softmax(NET.apply(params, test.x)))
         wrong = int((probabilities.argmax(1) != np.asarray(test.t)).sum())
         share = 1 - wrong / len(test.t)
-        print(f"test accuracy, {name}: {share:.1%} ({wrong} of {len(test.t)} mistaken)")
+        print(f"test accuracy, {name}: {share:.1%} ({wrong} of {len(test.t)} misclassified)")
     with picture(chosen.out / "digits.png", 11, 9) as figure:
         draw(figure, losses, probabilities, test)
     return 0

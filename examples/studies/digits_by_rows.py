@@ -1,21 +1,21 @@
-"""Handwritten digits read row by row, as a text is read: `python examples/studies/digits_by_rows.py`.
+"""Handwritten digits read row by row: `python examples/studies/digits_by_rows.py`.
 
-A picture of 8×8 pixels is a sequence of 8 rows, x (8, 8). An LSTM reads one after another, and a dense layer answers from
-its last state,
+A picture of 8×8 pixels is a sequence of 8 rows, x (8, 8). An LSTM reads one after another, and a dense layer answers
+from its last state,
 
     h_t = lstm(x_t, h_{t−1}),  y = softmax(h_8·w + b)
 
-What it would answer after fewer rows is asked with a mask: where that is False the state is held, and `fn.last` gives
-the last state before. The same network is trained twice, by hand, both times at once in a vmapped program,
+A mask gives the answer after fewer rows: where it is False the state is held, and `fn.last` takes the last state
+before. The network is trained by hand in two ways, both in one vmapped program:
 
-- asked at the end: all digits have 8 rows;
-- asked at any row: each digit, each time, has a number of rows that is drawn from 1 to 8.
+- to answer at the end: all digits have 8 rows;
+- to answer at any row: for each digit in each batch, the number of rows is drawn from 1 to 8.
 
-The first learns nothing of how to answer early, though its state holds what is needed. The second says after each row
-what it believes, which the picture shows beside the row that it read.
+The first network does not learn to answer early, although its state holds what is needed. The second can answer after
+each row; the picture shows its beliefs beside the row that it has just read.
 
-The data are scikit-learn's 1797 digits, parted 7:3 with the classes in equal shares. The 540 test digits are used once, at
-the end. `--quick` trains for a few epochs only; `--out DIR` says where the picture goes.
+The data are scikit-learn's 1797 digits, split 7:3 with equal shares of each class. The 540 test digits are used once,
+at the end. `--quick` trains for a few epochs; `--out DIR` is the folder for the picture.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from support.common import BLUE, GREY, ORANGE, RED, options, picture, progress, 
 import fnnets as fn
 
 ROWS, BATCH, SEED = 8, 32, 0
-ASKED = {"at the end": ROWS, "at any row": 1}  # after how many rows at least
+LEAST_ROWS = {"at the end": ROWS, "at any row": 1}  # the least number of rows in training
 NET = fn.serial(fn.lstm(64), fn.last(), fn.dense(10))
 LOSS = fn.losses.softmax_cross_entropy()
 
@@ -57,19 +57,19 @@ def load() -> tuple[Data, Data]:
 
 
 def trained(data: Data, epochs: int) -> Any:
-    """The params of both networks after training by hand, one above the other."""
+    """The stacked params of both networks after training by hand."""
     steps = len(data.x) // BATCH
     updater = optax.adam(optax.cosine_decay_schedule(0.005, epochs * steps))
     value_and_grad = fn.value_and_grad_by_hand(NET, LOSS)
 
     def begin(least: jax.Array) -> Any:
-        del least  # both begin alike
+        del least  # both start from the same params
         params = NET.init(jax.random.key(SEED), data.x)
         return params, updater.init(params)
 
     def epoch(state: Any, key: Any, least: jax.Array) -> Any:
-        def step(state: Any, given: Any) -> tuple[Any, None]:
-            (params, memory), (batch, key) = state, given
+        def step(state: Any, scanned: Any) -> tuple[Any, None]:
+            (params, memory), (batch, key) = state, scanned
             mask = fn.length_mask(jax.random.randint(key, (BATCH,), least, ROWS + 1), ROWS)
             _, grads = value_and_grad(params, data.x[batch], data.t[batch], mask=mask)
             updates, memory = updater.update(grads, memory)
@@ -78,7 +78,7 @@ def trained(data: Data, epochs: int) -> Any:
         order = jax.random.permutation(key, len(data.x))[: steps * BATCH].reshape(steps, BATCH)
         return jax.lax.scan(step, state, (order, jax.random.split(key, steps)))[0]
 
-    least = jnp.array(list(ASKED.values()))
+    least = jnp.array(list(LEAST_ROWS.values()))
     state = jax.jit(jax.vmap(begin))(least)
     both = jax.jit(jax.vmap(epoch, in_axes=(0, None, 0)))
     for i in progress(range(epochs), "epochs"):
@@ -88,7 +88,7 @@ def trained(data: Data, epochs: int) -> Any:
 
 @jax.jit
 def beliefs(params: Any, x: jax.Array) -> jax.Array:
-    """The probabilities that both networks give after each row, (2, 8, N, 10)."""
+    """The probabilities of both networks after each row, (2, 8, N, 10)."""
 
     def after(params: Any, row: jax.Array) -> jax.Array:
         mask = fn.length_mask(jnp.full(len(x), row), ROWS)
@@ -99,21 +99,21 @@ def beliefs(params: Any, x: jax.Array) -> jax.Array:
 
 
 def draw_accuracy(axes: Any, accuracy: dict[str, np.ndarray]) -> None:
-    """How often each network is right after so many rows."""
+    """The accuracy of each network after each row."""
     places = ((5.4, 0.22, ORANGE), (1, 0.87, BLUE))
     for (name, values), (x, y, color) in zip(accuracy.items(), places, strict=True):
         axes.plot(range(1, ROWS + 1), values, "o-", color=color)
-        axes.text(x, y, f"asked\n{name}", color=color)
+        axes.text(x, y, f"answers\n{name}", color=color)
     axes.axhline(0.1, color=GREY, linestyle=":")
-    axes.text(ROWS, 0.115, "a guess", color=GREY, ha="right", fontsize=9)
-    axes.set(xlabel="rows read", ylim=(0, 1.02), title="Share of right answers")
+    axes.text(ROWS, 0.115, "chance", color=GREY, ha="right", fontsize=9)
+    axes.set(xlabel="rows read", ylim=(0, 1.02), title="Test accuracy")
 
 
 def draw_digits(figure: Any, test: Data, after: np.ndarray) -> None:
-    """One digit of each class, and beside each of its rows what is believed once it is read."""
+    """One digit of each class, and beside each of its rows the belief once it is read."""
     panels = figure.subplots(2, 10, width_ratios=[1, 1.35] * 5)
     figure.suptitle(
-        "Each row of a test digit, and the belief once it is read (red: the right answer)",
+        "Each row of a test digit, and the belief once it is read (red: the correct answer)",
         fontsize=11,
         weight="bold",
     )
@@ -134,16 +134,16 @@ def draw_digits(figure: Any, test: Data, after: np.ndarray) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains twice, and asks after each row."""
+    """Trains both networks, and tests them after each row."""
     chosen = options(__doc__, argv)
     train, test = load()
     print(f"{len(train.t)} digits for training, {len(test.t)} for testing\n\n{fn.summary(NET, train.x)}\n")
     found = np.asarray(beliefs(trained(train, 6 if chosen.quick else 40), test.x))
     right = (found.argmax(-1) == np.asarray(test.t)).mean(-1)
-    accuracy = dict(zip(ASKED, right, strict=True))
+    accuracy = dict(zip(LEAST_ROWS, right, strict=True))
     rows = [(row + 1, *(f"{values[row]:.1%}" for values in accuracy.values())) for row in range(ROWS)]
-    print("Test accuracy\n")
-    print(table(("after row", *(f"asked {name}" for name in accuracy)), rows))
+    print("Test accuracy of the networks trained to answer at the end and at any row\n")
+    print(table(("after row", *accuracy), rows))
     with picture(chosen.out / "digits_by_rows.png", 15, 4.1) as figure:
         left, wide = figure.subfigures(1, 2, width_ratios=(1, 3.6))
         draw_accuracy(left.subplots(), accuracy)

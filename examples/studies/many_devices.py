@@ -1,20 +1,20 @@
 """One training on many devices: `python examples/studies/many_devices.py`.
 
-A network with batch normalisation and dropout learns scikit-learn's handwritten digits for 50 steps, in float64: on one device
-without a mesh, then with every batch shared among 1, 2 and 8 devices, then between two processes, each of which holds half
-of the pictures. The largest difference of a param to one device is printed for each; the exit status is 1 above
-`ASKED`. The devices are host devices: parts of this machine's processor that jax takes for devices.
+A network with batch normalisation and dropout learns scikit-learn's handwritten digits for 50 steps, in float64: on one
+device without a mesh, then with every batch split across 1, 2 and 8 devices, then across two processes that hold half of
+the pictures each. For each, the study prints the largest difference of a param from one device; the exit status is 1 if
+one is above `TOLERANCE`. The devices are host devices: parts of this machine's CPU that jax treats as devices.
 
-Then it shows what a step of a larger network costs on 1, 2, 4 and 8 devices: on accelerators where there are several, on
-host devices elsewhere. Any number of these computes in all the threads of its process, so that each process is given
-as many cores as it has devices, as far as there are cores. One device with all cores is shown beside them.
+Then it measures a step of a larger network on 1, 2, 4 and 8 devices: on accelerators if there are several, else on host
+devices. Host devices share all threads of their process. So each process gets as many cores as it has devices, up to all
+cores of the machine. One device with all cores is shown for comparison.
 
-Each process can be started by hand, on one machine or on several; every one is given the first one's address:
+Each process can also be started by hand, on one machine or on several, with the address of the first:
 
     python examples/studies/many_devices.py --process 0 --of 2 --coordinator localhost:1234
     python examples/studies/many_devices.py --process 1 --of 2 --coordinator localhost:1234
 
-`--quick` compares two devices with one, alone; `--out DIR` says where the picture goes.
+`--quick` only compares two devices with one; `--out DIR` is the folder for the picture.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ NET = fn.serial(
 )  # fmt: skip
 LOSS = fn.losses.softmax_cross_entropy()
 UPDATER, PENALTY = fn.updaters.adam(5e-3), fn.l2(1e-4)
-BATCH, EPOCHS, SEED = 256, 10, 0  # five steps an epoch, the last one of fewer pictures
-ASKED = 1e-10
+BATCH, EPOCHS, SEED = 256, 10, 0  # five steps per epoch, the last with fewer pictures
+TOLERANCE = 1e-10
 COUNTS = 1, 2, 4, 8
 
 LARGE = fn.serial(fn.dense(512), fn.relu(), fn.dense(512), fn.relu(), fn.dense(10))
@@ -73,7 +73,7 @@ def trained(examples: Any, mesh: Any = None) -> fn.train.Fitted:
 
 
 def take_part(process: int, of: int, coordinator: str | None, save: Path | None) -> None:
-    """What one process does: its part of the pictures, on all devices of all processes."""
+    """The work of one process: trains with its part of the pictures, on all devices of all processes."""
     if coordinator is not None:
         jax.distributed.initialize(coordinator, num_processes=of, process_id=process)
     train, test = load()
@@ -85,7 +85,7 @@ def take_part(process: int, of: int, coordinator: str | None, save: Path | None)
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(found.params)]
     print(
         f"process {process} of {of}: {len(own[1])} of {len(train[1])} pictures, {jax.local_device_count()} of {mesh.size} devices; "
-        f"{int(found.state.step)} steps, loss {found.history.loss[-1]:.6f}, accuracy on the {len(test[1])} others "
+        f"{int(found.state.step)} steps, loss {found.history.loss[-1]:.6f}, accuracy on {len(test[1])} test pictures "
         f"{(y.argmax(-1) == test[1]).mean():.2%}, sum of the params {sum(leaf.sum() for leaf in leaves):.10f}",
         flush=True,
     )
@@ -93,11 +93,11 @@ def take_part(process: int, of: int, coordinator: str | None, save: Path | None)
         np.savez(save, *leaves)
 
 
-# ---------------------------------------------------------------- the same params everywhere
+# ---------------------------------------------------------------- the differences of the params
 
 
 def child(flags: str, *args: Any, platform: str = "cpu") -> subprocess.Popen[str]:
-    """The same program once more, in a process whose devices XLA is told of by flags."""
+    """Starts this program in a new process, with XLA flags that set its devices."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
     return subprocess.Popen(
         [sys.executable, __file__, *map(str, args)],
@@ -107,12 +107,12 @@ def child(flags: str, *args: Any, platform: str = "cpu") -> subprocess.Popen[str
 
 
 def host_devices(count: int) -> str:
-    """The flag that makes host devices."""
+    """The XLA flag that creates host devices."""
     return f"--xla_force_host_platform_device_count={count}"
 
 
 def said(*children: subprocess.Popen[str]) -> str:
-    """What they say, when all have ended; ends this program where one fails."""
+    """The output of all processes, once they have ended; exits if one fails."""
     try:
         outputs = [one.communicate() for one in children]
     finally:
@@ -125,7 +125,7 @@ def said(*children: subprocess.Popen[str]) -> str:
 
 
 def differences(quick: bool) -> dict[str, float]:
-    """The largest difference of a param to one device, for each way of sharing."""
+    """The largest difference of a param from one device, for each way to split the batch."""
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
         alone = [np.asarray(leaf) for leaf in jax.tree.leaves(trained(load()[0]).params)]
 
@@ -159,7 +159,10 @@ def differences(quick: bool) -> dict[str, float]:
 
 
 def timed(counts: Sequence[int], cores: int | None) -> None:
-    """Prints the seconds of a step for each number of devices: the median of three differences between two trainings."""
+    """Prints the seconds per step for each number of devices.
+
+    Each is the median of three differences between a long and a short training.
+    """
     rng = np.random.default_rng(SEED)
     n = LARGE_BATCH * LARGE_STEPS
     examples = rng.standard_normal((n, 256), np.float32), rng.integers(0, 10, n)
@@ -182,7 +185,7 @@ def timed(counts: Sequence[int], cores: int | None) -> None:
 
 
 def scaling() -> tuple[str, dict[tuple[int, int | None], float]]:
-    """The hardware's name, and the seconds of a step by the number of devices and of cores that are theirs."""
+    """The hardware's name, and the seconds per step by the numbers of devices and of their cores."""
     devices, platform = jax.devices(), jax.default_backend()
     if platform != "cpu" and len(devices) > 1:
         name = f"{len(devices)} × {devices[0].device_kind}"
@@ -194,10 +197,10 @@ def scaling() -> tuple[str, dict[tuple[int, int | None], float]]:
     for count, own in [(1, cores), *((count, min(count, cores)) for count in COUNTS)]:
         text = said(child(host_devices(count), "--time", count, "--cores", own))
         found[count, own] = float(text.split()[1])
-    return f"parts of one processor of {cores} cores", found
+    return f"parts of one CPU with {cores} cores", found
 
 
-# ---------------------------------------------------------------- all of it
+# ---------------------------------------------------------------- the report
 
 
 def draw(
@@ -208,40 +211,38 @@ def draw(
     left.barh(list(found), list(found.values()), color=BLUE)
     for i, value in enumerate(found.values()):
         left.text(value * 1.3 or 1.3e-17, i, f"{value:.1e}" if value else "none", va="center")
-    left.axvline(ASKED, color=RED)
-    left.text(ASKED, len(found) - 0.45, " asked", color=RED, va="bottom")
-    left.set(xscale="log", xlim=(1e-17, 1e-8), xlabel="largest difference of a param to one device")
+    left.axvline(TOLERANCE, color=RED)
+    left.text(TOLERANCE, len(found) - 0.45, " tolerance", color=RED, va="bottom")
+    left.set(xscale="log", xlim=(1e-17, 1e-8), xlabel="largest difference of a param from one device")
     left.set_title("50 steps in float64")
     left.invert_yaxis()
-    own = {count: (cores, value) for (count, cores), value in seconds.items()}  # the last of each number
+    own = {count: (cores, value) for (count, cores), value in seconds.items()}  # the last entry of each count
     counts = list(own)
     right.plot(counts, [1e3 * value for _, value in own.values()], "o-", color=BLUE, label="measured")
     ideal = [1e3 * own[1][1] / (cores or count) for count, (cores, _) in own.items()]
-    right.plot(counts, ideal, "--", color=GREY, label="shared without loss")
+    right.plot(counts, ideal, "--", color=GREY, label="ideal")
     (first, cores), value = next(iter(seconds.items()))
     if cores is not None:
         right.plot([first], [1e3 * value], "o", color=ORANGE, label=f"one device with all {cores} cores")
-    right.set(xlabel="devices", ylabel="milliseconds a step", ylim=(0, None), title=f"A step on {name}")
+    right.set(xlabel="devices", ylabel="milliseconds per step", ylim=(0, None), title=f"A step on {name}")
     right.set_xscale("log", base=2)
     right.set_xticks(counts, map(str, counts))
     right.legend()
 
 
-def by_hand(parser: argparse.ArgumentParser) -> None:
-    """The options of a process that takes part."""
-    parser.add_argument("--process", type=int, metavar="I", help="which process this is, from 0")
-    parser.add_argument("--of", type=int, default=1, metavar="N", help="how many processes there are")
-    parser.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 can be reached")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="where the trained params go (.npz)")
-    parser.add_argument(
-        "--time", type=int, nargs="+", metavar="N", help="only the time of a step on N devices"
-    )
-    parser.add_argument("--cores", type=int, metavar="N", help="with so many of the processor's cores")
+def process_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a single process."""
+    parser.add_argument("--process", type=int, metavar="I", help="the number of this process, from 0")
+    parser.add_argument("--of", type=int, default=1, metavar="N", help="the number of processes")
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="the address of process 0")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="the file for the trained params (.npz)")
+    parser.add_argument("--time", type=int, nargs="+", metavar="N", help="only time a step on N devices")
+    parser.add_argument("--cores", type=int, metavar="N", help="use N of the CPU's cores")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Takes part, or starts the others and compares."""
-    chosen = options(__doc__, argv, by_hand)
+    """Runs as one process, or starts the processes and compares them."""
+    chosen = options(__doc__, argv, process_options)
     if chosen.time:
         timed(chosen.time, chosen.cores)
         return 0
@@ -250,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     found = differences(chosen.quick)
     rows = [(name, f"{value:.2g}") for name, value in found.items()]
-    say(table(("the batch shared by", "largest difference to one device"), rows))
+    say(table(("batch split across", "largest difference from one device"), rows))
     if not chosen.quick:
         name, seconds = scaling()
         one = seconds.get((1, 1)) or seconds[1, None]
@@ -258,10 +259,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             (f"{count}", "–" if cores is None else f"{cores}", f"{1e3 * value:.1f}", f"{one / value:.2f}")
             for (count, cores), value in seconds.items()
         ]
-        say(f"\na step on {name}\n\n{table(('devices', 'cores', 'ms a step', 'times faster'), rows)}")
+        say(f"\na step on {name}\n\n{table(('devices', 'cores', 'ms per step', 'speedup'), rows)}")
         with picture(chosen.out / "many_devices.png", 11, 4) as figure:
             draw(figure, found, name, seconds)
-    return int(max(found.values()) > ASKED)
+    return int(max(found.values()) > TOLERANCE)
 
 
 if __name__ == "__main__":

@@ -1,32 +1,32 @@
-"""Hidden Markov models find the vowels, and n-grams outdo them: `python examples/studies/markov_baseline.py`.
+"""Hidden Markov models find the vowels, and n-grams beat them: `python examples/studies/markov_baseline.py`.
 
-A hidden Markov model writes a letter x_t from a state that it keeps to itself, z_t, and then moves on:
+A hidden Markov model emits a letter x_t from a hidden state z_t, and then moves to the next state:
 
     P(z_1 = i) = π_i,  P(z_t+1 = j | z_t = i) = A_ij,  P(x_t = v | z_t = i) = B_iv
 
-π and the rows of A and B are softmaxes of the logits that are learned. The likelihood is a scan (the forward algorithm),
-rescaled at every step so that nothing underflows; products of A and B stand for sums over all paths:
+π and the rows of A and B are softmaxes of the logits, which are the params. The likelihood is a scan (the forward
+algorithm), rescaled at every step so that nothing underflows; its products with A and B sum over all paths:
 
     α_1(j) = π_j B_j(x_1) / s_1,  α_t(j) = Σ_i α_t−1(i) A_ij B_j(x_t) / s_t,  s_t so that Σ_j α_t(j) = 1
     log P(x) = Σ_t log s_t
 
-Derivation. The derivative of log P(x) by the logarithm of a parameter is how often, on average over the paths given x, that
-parameter is used: ∂ log P / ∂ log A_ij = E[number of moves from i to j | x] (Fisher's identity). These expected counts
-are the E-step of Baum and Welch, and a second scan, backward in time, gives them:
+Derivation. The derivative of log P(x) with respect to the logarithm of a parameter is the expected number of times that
+a path uses this parameter, given x: ∂ log P / ∂ log A_ij = E[number of moves from i to j | x] (Fisher's identity). These
+expected counts are the E-step of Baum and Welch. A second scan, backward in time, gives them:
 
     β_T(i) = 1,  β_t−1(i) = Σ_j A_ij B_j(x_t) β_t(j) / s_t
     states  γ_t(i) = α_t(i) β_t(i)
     moves   ξ_ij = A_ij Σ_t>1 α_t−1(i) B_j(x_t) β_t(j) / s_t
 
-Through the softmax, whose ∂ log A_ij / ∂a_ik = [j = k] − A_ik, counts become the gradient by the logits:
+The softmax has ∂ log A_ij / ∂a_ik = [j = k] − A_ik, and so the gradient with respect to the logits is
 
     dπ_i = γ_1(i) − π_i,  da_ij = ξ_ij − A_ij Σ_k ξ_ik,  db_iv = Σ_{t: x_t=v} γ_t(i) − B_iv Σ_t γ_t(i)
 
-The text is reduced to lower-case letters and blanks. With two states the model parts vowels from consonants, of
-which nobody told it. The test is the last tenth of the text; n-grams of order n see n letters back, the model only
+The text is reduced to lower-case letters and blanks. With two states the model separates vowels from consonants without
+being told about them. The test is the last tenth of the text; an n-gram of order n sees n letters back, the model only
 its state. The best of a few starts is chosen by the likelihood of the training part.
 
-`--text FILE` reads another text; `--quick` trains small models for a few steps; `--out DIR` says where the picture goes.
+`--text FILE` reads another text; `--quick` trains small models for a few steps; `--out DIR` is the folder for the picture.
 
 References: Baum, Petrie, Soules & Weiss, Annals of Mathematical Statistics 41 (1970); Rabiner, Proceedings of the IEEE
 77 (1989), eqs. 19-27 and 91-94 (scaling); Cave & Neuwirth (1980) first saw the vowels.
@@ -43,7 +43,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from support.common import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, options, picture, progress, run, table
-from support.corpus import Corpus, in_words, parted, read, text_option
+from support.corpus import Corpus, described, read, split_text, text_option
 from support.ngrams import bits, fitted, stored
 
 import fnnets as fn
@@ -54,15 +54,15 @@ COLOURS = (ORANGE, BLUE, GREEN, PURPLE, RED)
 
 
 class HMM(NamedTuple):
-    """The logits of a hidden Markov model of K states and V symbols."""
+    """The logits of a hidden Markov model with K states and V symbols."""
 
     start: jax.Array  # (K,) of π
-    move: jax.Array  # (K, K) of A, rows are where from
+    move: jax.Array  # (K, K) of A, from row to column
     emit: jax.Array  # (K, V) of B
 
 
 def init(key: jax.Array, states: int, size: int) -> HMM:
-    """Random logits: what is too even stays even, as all states could then do the same."""
+    """Random logits; from equal ones, all states would stay equal."""
     keys = jax.random.split(key, 3)
     shapes = ((states,), (states, states), (states, size))
     return HMM(*(0.5 * jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)))
@@ -100,7 +100,7 @@ def backward(params: HMM, x: jax.Array, s: jax.Array) -> jax.Array:
 
 
 def expected_counts(params: HMM, x: jax.Array) -> tuple[jax.Array, HMM]:
-    """log P(x), and how often each start, move and emission is used on average, given x (T, N)."""
+    """log P(x), and the expected counts of each start, move and emission, given x (T, N)."""
     _, move, emit = map(jax.nn.softmax, params)
     alpha, s = scaled_forward(params, x)
     beta = backward(params, x, s)
@@ -111,7 +111,7 @@ def expected_counts(params: HMM, x: jax.Array) -> tuple[jax.Array, HMM]:
 
 
 def value_and_grad(params: HMM, x: jax.Array) -> tuple[jax.Array, HMM]:
-    """log P(x) and its gradient by the logits: expected counts less what the softmax expects."""
+    """log P(x), and its gradient with respect to the logits: expected counts minus their total times the softmax."""
     value, counts = expected_counts(params, x)
     return value, jax.tree.map(
         lambda count, logits: count - count.sum(-1, keepdims=True) * jax.nn.softmax(logits), counts, params
@@ -119,19 +119,19 @@ def value_and_grad(params: HMM, x: jax.Array) -> tuple[jax.Array, HMM]:
 
 
 def compared() -> fn.Report:
-    """The gradient by hand against autodiff and differences, on three short texts."""
+    """The gradient by hand compared with autodiff and differences, on three short texts."""
     x = jax.random.randint(jax.random.key(1), (12, 3), 0, 5)
     params = init(jax.random.key(2), 3, 5)
     return fn.compare_grad(log_likelihood, lambda params, x: value_and_grad(params, x)[1], params, x)
 
 
 def streams(ids: np.ndarray) -> jax.Array:
-    """The text as a hundred stretches side by side, (T, 100): scans are fast when they are short and broad."""
+    """The text as a hundred parallel stretches, (T, 100): short, wide scans are fast."""
     return jnp.asarray(ids[: len(ids) // 100 * 100].reshape(100, -1).T)
 
 
 def trained(corpus: Corpus, states: int, starts: int, steps: int) -> HMM:
-    """The best of some starts, all trained at once."""
+    """The best of several starts, all trained at the same time."""
     text, updater = jnp.asarray(corpus.train), optax.adam(optax.cosine_decay_schedule(0.1, steps))
 
     def step(state: Any, x: jax.Array) -> Any:
@@ -159,43 +159,43 @@ def trained(corpus: Corpus, states: int, starts: int, steps: int) -> HMM:
 
 
 def bits_per_character(params: HMM, corpus: Corpus) -> float:
-    """On the test part, read on from a hundred letters before it."""
+    """Bits per character of the test part, read from a hundred letters before it."""
     s = jax.jit(scaled_forward)(params, jnp.asarray(corpus.before(corpus.test, 100)))[1]
     return float(-jnp.log2(s[100:]).mean())
 
 
 def letters_only(text: str) -> str:
-    """Lower-case letters, and one blank for whatever stands between them."""
+    """Lower-case letters, with one blank for everything between them."""
     return re.sub(r"[\W\d_]+", " ", text.lower())
 
 
 def share_of_states(params: HMM, corpus: Corpus) -> np.ndarray:
-    """P(state | letter), (V, K): which states wrote it, averaged over its places in the training part."""
+    """P(state | letter), (V, K), the mean over the letter's places in the training part."""
     counts = np.asarray(jax.jit(expected_counts)(params, streams(corpus.train))[1].emit.T)
     return counts / counts.sum(-1, keepdims=True).clip(min=1e-9)
 
 
-def commonest(corpus: Corpus, number: int) -> np.ndarray:
-    """The ids of the commonest letters of the training part, at most so many, in their own order."""
+def most_common(corpus: Corpus, number: int) -> np.ndarray:
+    """The ids of the most common letters of the training part, at most `number`, sorted by id."""
     counts = np.bincount(corpus.train, minlength=len(corpus.letters))
     return np.sort(np.argsort(-counts, kind="stable")[:number][: int((counts > 0).sum())])
 
 
 def written(corpus: Corpus, ids: np.ndarray) -> list[str]:
-    """The letters, with the blank in a form that is seen."""
+    """The letters, with a visible sign for the blank."""
     return [corpus.letters[i].replace(" ", "␣") for i in ids]
 
 
 def free(params: HMM) -> int:
-    """The number of free parameters: a softmax of V has V − 1."""
+    """The number of free parameters: a softmax over V logits has V − 1."""
     return sum(leaf.size // leaf.shape[-1] * (leaf.shape[-1] - 1) for leaf in params)
 
 
 def print_states(params: HMM, shares: np.ndarray, corpus: Corpus) -> None:
-    """Which letters are mostly whose, and where each state goes on to."""
-    moves, shown = np.asarray(jax.nn.softmax(params.move)), commonest(corpus, 27)
+    """Prints the moves of each state, and the letters that it emits more often than the other states."""
+    moves, shown = np.asarray(jax.nn.softmax(params.move)), most_common(corpus, 27)
     owner = shares[shown].argmax(1)
-    head = ("state", *(f"to {j + 1}" for j in range(len(moves))), "letters that are mostly its own")
+    head = ("state", *(f"to {j + 1}" for j in range(len(moves))), "letters mostly from this state")
     rows = (
         (k + 1, *(f"{p:.2f}" for p in moves[k]), " ".join(written(corpus, shown[owner == k])))
         for k in range(len(moves))
@@ -204,15 +204,17 @@ def print_states(params: HMM, shares: np.ndarray, corpus: Corpus) -> None:
 
 
 def draw_shares(axes: Any, shares: np.ndarray, corpus: Corpus) -> None:
-    """A bar for each letter, parted by P(state | letter)."""
-    shown = commonest(corpus, 27)
+    """A bar for each letter, divided by P(state | letter)."""
+    shown = most_common(corpus, 27)
     shown = shown[np.lexsort((shown, -shares[shown].max(1), shares[shown].argmax(1)))]
     bottom = np.zeros(len(shown))
     for k, share in enumerate(shares[shown].T):
         axes.bar(range(len(shown)), share, bottom=bottom, color=COLOURS[k], label=f"state {k + 1}")
         bottom += share
     axes.set_xticks(range(len(shown)), written(corpus, shown))
-    axes.set(ylabel="P(state | letter)", ylim=(0, 1), title=f"{shares.shape[1]} states: whose letter is it?")
+    axes.set(
+        ylabel="P(state | letter)", ylim=(0, 1), title=f"{shares.shape[1]} states: which emits a letter?"
+    )
     axes.grid(False)
 
 
@@ -230,7 +232,7 @@ def draw_text(axes: Any, params: HMM, corpus: Corpus, width: int = 92, lines: in
 
 
 def draw_bits(axes: Any, hidden: dict[int, float], markov: np.ndarray) -> None:
-    """Bits per character by the number of states, beside those of the n-grams."""
+    """Bits per character by the number of states, and those of the n-grams."""
     axes.semilogx(list(hidden), list(hidden.values()), "o-", base=2, color=BLUE, label="hidden Markov model")
     for n, value in enumerate(markov):
         axes.axhline(value, color=GREY, linewidth=1)
@@ -244,12 +246,12 @@ def draw_bits(axes: Any, hidden: dict[int, float], markov: np.ndarray) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compares the gradient, trains with it, and sets the models beside n-grams."""
+    """Compares the gradient, trains with it, and compares the models with n-grams."""
     chosen = options(__doc__, argv, text_option)
     print(f"{compared()}\n")
     name, text = read(chosen.text)
-    corpus = parted(name, letters_only(text))
-    print(in_words(corpus))
+    corpus = split_text(name, letters_only(text))
+    print(described(corpus))
 
     markov = fitted(corpus.train, len(corpus.letters), ORDERS)
     markov_bits = bits(markov, corpus.before(corpus.test, ORDERS))

@@ -1,15 +1,15 @@
-"""Logistic regression: Newton's few steps, and how many first order takes: `python examples/studies/newton_logistic.py`.
+"""Logistic regression: the steps of Newton and of first-order updaters: `python examples/studies/newton_logistic.py`.
 
-The loss is the mean cross entropy with an L2 penalty, of 569 tumours by 30 features (z-scores) and a
-bias, in float64: scikit-learn's breast cancer data. Every updater starts from zeros and runs until the gradient's
-norm is 1e-10; those of first order run at every rate of a grid, in one vmapped `lax.while_loop`, and the fastest rate counts.
+The loss is the mean cross entropy with an L2 penalty on scikit-learn's breast cancer data: 569 tumours with 30 features
+(z-scores), and a bias, in float64. Every updater starts from zeros and runs until the gradient's norm is 1e-10.
+First-order updaters run at every rate of a grid, in one vmapped `lax.while_loop`, and the fastest rate counts.
 
-What to look for: near the end every step of Newton's squares the gradient's norm, 1e-4, 1e-7, 1e-13. The others gain
-a fixed factor a step at best, and rmsprop, whose step does not shrink with the gradient, never settles.
+What to look for: near the end each step of Newton squares the gradient's norm, roughly: 1e-4, 1e-7, 1e-13. The others
+gain a fixed factor per step at best. rmsprop never settles, because its step does not shrink with the gradient.
 
-adamw runs without its decay, which would lead to another minimum, and so is adam.
+adamw runs without its decay, which would lead to another minimum; so it equals adam.
 
-`--quick` tries fewer rates and steps; `--out DIR` says where the picture goes.
+`--quick` tries fewer rates and steps; `--out DIR` is the folder for the picture.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ COLOURS = {
 
 
 def problem() -> tuple[Callable[[Any], jax.Array], fn.Dense]:
-    """The loss of the network's parameters, and where they start."""
+    """The loss as a function of the params, and the initial params."""
     from sklearn.datasets import load_breast_cancer
 
     data = load_breast_cancer()
@@ -72,7 +72,7 @@ def problem() -> tuple[Callable[[Any], jax.Array], fn.Dense]:
 
 
 def steps_to_target(updater: Any, loss: Any, start: Any, limit: int) -> tuple[jax.Array, jax.Array]:
-    """The steps until the gradient's norm is TARGET (limit where it is not), and the norm reached."""
+    """The number of steps until the gradient's norm is TARGET (at most `limit`), and the norm reached."""
 
     def going(carry: Any) -> jax.Array:
         _, _, grads, steps = carry
@@ -102,7 +102,7 @@ def norms(updater: Any, loss: Any, start: Any, steps: int) -> tuple[jax.Array, A
 
 
 def newtons(loss: Any, start: Any) -> dict[str, int]:
-    """Prints Newton's steps one by one; returns how many it took with each solver."""
+    """Prints each step of Newton; returns the number of steps with each solver."""
     counts = {}
     for name, updater in NEWTON.items():
         path, state = jax.device_get(jax.jit(lambda updater=updater: norms(updater, loss, start, 13))())
@@ -119,7 +119,7 @@ def newtons(loss: Any, start: Any) -> dict[str, int]:
 
 
 def race(loss: Any, start: Any, limit: int, rates: jax.Array) -> dict[str, tuple[int, float, float]]:
-    """For each updater of first order the steps, the norm reached and the rate, of the fastest rate."""
+    """For each first-order updater, the steps, the norm reached and the rate, at the fastest rate."""
     fastest = {}
     for name in progress(list(FIRST_ORDER), "updaters"):
         make = FIRST_ORDER[name]
@@ -131,7 +131,7 @@ def race(loss: Any, start: Any, limit: int, rates: jax.Array) -> dict[str, tuple
 
 
 def report(counts: dict[str, int], fastest: dict[str, tuple[int, float, float]], limit: int) -> str:
-    """All updaters and how many steps each took."""
+    """A table of all updaters and their steps."""
     rows = [(name, count, "", "") for name, count in counts.items()]
     for name, (steps, norm, rate) in sorted(fastest.items(), key=lambda item: item[1]):
         rows.append((name, steps if norm <= TARGET else f"> {limit}", f"{rate:.2g}", f"{norm:.1e}"))
@@ -141,7 +141,7 @@ def report(counts: dict[str, int], fastest: dict[str, tuple[int, float, float]],
 def draw(
     figure: Any, loss: Any, start: Any, fastest: dict[str, tuple[int, float, float]], limit: int
 ) -> None:
-    """The gradient's norm along each run, on a logarithmic axis of steps."""
+    """The gradient's norm along each run, with logarithmic axes."""
     axes = figure.subplots()
     axes.axhline(TARGET, color="#555555", linewidth=0.9, linestyle="--")
     axes.text(1, TARGET / 2, "target", va="top", color="#555555")
@@ -153,12 +153,14 @@ def draw(
         style = {"color": COLOURS[label.split(",")[0]], "linestyle": "--" if "adamw" in label else "-"}
         axes.loglog(np.arange(length) + 1, path, **style, linewidth=width, label=label, zorder=1 + width)
     axes.set(xlabel="step + 1", ylabel="norm of the gradient", ylim=(1e-13, 10))
-    axes.set_title("Logistic regression on breast cancer data: Newton, and first order at its best rate")
+    axes.set_title(
+        "Logistic regression on breast cancer data: Newton, and first-order updaters at their best rates"
+    )
     figure.legend(loc="outside right center", fontsize=9)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Counts, prints, draws."""
+    """Counts the steps, prints and draws them."""
     chosen = options(__doc__, argv)
     limit, count = (500, 3) if chosen.quick else (10_000, 13)
     with jax.enable_x64(True):

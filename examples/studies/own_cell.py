@@ -1,36 +1,35 @@
-"""A recurrent cell of your own, its step back, and what a mistake in it looks like: `python examples/studies/own_cell.py`.
+"""Your own recurrent cell, its backward step, and the report on mistakes in it: `python examples/studies/own_cell.py`.
 
-The cell is the minimal gated unit of Zhou et al. (2016): one gate says how much of the state is written anew, and
-how much of it the candidate sees. On x_t (D,) and h_{t−1} (H,), with ⊙ the product of entries,
+The cell is the minimal gated unit of Zhou et al. (2016), which the library has as `fn.mgu`: one gate sets how much of the
+state is replaced, and how much of it the candidate sees. For x_t (D,) and h_{t−1} (H,), with ⊙ the elementwise product,
 
     f = σ(x_t·w_f + h_{t−1}·u_f + b_f)
     k = f⊙h_{t−1}
     n = tanh(x_t·w_n + k·u_n + b_n)
     h_t = (1 − f)⊙h_{t−1} + f⊙n
 
-Derivation of one step back. Given dh = ∂E/∂h_t, where all later steps are counted already: h_t holds n once, f twice and
-h_{t−1} twice; k holds f and h_{t−1} once more, and f's own product h_{t−1} again:
+Derivation of one backward step, from dh = ∂E/∂h_t, which includes all later steps. In h_t, n occurs once, and f and
+h_{t−1} occur twice each; in k, f and h_{t−1} occur once more; and h_{t−1} occurs in f:
 
     dn = dh⊙f                      da_n = dn⊙(1 − n²)
     dk = da_n·u_nᵀ
     df = dh⊙(n − h_{t−1}) + dk⊙h_{t−1}      da_f = df⊙f(1 − f)
     dh_{t−1} = dh⊙(1 − f) + dk⊙f + da_f·u_fᵀ
 
-and after the last step, over all t at once: dw = Σ_t x_tᵀda, du_f = Σ_t h_{t−1}ᵀda_f, du_n = Σ_t kᵀda_n, db = Σ_t da,
-dx_t = da·wᵀ, with a = [a_f, a_n].
+and after the last backward step, for all t at once: dw = Σ_t x_tᵀda, du_f = Σ_t h_{t−1}ᵀda_f, du_n = Σ_t kᵀda_n,
+db = Σ_t da, dx_t = da·wᵀ, with a = [a_f, a_n].
 
-`fn.Cell` holds these functions, `fn.recurrent` makes a layer of it (the scan, the scan back, masks, carries and memory are
-written once, there), and `fn.compare` says whether the derivation is right. Then a term of the step back is forgotten, and
-another, and the report says which. From the command line, with no script:
+`fn.Cell` holds these functions, `fn.recurrent` makes a layer of them (the scans, masks, carries and memory are written
+once, there), and `fn.compare` checks the derivation. Then the study removes one term of the backward step, and another,
+and prints the reports. The same on the command line, without a script:
 
     python -m fnnets compare examples/studies/own_cell.py:layer --shape 3,6,2
     python -m fnnets compare examples/studies/own_cell.py:broken --shape 3,6,2
 
-At last the layer learns to give, at the end of a sequence of numbers, the last one of those that were marked: to keep
-it, and let nothing else in, is what a gate is for. It is tested on sequences four times as long as those that it learnt
-from.
+Finally the layer learns to give, at the end of a sequence of numbers, the last marked number: a gate lets it keep this
+number and ignore all others. The test sequences are four times as long as those in training.
 
-`--quick` trains for fewer steps; `--out DIR` says where the picture goes.
+`--quick` trains for fewer steps; `--out DIR` is the folder for the picture.
 
 Zhou, Wu, Zhang & Zhou, Minimal gated unit for recurrent neural networks (2016), eqs. 6a-6c.
 """
@@ -59,11 +58,11 @@ class Minimal(NamedTuple):
     u: jax.Array  # (H, 2H)
     b: jax.Array  # (2H,)
 
-    blocks = dict.fromkeys("wub", ("f", "n"))  # what a report calls the halves
+    blocks = dict.fromkeys("wub", ("f", "n"))  # the names of the halves in a report
 
 
 class Saved(NamedTuple):
-    """What a step keeps for its step back, beside h_{t−1}, which is kept anyway."""
+    """What a step saves for its backward step; h_{t−1} is always saved."""
 
     f: jax.Array  # (…, H)
     n: jax.Array  # (…, H)
@@ -75,7 +74,7 @@ def halves(a: jax.Array) -> list[jax.Array]:
 
 
 def init(key: Any, x: Any, features: int) -> Minimal:
-    """Small kernels; a gate that is rather closed at first, so that the state lasts."""
+    """Small kernels, and a gate that is nearly closed at first, so that the state lasts."""
     w_key, u_key = jax.random.split(key)
     w = jax.nn.initializers.lecun_normal()(w_key, (x.shape[-1], 2 * features))
     u = jax.nn.initializers.lecun_normal()(u_key, (features, 2 * features))
@@ -88,12 +87,12 @@ def start(params: Minimal, batch: tuple[int, ...]) -> jax.Array:
 
 
 def project(params: Minimal, x: jax.Array) -> jax.Array:
-    """What a step needs of x, for all steps in one product."""
+    """The part of a step that depends only on x, for all steps in one product."""
     return x @ params.w + params.b
 
 
 def forward(params: Minimal, h: jax.Array, z: jax.Array) -> tuple[jax.Array, Saved]:
-    """One step, and what the step back needs."""
+    """One step, and what its backward step needs."""
     (z_f, z_n), (u_f, u_n) = halves(z), halves(params.u)
     f = jax.nn.sigmoid(z_f + h @ u_f)
     n = jnp.tanh(z_n + (f * h) @ u_n)
@@ -106,23 +105,23 @@ def step(params: Minimal, h: jax.Array, z: jax.Array) -> jax.Array:
 
 
 def backward(
-    params: Minimal, h: jax.Array, saved: Saved, dh: jax.Array, forgotten: str = ""
+    params: Minimal, h: jax.Array, saved: Saved, dh: jax.Array, without: str = ""
 ) -> tuple[jax.Array, jax.Array]:
-    """One step back, the derivation; a term that is named is forgotten."""
+    """One backward step, the derivation; `without` names a term to leave out."""
     f, n = saved
     u_f, u_n = halves(params.u)
     da_n = dh * f * (1 - n**2)
     dk = da_n @ u_n.T
-    df = dh * (n - h) + (0 if forgotten == "dk⊙h in df" else dk * h)
+    df = dh * (n - h) + (0 if without == "dk⊙h in df" else dk * h)
     da_f = df * f * (1 - f)
-    held = 0 if forgotten == "dh⊙(1 − f) in dh" else dh * (1 - f)
+    held = 0 if without == "dh⊙(1 − f) in dh" else dh * (1 - f)
     return held + dk * f + da_f @ u_f.T, jnp.concatenate([da_f, da_n], -1)
 
 
 def collect(
     params: Minimal, x: jax.Array, h: jax.Array, saved: Saved, da: jax.Array
 ) -> tuple[Minimal, jax.Array]:
-    """The sums over time (and over the batch), after the last step back."""
+    """The sums over time and over the batch, after the last backward step."""
 
     def outer(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.einsum("...i,...j->ij", a, b)
@@ -132,17 +131,19 @@ def collect(
     return Minimal(outer(x, da), du, jnp.einsum("...j->j", da)), da @ params.w.T
 
 
-def minimal(features: int, forgotten: str = "") -> fn.Layer:
-    """The cell run over time. A term that is forgotten in the step back is for showing what is said of it."""
+def minimal(features: int, without: str = "") -> fn.Layer:
+    """The layer of the cell; `without` names a term that its backward step leaves out, for the report on it."""
 
     def init_features(key: Any, x: Any) -> Minimal:
         return init(key, x, features)
 
-    def step_back(*given: Any) -> tuple[jax.Array, jax.Array]:
-        return backward(*given, forgotten=forgotten)
+    def backward_without(*args: Any) -> tuple[jax.Array, jax.Array]:
+        return backward(*args, without=without)
 
     name = f"minimal({features})"
-    return fn.recurrent(fn.Cell(init_features, start, project, step, forward, step_back, collect, name))
+    return fn.recurrent(
+        fn.Cell(init_features, start, project, step, forward, backward_without, collect, name)
+    )
 
 
 MISTAKES = ("dk⊙h in df", "dh⊙(1 − f) in dh")
@@ -151,7 +152,7 @@ broken = minimal(3, MISTAKES[0])
 
 
 def latch(key: Any, length: int, batch: int) -> tuple[jax.Array, jax.Array]:
-    """Numbers, of which some are marked, x (batch, length, 2); the last marked one is due, t (batch, 1)."""
+    """Numbers and marks, x (batch, length, 2); the target is the last marked number, t (batch, 1)."""
     number_key, mark_key = jax.random.split(key)
     numbers = jax.random.uniform(number_key, (batch, length), minval=-1)
     marks = jax.random.bernoulli(mark_key, MARKED, (batch, length)).at[:, 0].set(True)
@@ -160,12 +161,12 @@ def latch(key: Any, length: int, batch: int) -> tuple[jax.Array, jax.Array]:
 
 
 def network(recurrent: fn.Layer) -> fn.Layer:
-    """The layer at work, read out after the last number."""
+    """The recurrent layer, with a dense output after the last step."""
     return fn.serial(recurrent, fn.last(), fn.dense(1))
 
 
 class Trained(NamedTuple):
-    """What comes of training."""
+    """The result of training."""
 
     params: Any
     losses: jax.Array  # (steps,)
@@ -195,23 +196,23 @@ def trained(net: fn.Layer, steps: int) -> Trained:
 
 
 def print_reports(mistakes: Sequence[str]) -> None:
-    """What is said of the layer, and of each mistake."""
+    """Prints the report on the layer, and on each mistake."""
     x = jax.random.normal(jax.random.key(1), (3, 6, 2))
     params = jax.jit(layer.init)(jax.random.key(0), x)
     print(f"The layer\n\n{fn.compare(layer, params, x)}")
     for term in mistakes:
-        print(f"\n\nForgotten in the step back: {term}\n\n{fn.compare(minimal(3, term), params, x)}")
+        print(f"\n\nMissing from the backward step: {term}\n\n{fn.compare(minimal(3, term), params, x)}")
 
 
 def gate_of(params: Minimal, x: jax.Array, y: jax.Array) -> jax.Array:
-    """f at each step of one sequence x (T, 2), whose states y (T, H) were the layer's output."""
+    """f at each step of one sequence x (T, 2), from the layer's output y (T, H), its states."""
     before = jnp.concatenate([jnp.zeros_like(y[:1]), y[:-1]])
     (z_f, _), (u_f, _) = halves(project(params, x)), halves(params.u)
     return jax.nn.sigmoid(z_f + before @ u_f)
 
 
 def draw(figure: Any, found: dict[str, Trained]) -> None:
-    """The loss curves; one sequence that the network has not seen, its answer and its gate."""
+    """The loss curves; a new sequence, with the network's answer and its gate."""
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.5))
     curves = left.subplots()
     for (name, one), color in zip(found.items(), (BLUE, RED, ORANGE, GREY), strict=False):
@@ -240,7 +241,7 @@ def draw(figure: Any, found: dict[str, Trained]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compares the cell, forgets a term, trains, tests on longer sequences."""
+    """Compares the cell, removes terms, trains, tests on longer sequences."""
     chosen = options(__doc__, argv)
     mistakes, steps = (MISTAKES[:1], 100) if chosen.quick else (MISTAKES, 1000)
     print_reports(mistakes)
@@ -250,12 +251,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         layers |= {f"without {term}": minimal(FEATURES, term) for term in mistakes}
         layers["fn.elman"] = fn.elman(FEATURES)
     found = {name: trained(network(layers[name]), steps) for name in progress(layers, "training")}
-    print(f"\n\nTrained for {steps} steps to give the last number that was marked, the mean squared error")
-    print(f"({LENGTH} numbers in training, {LONG} in the test; to answer 0 always costs {1 / 3:.3f})\n")
+    print(f"\n\nMean squared error after {steps} steps of training to give the last marked number")
+    print(f"({LENGTH} numbers in training, {LONG} in the test; always to answer 0 gives {1 / 3:.3f})\n")
     rows = [(name, f"{one.losses[-50:].mean():.4f}", f"{one.test:.4f}") for name, one in found.items()]
     print(table(("", "training", "test, longer"), rows))
     if not chosen.quick:
-        print("\nWith a term forgotten the loss falls too: that it falls is no test of a gradient.")
+        print("\nThe loss also falls without a term: a falling loss does not test a gradient.")
     with picture(chosen.out / "own_cell.png", 12, 5.4) as figure:
         draw(figure, found)
     return 0

@@ -1,7 +1,7 @@
-"""A layer of your own, its gradient, and what a mistake in it looks like: `python examples/studies/own_layer.py`.
+"""Your own layer, its gradient, and the report on mistakes in it: `python examples/studies/own_layer.py`.
 
-The layer is a gated linear unit: one half of a dense layer's outputs is the value, the other the gate that says
-how much of it passes,
+The layer is a gated linear unit: one half of a dense layer's outputs is the value, the other is the gate that sets
+how much of the value passes,
 
     y = v ⊙ σ(g),  [v, g] = x·w + b,  x (…, D), w (D, 2H), b (2H,), y (…, H)
 
@@ -10,17 +10,17 @@ Derivation. By the product rule, with s = σ(g) and σ' = s(1 − s),
     dv = dy ⊙ s
     dg = dy ⊙ v ⊙ s(1 − s)
 
-and with dz = [dv, dg], z = x·w + b being a dense layer, summing over all leading axes n,
+and with dz = [dv, dg], because z = x·w + b is a dense layer, with sums over all leading axes n,
 
     dw = Σ_n x_nᵀ dz_n,  db = Σ_n dz_n,  dx = dz·wᵀ
 
-`fn.layer` makes a layer of the four functions below, and `fn.compare` says whether the derivation is right. Then
-three mistakes are planted, and the report says of each what it is. From the command line, with no script:
+`fn.layer` makes a layer of the four functions below, and `fn.compare` checks the derivation. Then the study plants
+three mistakes, and the report names each. The same on the command line, without a script:
 
     python -m fnnets compare examples/studies/own_layer.py:layer
     python -m fnnets compare examples/studies/own_layer.py:broken
 
-`--quick` trains for fewer steps; `--out DIR` says where the picture goes.
+`--quick` trains for fewer steps; `--out DIR` is the folder for the picture.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ import fnnets as fn
 class Gated(NamedTuple):
     """The parameters of `gated`."""
 
-    w: jax.Array  # (D, 2H), the value's columns and then the gate's
+    w: jax.Array  # (D, 2H), the value's columns, then the gate's
     b: jax.Array  # (2H,), likewise
 
-    blocks = {"w": ("value", "gate"), "b": ("value", "gate")}  # what a report calls the halves
+    blocks = {"w": ("value", "gate"), "b": ("value", "gate")}  # the names of the halves in a report
 
 
 class Saved(NamedTuple):
@@ -68,7 +68,7 @@ def apply(params: Gated, x: jax.Array) -> jax.Array:
 
 
 def forward(params: Gated, x: jax.Array) -> tuple[jax.Array, Saved]:
-    """The same, and what the derivation needs."""
+    """The same y, and what the derivation needs."""
     v, g = jnp.split(x @ params.w + params.b, 2, axis=-1)
     s = jax.nn.sigmoid(g)
     return v * s, Saved(x, v, s)
@@ -82,7 +82,7 @@ def backward(params: Gated, saved: Saved, dy: jax.Array) -> tuple[Gated, jax.Arr
 
 
 def gated(features: int, backward: Callable[..., Any] = backward) -> fn.Layer:
-    """The layer. Another `backward` than the right one is for showing what is said of it."""
+    """The layer; a wrong `backward` is for the report on it."""
 
     def init_features(key: Any, x: Any) -> Gated:
         return init(key, x, features)
@@ -91,14 +91,14 @@ def gated(features: int, backward: Callable[..., Any] = backward) -> fn.Layer:
 
 
 def without_slope(params: Gated, saved: Saved, dy: jax.Array) -> tuple[Gated, jax.Array]:
-    """The factor σ' of dg is forgotten."""
+    """The factor σ' of dg is missing."""
     x, v, s = saved
     dz = jnp.concatenate([dy * s, dy * v], axis=-1)
     return Gated(jnp.einsum("...d,...h->dh", x, dz), jnp.einsum("...h->h", dz)), dz @ params.w.T
 
 
 def without_sum(params: Gated, saved: Saved, dy: jax.Array) -> tuple[Gated, jax.Array]:
-    """The sum over the batch is forgotten in db."""
+    """The sum over the batch is missing in db."""
     dparams, dx = backward(params, saved, dy)
     dv, dg = dy * saved.s, dy * saved.v * saved.s * (1 - saved.s)
     return dparams._replace(b=jnp.concatenate([dv, dg], axis=-1)), dx
@@ -115,12 +115,12 @@ broken = gated(3, without_slope)
 
 
 def network(backward: Callable[..., Any] = backward) -> fn.Layer:
-    """The layer at work, in front of a dense one."""
+    """The layer, followed by a dense one."""
     return fn.serial(gated(8, backward), fn.dense(1))
 
 
 def trained(net: fn.Layer, start: Any, steps: int, *, by_hand: bool = True) -> np.ndarray:
-    """The loss before each step of learning to multiply two numbers, which is what a gate does."""
+    """The loss before each step of training to multiply two numbers, as a gate does."""
     x = np.random.default_rng(0).uniform(-1, 1, (256, 2)).astype(np.float32)
     t = x[:, :1] * x[:, 1:]
     loss, updater = fn.losses.mse(), optax.adam(0.003)
@@ -142,14 +142,14 @@ def trained(net: fn.Layer, start: Any, steps: int, *, by_hand: bool = True) -> n
 
 
 def draw(figure: Any, losses: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
-    """The loss curves, and dw as a map: its columns are the value's half and the gate's."""
+    """The loss curves, and dw as a map whose columns are the value's half and the gate's."""
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.1))
     axes = left.subplots()
     styles = ((ORANGE, 5, 0.5), (BLUE, 1.6, 1), (RED, 1.6, 1), (PURPLE, 1.6, 1))
     for (name, values), (color, width, alpha) in zip(losses.items(), styles, strict=True):
         steps = np.arange(1, len(values) + 1)
         axes.loglog(steps, values, color=color, linewidth=width, alpha=alpha, label=name)
-    axes.set(title="A wrong gradient learns too, but not as well", xlabel="step", ylabel="mean squared error")
+    axes.set(title="A wrong gradient also learns, but less", xlabel="step", ylabel="mean squared error")
     axes.legend(loc="lower left")
 
     largest = max(np.abs(dw).max() for dw in gradients.values())
@@ -164,7 +164,7 @@ def draw(figure: Any, losses: dict[str, np.ndarray], gradients: dict[str, np.nda
 
 
 def print_reports(params: Gated, x: jax.Array) -> None:
-    """What is said of the layer, of each mistake, and of a network with the layer in it."""
+    """Prints the reports on the layer, on each mistake, and on a network with the layer in it."""
     print(f"The layer\n\n{fn.compare(layer, params, x)}")
     for mistake in (without_slope, without_sum, exchanged):
         print(f"\n\nPlanted: {mistake.__doc__}\n\n{fn.compare(gated(3, mistake), params, x)}")
@@ -173,19 +173,17 @@ def print_reports(params: Gated, x: jax.Array) -> None:
 
 
 def print_losses(losses: dict[str, np.ndarray]) -> None:
-    """The loss curves side by side."""
+    """Prints the loss curves side by side."""
     right, hand, *_ = losses.values()
     rows = [
         (step, *(f"{values[step - 1]:.6f}" for values in losses.values()))
         for step in (1, 10, 100, 300, 1000)
         if step <= len(hand)
     ]
-    print("\n\nTrained to multiply two numbers, the mean squared error\n")
+    print("\n\nMean squared error while learning to multiply two numbers\n")
     print(table(("step", *losses), rows))
-    print(f"\njax.grad and by hand are never further apart than {np.abs(right - hand).max():.0e}.")
-    print(
-        "With a wrong gradient the loss falls too, only not as far: that it falls is no test of a gradient."
-    )
+    print(f"\nThe losses by jax.grad and by hand differ by at most {np.abs(right - hand).max():.0e}.")
+    print("With a wrong gradient the loss also falls, but less: a falling loss does not test a gradient.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

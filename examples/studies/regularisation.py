@@ -1,33 +1,34 @@
-"""Over-fitting, and what helps: `python examples/studies/regularisation.py`.
+"""Overfitting and its remedies: `python examples/studies/regularisation.py`.
 
-A network of 64 hidden units, 4810 weights and biases, learns from 200 of scikit-learn's handwritten digits until it
-knows every one of them. It does so twice: with the labels as they are, and with 30 of the 200 replaced by a wrong
-one, which it learns by heart as well. Against that stand, each alone:
+A network with 64 hidden units, 4810 weights and biases, learns 200 of scikit-learn's handwritten digits until it gets
+every one right: once with the correct labels, and once with 30 of the 200 labels wrong, which it memorises as well. The
+remedies, each alone:
 
 - L1, λΣ|w|, which moves every weight by ηλ towards 0 in a step of gradient descent, however small the weight is. A
-  weight that the data do not hold ends near 0, not at it: a step of ηλ goes past 0, and the next one back.
+  weight that the data do not need ends near 0, not at it: a step of ηλ passes 0, and the next one returns.
 - L1 by shrinking, the same penalty by a proximal step: after each step on the loss alone, w becomes
   sgn(w)·max(|w| − ηλ, 0), which stops at 0. Only here are weights exactly 0.
-- L2, λ/2·Σw², which shrinks a weight by the factor 1 − ηλ: the large lose much, the small little, and none gets to 0.
-- Dropout of the hidden units; batch norm in front of their relu.
-- Early stopping: of the run with nothing against over-fitting, the params at which the validation loss was lowest.
+- L2, λ/2·Σw², which shrinks a weight by the factor 1 − ηλ: large weights lose much, small ones little, and none
+  reaches 0.
+- Dropout of the hidden units; batch norm before their relu.
+- Early stopping: the params with the lowest validation loss, from the run without a remedy.
 
-With the labels as they are there is little to win: to know all pictures by heart costs a network hardly any accuracy
-here, and a little of its loss. With wrong labels it costs 13 points of 93. Early stopping and dropout win back 7 of
-them, L2 4 and L1 3; batch norm alone, whose network learns fastest, wins back none.
+With correct labels there is little to gain: here memorising all pictures costs hardly any accuracy, and increases the
+loss a little. With wrong labels it costs 13 points of 93. Early stopping and dropout regain 7 of them, L2 4 and L1 3;
+batch norm alone learns fastest and regains none.
 
-Every seed draws its own 200 pictures, wrong labels, initial weights and batches, the same for all methods, which are
-compared seed by seed: the gain is over nothing, ± its standard error. 357 other pictures choose λ, the rate of
-dropout and where to stop; 540 more, the test part, are used once, at the end. The labels of both are right. Pixels
-are scaled from 0…16 to −1…1, which needs no statistics. All strengths, labels and seeds of a network are one vmapped
-`lax.scan`, and the gradient is the one by hand.
+Every seed draws its own 200 pictures, wrong labels, initial weights and batches, the same for all methods. The methods
+are compared seed by seed: the gain is over "nothing", ± its standard error. 357 other pictures choose λ, the rate of
+dropout and when to stop; 540 more, the test part, are used once, at the end. Both have correct labels. Pixels are scaled
+from 0…16 to −1…1, which needs no statistics. All strengths, labels and seeds of a network are one vmapped `lax.scan`,
+with the gradient by hand.
 
-Below in the picture: why L1 makes weights 0 and L2 does not. To minimise E + λΣ|w| or E + λ/2·Σw² is to minimise E
-where Σ|w| ≤ t or Σw² ≤ t². Of two weights these are a diamond and a disc, and the least E in them is where a contour
-of E touches: at a corner of the diamond, if t is small enough. E is the squared error of telling 8s from 3s by two
-pixels; where it touches is computed, for the t that is drawn and, dotted, for every other.
+The bottom of the picture shows why L1 makes weights 0 and L2 does not. Minimising E + λΣ|w| or E + λ/2·Σw² means
+minimising E where Σ|w| ≤ t or Σw² ≤ t². For two weights these regions are a diamond and a disc, and E is least where a
+contour of E touches the region: at a corner of the diamond, if t is small enough. E is the squared error of telling 8s
+from 3s by two pixels. The touching point is computed, for the t in the picture and, dotted, for every other t.
 
-`--quick` takes fewer pictures, seeds, strengths and epochs, and no dropout; `--out DIR` says where the picture goes.
+`--quick` takes fewer pictures, seeds, strengths and epochs, and no dropout; `--out DIR` is the folder for the picture.
 
 Tibshirani (1996), figure 2, for the diamond; Srivastava et al. (2014) for dropout; Ioffe & Szegedy (2015) for batch
 norm; Daubechies, Defrise & De Mol (2004) for shrinking; Prechelt, Early stopping - but when? (1998).
@@ -50,7 +51,7 @@ import fnnets as fn
 
 UNITS, BATCH, RATE, EVERY = 64, 20, 0.1, 5  # the validation loss is measured after every 5th epoch
 WRONG = 0.15
-LABELS = ("labels as they are", f"{WRONG:.0%} of the labels wrong")
+LABELS = ("correct labels", f"{WRONG:.0%} of the labels wrong")
 TINY = 1e-3
 LOSS = fn.losses.softmax_cross_entropy()
 
@@ -58,7 +59,7 @@ Part = tuple[jax.Array, jax.Array]  # pictures (…, 64) and their digits (…)
 
 
 class Size(NamedTuple):
-    """How much is computed."""
+    """The size of the study."""
 
     pictures: int
     seeds: int
@@ -73,7 +74,7 @@ QUICK = Size(60, 2, 20, (1e-3,), (1e-2,), ())
 
 
 class Strength(NamedTuple):
-    """How strong each penalty is, λ; 0 is none."""
+    """The strength λ of each penalty; 0 for none."""
 
     l1: float = 0.0
     shrink: float = 0.0
@@ -81,17 +82,17 @@ class Strength(NamedTuple):
 
 
 class Data(NamedTuple):
-    """What each of S seeds learns from, with either kind of labels, and the two parts that nobody learns from."""
+    """The training part of each of S seeds, with both kinds of labels, and the validation and test parts."""
 
     x: jax.Array  # (S, N, 64)
-    t: jax.Array  # (2, S, N), the labels as they are and some of them wrong
+    t: jax.Array  # (2, S, N), the correct labels, and those with some wrong
     order: jax.Array  # (S, checks, steps, BATCH), the pictures of every step
     validation: Part
     test: Part
 
 
 class Run(NamedTuple):
-    """What training gave."""
+    """The result of training."""
 
     last: Any  # params after the last epoch
     best: Any  # params where the validation loss was lowest
@@ -107,34 +108,34 @@ class Candidate(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A method at the strength that was chosen."""
+    """A method at its chosen strength."""
 
     strength: str
     curves: np.ndarray  # (S, checks, 2, 2)
-    at: np.ndarray  # (S,), the check after which the params were taken
+    at: np.ndarray  # (S,), the check at which the params were taken
     weights: np.ndarray  # (S, W), all kernels
     test: np.ndarray  # (S, 2), loss and accuracy
 
     def reached(self) -> np.ndarray:
-        """The curves where the params were taken, the mean over the seeds, (2, 2)."""
+        """The curves at that check, the mean over the seeds, (2, 2)."""
         return self.curves[np.arange(len(self.at)), self.at].mean(0)
 
 
 def load(size: Size) -> Data:
-    """The digits, parted; in each seed's sample every digit is equally frequent."""
+    """The digits, split into parts; each seed's sample has equal shares of each digit."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    def parted(x: np.ndarray, t: np.ndarray, count: int, seed: int) -> tuple[Any, Any]:
+    def split(x: np.ndarray, t: np.ndarray, count: int, seed: int) -> tuple[Any, Any]:
         x, taken_x, t, taken_t = train_test_split(x, t, test_size=count, stratify=t, random_state=seed)
         return (x, t), (taken_x, taken_t)
 
     pixels, digits = load_digits(return_X_y=True)
-    rest, test = parted(np.float32(pixels / 8 - 1), digits, 540, 0)
-    pool, validation = parted(*rest, 357, 0)
+    rest, test = split(np.float32(pixels / 8 - 1), digits, 540, 0)
+    pool, validation = split(*rest, 357, 0)
     samples = []
     for seed in range(size.seeds):
-        _, (x, t) = parted(*pool, size.pictures, seed)
+        _, (x, t) = split(*pool, size.pictures, seed)
         random = np.random.default_rng(seed)
         wrong = random.permutation(len(t)) < WRONG * len(t)
         mistaken = np.where(wrong, (t + random.integers(1, 10, len(t))) % 10, t)
@@ -145,14 +146,14 @@ def load(size: Size) -> Data:
 
 
 def network(*, rate: float = 0.0, norm: bool = False) -> fn.Layer:
-    """The network, with dropout at that rate and with batch norm or not."""
+    """The network, with dropout at that rate, and batch norm if `norm`."""
     hidden = fn.dense(UNITS, kernel_init=jax.nn.initializers.he_uniform())
     normalised = (fn.batch_norm(),) if norm else ()
     return fn.serial(hidden, *normalised, fn.relu(), fn.dropout(rate), fn.dense(10))
 
 
 def scores(net: fn.Layer, params: Any, part: Part) -> jax.Array:
-    """Loss and accuracy at inference, (2,)."""
+    """Loss and accuracy in inference, (2,)."""
     x, t = part
     y = net.apply(params, x)
     return jnp.stack([LOSS.apply(y, t), (y.argmax(-1) == t).mean()])
@@ -160,12 +161,12 @@ def scores(net: fn.Layer, params: Any, part: Part) -> jax.Array:
 
 @partial(jax.jit, static_argnums=0)
 def scores_of_seeds(net: fn.Layer, params: Any, part: Part) -> jax.Array:
-    """The same of S networks, (S, 2)."""
+    """The same for S networks, (S, 2)."""
     return jax.vmap(lambda params: scores(net, params, part))(params)
 
 
 def shrunk(params: Any, by: jax.Array) -> Any:
-    """The proximal step of L1: every weight moved by `by` towards 0, and no further."""
+    """The proximal step of L1: moves every weight by `by` towards 0, but not past it."""
     return jax.tree.map(
         lambda kernel, w: jnp.sign(w) * jnp.maximum(jnp.abs(w) - by, 0) if kernel else w,
         fn.kernels(params),
@@ -183,7 +184,7 @@ def trained(
     order: Any,
     validation: Part,
 ) -> Run:
-    """One network, trained."""
+    """Trains one network."""
     value_and_grad = fn.value_and_grad_by_hand(net, LOSS)
     penalties, updater = (fn.l1(strength.l1), fn.l2(strength.l2)), fn.updaters.sgd(RATE)
 
@@ -214,7 +215,7 @@ def trained(
 def runs(net: fn.Layer, strengths: Sequence[Strength], data: Data) -> list[list[Run]]:
     """The network at all strengths, with both kinds of labels, from all seeds: [strength][labels], (S, …)."""
     keys = jax.random.split(jax.random.key(0), len(data.x))
-    starts = [net.init(key, x) for key, x in zip(keys, data.x, strict=True)]  # outside jit: quickly compiled
+    starts = [net.init(key, x) for key, x in zip(keys, data.x, strict=True)]  # outside jit: compiles faster
     params = jax.tree.map(lambda *each: jnp.stack(each), *starts)
     seeds = jax.vmap(partial(trained, net), in_axes=(0, None, 0, 0, 0, 0, None))
     labels = jax.vmap(seeds, in_axes=(None, None, None, None, 0, None, None))
@@ -257,7 +258,7 @@ def weights(params: Any) -> np.ndarray:
 
 
 def tested(tried: dict[str, list[Candidate]], test: Part) -> dict[str, Found]:
-    """Each method at the strength of the lowest validation loss, and early stopping; their one look at the test part."""
+    """Each method at the strength with the lowest validation loss, and early stopping, tested once."""
 
     def found(strength: str, candidate: Candidate, params: Any, at: np.ndarray) -> Found:
         on_test = np.asarray(scores_of_seeds(candidate.net, params, test))
@@ -276,7 +277,7 @@ def tested(tried: dict[str, list[Candidate]], test: Part) -> dict[str, Found]:
 
 
 def report(results: list[dict[str, Found]]) -> str:
-    """Every method with each kind of labels; means over the seeds, ± the deviation over the seeds."""
+    """A table of every method with both kinds of labels; means over the seeds, ± the deviation over the seeds."""
     rows: list[tuple[Any, ...]] = []
     for kind, methods in zip(LABELS, results, strict=True):
         rows.append((f"{kind}:", *[""] * 11))
@@ -306,7 +307,7 @@ def report(results: list[dict[str, Found]]) -> str:
 
 
 def standard_error(values: np.ndarray) -> float:
-    """Of the mean of the values."""
+    """The standard error of the mean of the values."""
     return float(values.std(ddof=1) / len(values) ** 0.5)
 
 

@@ -1,13 +1,13 @@
-"""A training that is killed twenty times ends as if nothing had happened: `python examples/studies/resume.py`.
+"""A training that is killed twenty times ends like an unbroken one: `python examples/studies/resume.py`.
 
 A small network with batch norm, dropout, Adam and early stopping learns scikit-learn's handwritten digits in a process of
-its own, with `checkpoints=fn.train.checkpoints(folder)`. That process is killed (SIGKILL, which no program can catch)
-and started anew, twenty times. Moments are drawn: every fifth while it starts, compiles or restores, the others
-around the time when a checkpoint is being written, which is seen by its unfinished folder. Then the same call goes on
-to the end, and all that it gives (params, the best ones, the updater's state, the history) is compared with that of
-a training that was never broken. The exit status is 1 if a single bit differs.
+its own, with `checkpoints=fn.train.checkpoints(folder)`. The study kills that process (by SIGKILL, which no program can
+catch) and restarts it, twenty times. The moments are random: every fifth is while the process starts, compiles or
+restores, the others are about when it writes a checkpoint, which shows as an unfinished folder. Then the same call
+continues to the end. Its whole result (params, best params, the updater's state, the history) is compared with that of
+a training that was never killed. The exit status is 1 if a single bit differs.
 
-`--quick` kills it twice; there is no picture.
+`--quick` kills it twice. There is no picture.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ NET = fn.serial(fn.dense(32, use_bias=False), fn.batch_norm(), fn.relu(), fn.dro
 UPDATER, METRICS = fn.updaters.adam(3e-3), {"accuracy": fn.train.accuracy}
 EARLY = fn.train.early_stopping(640)
 DATA, SEED = "digits.npz", 0
-DEADLINE = 120.0  # seconds without a new checkpoint, after which something is wrong
+DEADLINE = 120.0  # seconds to wait for a new checkpoint
 
 
 class Plan(NamedTuple):
-    """How large the whole is."""
+    """The size of the study."""
 
     kills: int
-    saves: int  # a process may begin that many before it is killed
+    saves: int  # a process may begin this many before it is killed
     epochs: int
 
 
@@ -50,14 +50,14 @@ FULL, QUICK = Plan(kills=20, saves=6, epochs=640), Plan(kills=2, saves=2, epochs
 
 
 class Kill(NamedTuple):
-    """When a process is to be killed: so many seconds after its start, or after a save was begun."""
+    """When to kill a process: seconds after its start, or after the beginning of a save."""
 
     saves: int
     seconds: float
 
 
 def load(path: Path) -> None:
-    """Writes the digits into a file, from which every process has them sooner than from scikit-learn."""
+    """Writes the digits to a file, which every process reads faster than scikit-learn's."""
     from sklearn.datasets import load_digits
 
     x, target = load_digits(return_X_y=True)
@@ -77,7 +77,7 @@ def train(data: Path, epochs: int, checkpoints: fn.train.Checkpoints | None) -> 
 
 
 def draw(moments: random.Random, i: int, plan: Plan) -> Kill:
-    """Every fifth while the process starts, the others up to 120 ms after a save was begun, which takes about half as long."""
+    """The moment of kill i: every fifth at the start, the others up to 120 ms after a save begins, twice its usual time."""
     if i % 5 == 1:
         return Kill(0, moments.uniform(0.0, 2.0))
     return Kill(moments.randint(1, plan.saves), moments.uniform(0.0, 0.12))
@@ -97,28 +97,28 @@ class Child:
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(filter(None, known)),
-                "JAX_COMPILATION_CACHE_DIR": str(cache),  # compiled once for all of them
+                "JAX_COMPILATION_CACHE_DIR": str(cache),  # shared, so that only the first compiles
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
                 "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
             },
         )
 
     def saves(self) -> set[str]:
-        """The checkpoints that were begun and not removed."""
+        """The checkpoints that were begun and are not removed."""
         return {path.name.partition(".")[0] for path in self.folder.iterdir() if path.name[0].isdecimal()}
 
     def unfinished(self) -> list[str]:
-        """What it was writing or removing when it was killed; what one before it left does not count."""
+        """What this process was writing or removing when it was killed."""
         paths = [path for path in self.folder.iterdir() if path.suffix in (".unfinished", ".removed")]
         return [path.name for path in paths if path.stat().st_mtime > self.started]
 
     def kill(self, moment: Kill) -> bool:
-        """Kills it at that moment; whether it was still there."""
+        """Kills the process at that moment; returns whether it was still running."""
         before, begun = self.saves(), set[str]()
         deadline = time.monotonic() + DEADLINE
         while len(begun) < moment.saves and self.process.poll() is None:
             if time.monotonic() > deadline:
-                raise RuntimeError("the process saves nothing")
+                raise RuntimeError(f"the process wrote no checkpoint within {DEADLINE:.0f} seconds")
             begun |= self.saves() - before
             time.sleep(0.001)
         time.sleep(moment.seconds)
@@ -128,7 +128,7 @@ class Child:
         return not ended
 
     def wait(self, killed: bool = False) -> None:
-        """Waits for its end; one of its own with an error ends this program too."""
+        """Waits for the process to end; exits this program too if it failed."""
         status = self.process.wait(DEADLINE)
         with self.said:
             self.said.seek(0)
@@ -138,7 +138,7 @@ class Child:
 
 
 def killed(folder: Path, plan: Plan, cache: Path) -> list[tuple[Any, ...]]:
-    """Kills the training as often as planned. Gives a row for each kill."""
+    """Kills the training as often as planned; returns a row for each kill."""
     moments, rows = random.Random(SEED), []
     folder.mkdir()
     for i in range(1, plan.kills + 1):
@@ -155,7 +155,7 @@ def killed(folder: Path, plan: Plan, cache: Path) -> list[tuple[Any, ...]]:
 
 
 def bits(tree: Any) -> list[bytes]:
-    """Every leaf's bytes."""
+    """The bytes of every leaf."""
 
     def data(leaf: Any) -> Any:
         is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
@@ -165,7 +165,7 @@ def bits(tree: Any) -> list[bytes]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Kills, goes on, and compares."""
+    """Kills, resumes and compares."""
 
     def more(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
@@ -180,16 +180,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         data, folder = Path(place, DATA), Path(place, "run")
         load(data)
         rows = killed(folder, plan, Path(place, "cache"))
-        print(table(("kill", "moment", "newest step", "what was being written"), rows))
+        print(table(("kill", "moment", "newest step", "being written or removed"), rows))
         checkpoints = fn.train.checkpoints(folder, every=EVERY)
         broken, unbroken = train(data, plan.epochs, checkpoints), train(data, plan.epochs, None)
         print(f"\nat the end:\n{checkpoints}\n")
     during = sum(row[-1] != "–" for row in rows)
-    print(f"killed {len(rows)} times, {during} of them while a checkpoint was written or an old one removed")
+    print(f"killed {len(rows)} times, {during} of them while it wrote a checkpoint or removed an old one")
     accuracy = broken.history.validation["accuracy"].max()
-    print(f"{len(broken.history.loss)} epochs, best accuracy on the validation {accuracy:.1%}")
+    print(f"{len(broken.history.loss)} epochs, best validation accuracy {accuracy:.1%}")
     same = bits(broken) == bits(unbroken)
-    print(f"{len(bits(broken))} arrays are the same as without a kill, to the bit: {'yes' if same else 'NO'}")
+    print(
+        f"all {len(bits(broken))} arrays equal those without a kill, bit for bit: {'yes' if same else 'NO'}"
+    )
     return int(not same or len(rows) < plan.kills)
 
 

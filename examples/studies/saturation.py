@@ -1,21 +1,21 @@
 """Where gradients vanish, and what helps: `python examples/studies/saturation.py`.
 
-**Behind a sigmoid.** One neuron, y = σ(z), z = w·1 + b, is to answer 0 and starts at 0.98, sure of the wrong
-answer. What it learns by is ∂E/∂z:
+**Behind a sigmoid.** One neuron, y = σ(z), z = w·1 + b, should answer 0 and starts at 0.98, confident in the wrong
+answer. Its gradient is ∂E/∂z:
 
     squared error  E = ½(y − t)²                      ∂E/∂z = (y − t) · σ'(z),  σ'(z) = y(1 − y)
     cross entropy  E = −t·log y − (1 − t)·log(1 − y)  ∂E/∂z = y − t
 
-The more wrong the neuron is, the flatter its sigmoid, and the less it learns from the squared error. In the
-cross entropy's derivative σ' cancels.
+The further the neuron is from its target, the flatter its sigmoid, and the less it learns from the squared error. In
+the derivative of the cross entropy, σ' cancels.
 
-**In depth.** On its way to the first of ten layers a gradient is multiplied by nine derivatives f'. Sigmoid's is
-at most 1/4, so little is left of it, and the early layers hardly move. relu's is 1 where a unit is active,
-and He's initial weights, of variance 2/D, make up for those that are not; a residual connection adds a 1 to
-every factor. Shown are the norms of the kernels' gradients on handwritten digits before training, for several
+**In depth.** On its way to the first of ten layers a gradient is multiplied by nine derivatives f'. For sigmoid f' is
+at most 1/4, so little of the gradient remains, and the early layers hardly move. For relu f' is 1 where a unit is
+active, and He's initial weights, of variance 2/D, compensate for the inactive units. A residual connection adds 1 to
+every factor. The study shows the norms of the kernels' gradients on handwritten digits before training, for several
 seeds, and how far the kernels have moved after some steps of gradient descent.
 
-`--quick` takes fewer networks, seeds and steps; `--out DIR` says where the picture goes.
+`--quick` takes fewer networks, seeds and steps; `--out DIR` is the folder for the picture.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ LOSS = fn.losses.softmax_cross_entropy()
 
 
 class Neuron(NamedTuple):
-    """What a neuron does while it learns."""
+    """The course of a neuron's training."""
 
     y: np.ndarray  # (steps,)
     dz: np.ndarray  # (steps,), |∂E/∂z|
 
 
 class Depth(NamedTuple):
-    """What becomes of each layer's kernel, for every seed."""
+    """The gradient and the movement of each layer's kernel, for every seed."""
 
     gradient: np.ndarray  # (seeds, DEPTH), the norm of its gradient before training
     moved: np.ndarray  # (seeds, DEPTH), |w − w₀|/|w₀| after training
@@ -51,7 +51,7 @@ class Depth(NamedTuple):
 
 
 def neuron(activation: fn.Layer, loss: Any, steps: int) -> Neuron:
-    """A neuron that starts at σ(4) = 0.98, is to answer 0, and learns by steps of 0.5."""
+    """A neuron that starts at σ(4) = 0.98, should answer 0, and learns with the rate 0.5."""
     net, x, t = fn.serial(fn.dense(1), activation), jnp.ones(1), jnp.zeros(1)
     value_and_grad = fn.value_and_grad_by_hand(net, loss)
 
@@ -67,7 +67,7 @@ def neuron(activation: fn.Layer, loss: Any, steps: int) -> Neuron:
 
 
 def deep(activation: fn.Layer, kernel_init: Any, *, skip: bool = False) -> fn.Layer:
-    """Nine layers with an activation, each with a connection around it or not, and one that answers."""
+    """Nine layers with an activation, each with a residual connection if `skip`, and an output layer."""
     hidden = fn.serial(fn.dense(WIDTH, kernel_init=kernel_init), activation)
     return fn.serial(fn.stack(fn.residual(hidden) if skip else hidden, DEPTH - 1), fn.dense(10))
 
@@ -81,7 +81,7 @@ NETS = {
 
 
 def digits(n: int) -> tuple[jax.Array, jax.Array]:
-    """Standardised digits and their labels; nothing is tested here, so nothing is held out."""
+    """Standardised digits and their labels; this study tests nothing, so none are held out."""
     from sklearn.datasets import load_digits
 
     x, t = load_digits(return_X_y=True)
@@ -91,14 +91,14 @@ def digits(n: int) -> tuple[jax.Array, jax.Array]:
 
 
 def kernel_norms(params: Any) -> jax.Array:
-    """The norm of every layer's kernel, (DEPTH,); a stack's kernels are one leaf, the depth first."""
+    """The norm of every layer's kernel, (DEPTH,); a stack's kernels are one leaf, with the depth as its first axis."""
     chosen = zip(jax.tree.leaves(params), jax.tree.leaves(fn.kernels(params)), strict=True)
     norms = [jnp.linalg.norm(leaf, axis=(-2, -1)) for leaf, kernel in chosen if kernel]
     return jnp.concatenate([jnp.atleast_1d(norm) for norm in norms])
 
 
 def depth(net: fn.Layer, seeds: int, steps: int) -> Depth:
-    """The network before training and after it, seed by seed."""
+    """The network before and after training, for every seed."""
     x, t = digits(256)
     value_and_grad = fn.value_and_grad_by_hand(net, LOSS)
 
@@ -118,23 +118,23 @@ def depth(net: fn.Layer, seeds: int, steps: int) -> Depth:
 
 
 def print_neurons(neurons: dict[str, Neuron]) -> None:
-    """The two neurons side by side."""
+    """Prints the two neurons side by side."""
     squared, entropy = neurons.values()
     shown = [i for i in (0, 1, 5, 10, 20, 50, 100, 200, 299) if i < len(squared.y)]
     rows = [
         (i, f"{squared.y[i]:.3f}", f"{squared.dz[i]:.4f}", f"{entropy.y[i]:.3f}", f"{entropy.dz[i]:.4f}")
         for i in shown
     ]
-    print("One neuron that starts at the wrong side of its sigmoid and is to answer 0\n")
+    print("One neuron that starts on the wrong side of its sigmoid and should answer 0\n")
     print(table(("step", "y, squared error", "|∂E/∂z|", "y, cross entropy", "|∂E/∂z|"), rows))
     ratio = entropy.dz[0] / squared.dz[0]
-    print(f"\nAt the start cross entropy's gradient is {ratio:.1f} times as large: 1/σ'(4).")
+    print(f"\nAt the start the gradient of the cross entropy is {ratio:.1f} times as large: 1/σ'(4).")
     first = {name: int(np.argmax(found.y < 0.5)) for name, found in neurons.items()}
     print("Steps until y < 1/2: " + ", ".join(f"{n} with {name}" for name, n in first.items()) + ".")
 
 
 def print_depths(depths: dict[str, Depth], steps: int) -> None:
-    """The medians over the seeds, layer by layer."""
+    """Prints the medians over the seeds, layer by layer."""
     for title, field in (
         ("Norm of the gradient of each layer's kernel before training", "gradient"),
         (f"|w − w₀|/|w₀| of each layer's kernel after {steps} steps", "moved"),
@@ -144,18 +144,20 @@ def print_depths(depths: dict[str, Depth], steps: int) -> None:
         rows.append(("first/last", *(f"{values[0] / values[-1]:.1e}" for values in medians.values())))
         print(f"\n{title}\n\n{table(('layer', *medians), rows)}")
     losses = [(name, f"{np.median(found.loss):.3f}") for name, found in depths.items()]
-    print(f"\nAfter {steps} steps; to guess costs log 10 = {np.log(10):.3f}\n\n{table(('', 'loss'), losses)}")
+    print(
+        f"\nAfter {steps} steps; a guess has loss log 10 = {np.log(10):.3f}\n\n{table(('', 'loss'), losses)}"
+    )
 
 
 def draw(figure: Any, neurons: dict[str, Neuron], depths: dict[str, Depth], steps: int) -> None:
-    """Above the neuron, below the depth."""
+    """Top: the neuron. Bottom: the deep networks."""
     (answer, slope), (gradient, moved) = figure.subplots(2, 2)
     for (name, found), color in zip(neurons.items(), (RED, GREEN), strict=True):
         answer.plot(found.y, color=color, label=name)
         slope.semilogy(found.dz, color=color, label=name)
     answer.set(title="One neuron, wrong at first: its answer", xlabel="step", ylim=(0, 1))
-    answer.set(ylabel="y (0 is right)")
-    slope.set(title="What it learns by", xlabel="step", ylabel="|∂E/∂z|")
+    answer.set(ylabel="y (0 is correct)")
+    slope.set(title="Its gradient", xlabel="step", ylabel="|∂E/∂z|")
     answer.legend()
 
     layers, colors = np.arange(1, DEPTH + 1), (RED, BLUE, GREY, ORANGE)

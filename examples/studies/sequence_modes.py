@@ -1,22 +1,23 @@
-"""The five ways to use sequences, each trained by hand and tested on what it has not seen: `python examples/studies/sequence_modes.py`.
+"""Five ways to use sequences, each trained by hand and tested on new data: `python examples/studies/sequence_modes.py`.
 
-- **One to one**: a picture of a digit → its class; no sequence at all, for comparison.
-- **One to many**: a picture of a digit → its English name, letter by letter, as captions are written. The picture is the one
-  step that the encoder reads, the name is what the decoder writes from there.
-- **Many to one**: a line of Python's standard library → is it code, or text from a docstring? `fn.last` asks the
-  network at the end of the line, wherever that is.
-- **Many to many, through an encoder and a decoder**: a date as people write it → as computers do ("March 7, 1974" →
-  "1974-03-07"). In training the decoder reads what is due, one step late (teacher forcing, `fn.shift_right`); in
-  the test it reads what it wrote itself (`fn.generate`).
-- **Many to many, in step**: each character of a line of code → is it of a keyword, a name, a string …? Which one is often
-  decided by what comes later, so the line is read in both directions (`fn.bidirectional`).
+- **One to one**: a picture of a digit → its class; without a sequence, for comparison.
+- **One to many**: a picture of a digit → its English name, letter by letter, like a caption. The encoder reads the
+  picture as one step, and the decoder writes the name.
+- **Many to one**: a line of Python's standard library → is it code, or text from a docstring? `fn.last` takes the
+  state at the end of each line.
+- **Many to many, through an encoder and a decoder**: a date as people write it → in ISO format ("March 7, 1974" →
+  "1974-03-07"). In training the decoder reads the target, one step late (teacher forcing, `fn.shift_right`); in
+  the test it reads its own output (`fn.generate`).
+- **Many to many, in step**: each character of a line of code → is it part of a keyword, a name, a string …? This often
+  depends on what follows, so the network reads the line in both directions (`fn.bidirectional`).
 
-Lines, names and dates differ in length: they are padded, and masks tell steps from padding. All scores are from held-out
-data: other pictures, other modules of the library, other days. A written sequence counts if all of it is right.
+Lines, names and dates differ in length: they are padded, and masks distinguish steps from padding. All scores are on
+held-out data: other pictures, other modules of the library, other days. A written sequence counts only if all of it is
+correct.
 
-A network that does not reach the score in `ASKED` makes the exit status 1.
+The exit status is 1 if a network misses its score in `REQUIRED`.
 
-`--quick` trains for a few steps; `--out DIR` says where the picture goes.
+`--quick` trains for a few steps; `--out DIR` is the folder for the picture.
 """
 
 from __future__ import annotations
@@ -36,19 +37,17 @@ from support.sequence_pictures import draw
 import fnnets as fn
 
 LOSS = fn.losses.softmax_cross_entropy()
-ASKED = {  # the score that each must reach
+REQUIRED = {  # the least score of each
     "one to one": 0.95, "one to many": 0.95, "many to one": 0.90, "encoder to decoder": 0.97, "in step": 0.97,
 }  # fmt: skip
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-LETTERS = " " + "".join(
-    sorted(set("".join(NAMES)))
-)  # a space ends a name, and stands before its first letter
-DATE = "0123456789-"  # what a date is written with; "-" stands before its first character
+LETTERS = " " + "".join(sorted(set("".join(NAMES))))  # a space begins and ends a name
+DATE = "0123456789-"  # the characters of a date; "-" also begins it
 ISO = 10  # the length of a date
 
 
 class Examples(NamedTuple):
-    """What is learned from, or tested with; N examples."""
+    """N examples, for training or testing."""
 
     x: Any  # (N, …), or a pair of such
     target: np.ndarray  # (N, …) integers
@@ -56,16 +55,16 @@ class Examples(NamedTuple):
     loss_mask: Any = None  # the loss's
 
     def some(self, which: Any) -> Examples:
-        """Those examples."""
+        """The selected examples."""
         return jax.tree.map(lambda a: a[which], self)
 
 
 def trained(name: str, net: fn.Layer, data: Examples, steps: int, rate: float, batch: int = 64) -> Any:
-    """The params after so many batches, by hand."""
+    """The params after training by hand for that many batches."""
     clipped = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(rate, steps))
     )
-    updater = optax.flatten(clipped)  # all params as one vector, which compiles sooner
+    updater = optax.flatten(clipped)  # all params as one vector, which compiles faster
     value_and_grad = fn.value_and_grad_by_hand(net, LOSS)
     data = jax.tree.map(jnp.asarray, data)
 
@@ -91,7 +90,7 @@ def trained(name: str, net: fn.Layer, data: Examples, steps: int, rate: float, b
 
 
 def written(net: fn.Layer, params: Any, source: Any, mask: Any, first: int, length: int) -> np.ndarray:
-    """What an encoder and a decoder write on their own, (N, length) ids."""
+    """The ids that an encoder and a decoder write on their own, (N, length)."""
     encoder, decoder = net.info.children
 
     @jax.jit
@@ -111,7 +110,7 @@ class Digits(NamedTuple):
 
 
 def digits() -> tuple[Digits, Digits]:
-    """scikit-learn's, 7:3."""
+    """scikit-learn's digits, split 7:3."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -121,14 +120,14 @@ def digits() -> tuple[Digits, Digits]:
 
 
 def one_to_one(train: Digits, test: Digits, steps: int) -> np.ndarray:
-    """The classes of the test digits."""
+    """The predicted classes of the test digits."""
     net = fn.serial(fn.dense(64), fn.relu(), fn.dense(10))
     params = trained("one to one", net, Examples(train.x, train.t), steps, 0.003)
     return np.asarray(jax.jit(net.apply)(params, test.x)).argmax(-1)
 
 
 def one_to_many(train: Digits, test: Digits, steps: int) -> list[str]:
-    """The names of the test digits."""
+    """The written names of the test digits."""
     decoder = fn.serial(fn.embedding(len(LETTERS), 16), fn.gru(64), fn.dense(len(LETTERS)))
     net = fn.encoder_decoder(fn.gru(64), decoder)
     names = [np.array([LETTERS.index(letter) for letter in name + " "]) for name in NAMES]
@@ -141,7 +140,7 @@ def one_to_many(train: Digits, test: Digits, steps: int) -> list[str]:
 
 
 class Verdict(NamedTuple):
-    """What is said of lines."""
+    """The answers for lines of code and text."""
 
     lines: list[source_lines.Line]
     is_text: np.ndarray  # (N,)
@@ -150,7 +149,7 @@ class Verdict(NamedTuple):
 
     @property
     def score(self) -> float:
-        """The share of lines of which the last belief is right."""
+        """The share of lines whose last belief is correct."""
         last = np.take_along_axis(self.belief, self.mask.sum(1, keepdims=True) - 1, 1)[:, 0]
         return float(((last > 0.5) == self.is_text).mean())
 
@@ -159,35 +158,35 @@ Lines = tuple[list[source_lines.Line], list[source_lines.Line]]
 
 
 def many_to_one(train: Lines, test: Lines, steps: int) -> Verdict:
-    """Whether the test lines are text; of code there are as many."""
+    """Whether the test lines are text or code; there are equally many of both."""
 
-    def even(lines: Lines) -> tuple[list[source_lines.Line], Examples]:
+    def balanced(lines: Lines) -> tuple[list[source_lines.Line], Examples]:
         rng, (code, text) = np.random.default_rng(0), lines
         code = [code[i] for i in rng.permutation(len(code))[: len(text)]]
         ids, mask = fn.pad_sequences([line.ids for line in code + text], source_lines.LONGEST)
         return code + text, Examples(ids, np.repeat([0, 1], [len(code), len(text)]), mask)
 
     reader, head = fn.serial(fn.embedding(len(source_lines.CHARACTERS), 16), fn.gru(32)), fn.dense(2)
-    params = trained("many to one", fn.serial(reader, fn.last(), head), even(train)[1], steps, 0.01)
+    params = trained("many to one", fn.serial(reader, fn.last(), head), balanced(train)[1], steps, 0.01)
 
     @jax.jit
     def belief(params: Any, ids: Any, mask: Any) -> jax.Array:
         states = reader.apply(params[0], ids, mask=mask)
         return jax.nn.softmax(head.apply(params[2], states))[..., 1]
 
-    lines, data = even(test)
+    lines, data = balanced(test)
     return Verdict(lines, data.target == 1, np.asarray(belief(params, data.x, data.mask)), data.mask)
 
 
 class Dates(NamedTuple):
-    """Days, as people write them and as computers do."""
+    """Days as people write them, and in ISO format."""
 
     people: list[str]
     computers: list[str]
 
 
 def dates(seed: int, share: slice, count: int) -> Dates:
-    """Days of 1900 to 2099 in one of three manners; the share is of all days, so that no day is in two."""
+    """Days of 1900 to 2099 in one of three formats; `share` selects from all days, so disjoint shares share no day."""
     first, rng = datetime.date(1900, 1, 1), np.random.default_rng(seed)
     days = np.random.default_rng(0).permutation((datetime.date(2100, 1, 1) - first).days)[share]
     people, computers = [], []
@@ -204,7 +203,7 @@ def dates(seed: int, share: slice, count: int) -> Dates:
 
 
 def encoder_to_decoder(train: Dates, test: Dates, steps: int) -> list[str]:
-    """What is written for the test dates."""
+    """The ISO dates written for the test dates."""
     letters = sorted(set("".join(train.people)))
 
     def read(people: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -221,18 +220,18 @@ def encoder_to_decoder(train: Dates, test: Dates, steps: int) -> list[str]:
 
 
 class Tagged(NamedTuple):
-    """What is said of each character."""
+    """The answers for each character."""
 
     lines: list[source_lines.Line]
-    tags: np.ndarray  # (N, T)
-    due: np.ndarray  # (N, T)
+    tags: np.ndarray  # (N, T), the answers
+    target: np.ndarray  # (N, T), the correct tags
     mask: np.ndarray  # (N, T)
-    guessed: float  # the score of each character's commonest tag
+    baseline: float  # the score of always answering a character's most common tag
 
     @property
     def score(self) -> float:
-        """The share of characters with the right tag."""
-        return float((self.tags == self.due)[self.mask].mean())
+        """The share of characters with the correct tag."""
+        return float((self.tags == self.target)[self.mask].mean())
 
 
 def in_step(train: Lines, test: Lines, steps: int) -> Tagged:
@@ -251,12 +250,12 @@ def in_step(train: Lines, test: Lines, steps: int) -> Tagged:
 
     counts = np.zeros((many, tags), int)
     np.add.at(counts, (known.x[known.mask], known.target[known.mask]), 1)
-    guessed = (counts.argmax(1)[new.x] == new.target)[new.mask].mean()
-    return Tagged(test[0], np.asarray(found).argmax(-1), new.target, new.mask, float(guessed))
+    baseline = (counts.argmax(1)[new.x] == new.target)[new.mask].mean()
+    return Tagged(test[0], np.asarray(found).argmax(-1), new.target, new.mask, float(baseline))
 
 
 class Found(NamedTuple):
-    """What all five networks answered in the test."""
+    """The answers of all five networks in the test."""
 
     digits: Digits
     classes: np.ndarray
@@ -267,16 +266,16 @@ class Found(NamedTuple):
     tagged: Tagged
 
     @property
-    def right_names(self) -> np.ndarray:
-        """What the digits are called."""
+    def correct_names(self) -> np.ndarray:
+        """The names of the digits."""
         return np.array(NAMES)[self.digits.t]
 
     @property
     def scores(self) -> dict[str, float]:
-        """The share of right answers of each mode."""
+        """The share of correct answers in each mode."""
         return {
             "one to one": float((self.classes == self.digits.t).mean()),
-            "one to many": float((np.array(self.names) == self.right_names).mean()),
+            "one to many": float((np.array(self.names) == self.correct_names).mean()),
             "many to one": self.verdict.score,
             "encoder to decoder": float(np.mean(np.array(self.iso) == np.array(self.dates.computers))),
             "in step": self.tagged.score,
@@ -284,7 +283,7 @@ class Found(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains and tests the five."""
+    """Trains and tests all five."""
     chosen = options(__doc__, argv)
     count = (lambda steps: 10) if chosen.quick else (lambda steps: steps)
     modules = source_lines.TRAIN[:2] if chosen.quick else source_lines.TRAIN
@@ -305,17 +304,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         ("picture → name", len(tests.t), 0.1),
         ("line → code or text", len(found.verdict.lines), 0.5),
         ("date → ISO date", len(others.people), 0.0),
-        ("characters → their tags", int(found.tagged.mask.sum()), found.tagged.guessed),
+        ("characters → their tags", int(found.tagged.mask.sum()), found.tagged.baseline),
     )
     rows = [
-        (f"{name}: {kind}", tested, f"{guess:.1%}", f"{ASKED[name]:.0%}", f"{score:.1%}")
-        for (name, score), (kind, tested, guess) in zip(found.scores.items(), kinds, strict=True)
+        (f"{name}: {kind}", tested, f"{baseline:.1%}", f"{REQUIRED[name]:.0%}", f"{score:.1%}")
+        for (name, score), (kind, tested, baseline) in zip(found.scores.items(), kinds, strict=True)
     ]
-    print(table(("mode", "tested", "a guess", "asked", "right"), rows))
-    print("\na guess: the commonest answer; of a tag, the commonest of the character")
+    print(table(("mode", "tested", "baseline", "required", "correct"), rows))
+    print("\nbaseline: the most common answer; for tags, the most common tag of each character")
     with picture(chosen.out / "sequence_modes.png", 13, 7) as figure:
         draw(figure, found)
-    return int(not chosen.quick and any(score < ASKED[name] for name, score in found.scores.items()))
+    return int(not chosen.quick and any(score < REQUIRED[name] for name, score in found.scores.items()))
 
 
 if __name__ == "__main__":

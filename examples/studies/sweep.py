@@ -1,15 +1,15 @@
-"""Five hyperparameters of a network, and 64 learning rates at once: `python examples/studies/sweep.py`.
+"""Five hyperparameters of a network, and 64 learning rates at the same time: `python examples/studies/sweep.py`.
 
-A network for scikit-learn's 1797 digits of 8×8 pixels, trained at every point of a grid: **learning rate** and **penalty**,
-which are numbers and trained at the same time by vmap, and **initialisation**, **layers** and **units**, which change
-the program and are trained one after another. Points are compared on a validation; the best one is trained once more,
-and meets the test's digits then, for the first time.
+A network for scikit-learn's 1797 digits of 8×8 pixels is trained at every point of a grid. **Learning rate** and
+**penalty** are numbers, which vmap trains at the same time. **Initialisation**, **layers** and **units** change the
+program, and are trained one after another. The points are compared on a validation part; the best one is trained once
+more and then tested, once.
 
-After that 64 learning rates are trained in one program, and against a loop in which each is a `fit` that is compiled
-for itself. The loop trains a few of the rates, its time is multiplied; the exit status is 1 if it is not `ASKED`
-times vmap's.
+Then 64 learning rates are trained in one program, and compared with a loop that compiles a `fit` for each. The loop
+trains a few of the rates, and its time is scaled to all; the exit status is 1 if it is less than `LEAST_SPEEDUP` times
+that of vmap.
 
-`--quick` tries few points for an epoch, without the race and the picture; `--out DIR` says where that goes.
+`--quick` tries a few points for one epoch, without the race and the picture; `--out DIR` is the folder for the picture.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ INITIALISERS = {
     "0.01·normal": jax.nn.initializers.normal(0.01),
     "LeCun": jax.nn.initializers.lecun_normal(),
 }
-SEED, BATCH, LOOPED, ASKED = 0, 64, 3, 4.0
+SEED, BATCH = 0, 64
+LOOPED, LEAST_SPEEDUP = 3, 4.0  # the number of rates in the loop; how much faster vmap must be
 
 
 class Parts(NamedTuple):
@@ -44,7 +45,7 @@ class Parts(NamedTuple):
 
 
 def load(key: jax.Array) -> Parts:
-    """The digits; classes are in equal shares everywhere."""
+    """The digits, with equal shares of each class in every part."""
     from sklearn.datasets import load_digits
 
     x, target = load_digits(return_X_y=True)
@@ -60,14 +61,14 @@ def load(key: jax.Array) -> Parts:
 def make(
     rate: Any, penalty: Any = 0.0, initialiser: Any = INITIALISERS["LeCun"], layers: int = 1, units: int = 32
 ) -> Any:
-    """What is trained at a point."""
+    """The recipe of a point."""
     hidden = [layer for _ in range(layers) for layer in (fn.dense(units, kernel_init=initialiser), fn.tanh())]
     net = fn.serial(*hidden, fn.dense(10, kernel_init=initialiser))
     return fn.train.Recipe(net, LOSS, fn.updaters.momentum(rate), fn.l2(penalty))
 
 
 def fitted(point: dict[str, Any], parts: Parts, epochs: int, key: jax.Array) -> Any:
-    """One point trained alone: its network and its params."""
+    """Trains one point alone; returns its network and its params."""
     recipe = make(**point)
     found = fn.train.fit(
         recipe.net, LOSS, recipe.updater, parts.train,
@@ -77,7 +78,7 @@ def fitted(point: dict[str, Any], parts: Parts, epochs: int, key: jax.Array) -> 
 
 
 def race(parts: Parts, epochs: int, rates: np.ndarray, key: jax.Array) -> tuple[Any, dict[str, float]]:
-    """All rates in one program, and some of them in a loop; with the seconds that each takes for all."""
+    """Trains all rates in one program and some in a loop; returns the sweep, and each way's seconds for all rates."""
     numbers, seconds = {"rate": tuple(map(float, rates))}, {}
     jax.clear_caches()
     start = time.perf_counter()
@@ -95,7 +96,7 @@ def race(parts: Parts, epochs: int, rates: np.ndarray, key: jax.Array) -> tuple[
 
 
 def draw(figure: Any, grid: fn.train.Swept, line: fn.train.Swept, seconds: dict[str, float]) -> None:
-    """Pairs of hyperparameters above; below, the learning rates."""
+    """Top: pairs of hyperparameters. Bottom: the learning rates."""
     upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1))
     panels = upper.subplots(1, 3)
     score = partial(fn.plots.heat_map, grid, metric="accuracy", larger_is_better=True)
@@ -103,7 +104,7 @@ def draw(figure: Any, grid: fn.train.Swept, line: fn.train.Swept, seconds: dict[
         panels, (("rate", "penalty"), ("rate", "initialiser"), ("units", "layers")), strict=True
     ):
         score(x, y, ax=panel)
-        panel.set_title("accuracy, at the best of the others")
+        panel.set_title("accuracy, the others at their best")
     curve, times = lower.subplots(1, 2, width_ratios=(2.2, 1))
     curve.semilogx(line.axes["rate"], line.scores["accuracy"][:, 0], ".-", color=BLUE)
     curve.set(
@@ -113,7 +114,7 @@ def draw(figure: Any, grid: fn.train.Swept, line: fn.train.Swept, seconds: dict[
     times.bar_label(bars, [f"{value:.0f} s" for value in seconds.values()], padding=3)
     times.invert_yaxis()
     times.margins(x=0.2)
-    times.set(xlabel="seconds for all of them, compilation included", title="One program, and a loop")
+    times.set(xlabel="seconds for all rates, compilation included", title="One program and a loop")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -139,15 +140,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     best = grid.best("accuracy", larger_is_better=True)
     net, params = fitted({**best, "initialiser": INITIALISERS[best["initialiser"]]}, parts, epochs, key)
     test = fn.train.evaluate(net, LOSS, params, parts.test, metrics=METRICS)
-    print(f"\nthe best one on the {len(parts.test[1])} digits of the test: {float(test['accuracy']):.1%}\n")
+    print(f"\nthe best point on the {len(parts.test[1])} test digits: {float(test['accuracy']):.1%}\n")
     if chosen.quick:
         return 0
     line, seconds = race(parts, epochs, np.geomspace(1e-4, 3, 64), key)
     rows = [(name, f"{value:.1f}", f"{value / seconds['vmap']:.1f}") for name, value in seconds.items()]
-    print(table(("64 learning rates", "seconds", "times vmap's"), rows))
+    print(table(("64 learning rates", "seconds", "ratio to vmap"), rows))
     with picture(chosen.out / "sweep.png", 13, 8) as figure:
         draw(figure, grid, line, seconds)
-    return int(seconds["loop"] < ASKED * seconds["vmap"])
+    return int(seconds["loop"] < LEAST_SPEEDUP * seconds["vmap"])
 
 
 if __name__ == "__main__":

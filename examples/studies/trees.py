@@ -1,19 +1,19 @@
-"""What is `a + b * c == d`? Read from the tree, from the text, and from the symbols alone: `python examples/studies/trees.py`.
+"""The value of `a + b * c == d` from the tree, from the text, and from the symbols alone: `python examples/studies/trees.py`.
 
-The shapes of expressions are those of real code: every expression of Python's own standard library is taken whose
-operators are + - * == != < <= > >= and or not; whatever else stands in it, names and calls, is an operand. For the
-operands numbers are drawn, 0, 1 or 2, and a network is to say the value, by Python's rules but for arithmetic, which
-is modulo 3: `2 + 2 == 1 and not 0` is 1.
+The expressions have the shapes of real code: the study takes every expression in Python's own standard library with the
+operators + - * == != < <= > >= and or not; everything else in it, such as names and calls, is an operand. The operands
+are random numbers, 0, 1 or 2, and the networks learn the value, by Python's rules except that arithmetic is modulo 3:
+`2 + 2 == 1 and not 0` is 1.
 
 Three networks of about the same size read the same symbols. A binary Tree-LSTM reads the syntax tree. An LSTM reads
-the text from left to right, with a bracket around every operation, and so it is told as much. The bag of symbols
-has only their mean, and does not know what belongs to what.
+the text from left to right, with brackets around every operation, so that it has the same information. The third
+network gets only the mean of the symbols, a bag, and does not know how they belong together.
 
-A shape belongs to the first file that has it, and the files are parted 70:15:15, so that the shapes of the test are
-new to the networks. They learn from shapes of at most eight operands; larger ones, of all files, are asked
-besides. The epoch is chosen on the second part, and the third and the larger shapes are used once, at the end.
+A shape belongs to the first file that contains it, and the files are split 70:15:15, so that the shapes of the test are
+new to the networks. They learn from shapes with at most eight operands; the test also has the larger shapes of all
+files. The second part chooses the epoch; the third part and the larger shapes are used once, at the end.
 
-`--quick` takes a few files and epochs; `--out DIR` says where the picture goes.
+`--quick` takes a few files and epochs; `--out DIR` is the folder for the picture.
 """
 
 from __future__ import annotations
@@ -35,12 +35,8 @@ from support.common import BLUE, GREY, ORANGE, RED, options, picture, progress, 
 import fnnets as fn
 
 MODULUS = 3
-LEAST, LEARNED, MOST = (
-    3,
-    8,
-    16,
-)  # operands: of the smallest shape, of the largest to learn from, of the largest
-DRAWS = 30  # how often the operands of a shape are drawn
+LEAST, LEARNED, MOST = 3, 8, 16  # operands of the smallest shape, of the largest in training, of the largest
+DRAWS = 30  # how many times the operands of a shape are drawn
 EMBEDDED, BATCH, EPOCHS, SEED = 16, 64, 12, 0
 SKIPPED = {"site-packages", "test", "tests", "idlelib", "__pycache__"}
 SYMBOLS = {
@@ -58,7 +54,7 @@ Tree = tuple[Any, ...]  # (symbol, left, right), (symbol, operand) or (operand,)
 
 
 class Input(NamedTuple):
-    """What a network reads."""
+    """The input of a network."""
 
     x: Any
     mask: Any
@@ -93,8 +89,8 @@ def size(tree: Tree) -> int:
 
 
 def shapes_in(file: Path) -> Iterator[Tree]:
-    """The shapes of the expressions of a file, and of their parts."""
-    with warnings.catch_warnings(action="ignore"):  # of strange escapes in strings
+    """The shapes of the expressions in a file, and of their parts."""
+    with warnings.catch_warnings(action="ignore"):  # about invalid escapes in strings
         try:
             todo: list[ast.AST] = [ast.parse(file.read_bytes())]
         except (SyntaxError, ValueError):  # some files are templates, or examples of errors
@@ -107,11 +103,11 @@ def shapes_in(file: Path) -> Iterator[Tree]:
 
 
 def load(quick: bool) -> tuple[list[Tree], ...]:
-    """The shapes to learn from, to choose by and to test; and those that are larger."""
+    """The shapes for training, for validation and for testing; and the larger shapes."""
     top = Path(sysconfig.get_paths()["stdlib"])
     files = [file for file in sorted(top.rglob("*.py")) if not SKIPPED & set(file.relative_to(top).parts)]
     if not files:
-        sys.exit(f"{top} holds no sources of the standard library to read")
+        sys.exit(f"{top} must hold the sources of the standard library, but has no .py files")
     np.random.default_rng(SEED).shuffle(files)
     files = files[:60] if quick else files
     ends = len(files) * 70 // 100, len(files) * 85 // 100
@@ -126,13 +122,13 @@ def load(quick: bool) -> tuple[list[Tree], ...]:
 
 
 def filled(shape: Tree, rng: np.random.Generator) -> Tree:
-    """The shape with its operands drawn."""
+    """The shape with random operands."""
     label, *below = shape
     return (label, *(filled(child, rng) for child in below)) if below else (str(rng.integers(MODULUS)),)
 
 
 def value(tree: Tree) -> int:
-    """What the expression is."""
+    """The value of the expression."""
     label, *below = tree
     return int(MEANING[label](*map(value, below))) % MODULUS if below else int(label)
 
@@ -147,7 +143,7 @@ def drawn(shapes: Iterable[Tree], rng: np.random.Generator) -> tuple[list[Tree],
 
 
 def as_text(tree: Tree) -> list[int]:
-    """The symbols' numbers from left to right, with a bracket around every operation."""
+    """The symbols' numbers from left to right, with brackets around every operation."""
     parts = [as_text(child) for child in tree[1:]]
     own = [NUMBER[tree[0]]]
     if not parts:
@@ -157,7 +153,7 @@ def as_text(tree: Tree) -> list[int]:
 
 
 def readings(trees: Sequence[Tree]) -> dict[str, Input]:
-    """The same expressions as a tree network, an LSTM and a bag of symbols read them."""
+    """The expressions as inputs of the tree network, the LSTM and the bag of symbols."""
     x, mask = fn.pad_trees(trees, children=lambda tree: tree[1:], value=lambda tree: NUMBER[tree[0]], arity=2)
     text = fn.pad_sequences([np.array(as_text(tree), np.int32) for tree in trees])
     return {"tree": Input(x, mask), "text": Input(*text), "bag": Input(x[0], mask[0])}
@@ -178,7 +174,7 @@ def networks() -> dict[str, fn.Layer]:
 
 
 class Learned(NamedTuple):
-    """The params that did best on the validation part, and their score there."""
+    """The params with the best validation score, and that score."""
 
     params: Any
     validation: float
@@ -187,7 +183,7 @@ class Learned(NamedTuple):
 def trained(
     name: str, net: fn.Layer, given: Input, t: np.ndarray, check: Callable[[Any], float], epochs: int
 ) -> Learned:
-    """Trains with the gradient derived by hand, and keeps the epoch that is best by `check(params)`."""
+    """Trains with the gradient by hand; keeps the epoch with the highest `check(params)`."""
     value_and_grad = fn.value_and_grad_by_hand(net, fn.losses.softmax_cross_entropy())
     updater = optax.adam(optax.cosine_decay_schedule(5e-3, epochs * (len(t) // BATCH)))
     given, t = jax.device_put((given, t))
@@ -215,16 +211,16 @@ def trained(
 
 
 def answering(net: fn.Layer) -> Callable[[Any, Input], np.ndarray]:
-    """What a network takes the values to be."""
+    """A function `(params, input)` that returns the network's answers."""
     run = jax.jit(lambda params, given: net.apply(params, given.x, mask=given.mask).argmax(-1))
     return lambda params, given: np.asarray(run(params, given))
 
 
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- the results
 
 
 class Row(NamedTuple):
-    """A network and what it made of the test."""
+    """A network and its results."""
 
     name: str
     weights: int
@@ -237,12 +233,12 @@ COLOURS = {"tree": BLUE, "text": ORANGE, "bag": GREY}
 
 
 def share(right: np.ndarray) -> str:
-    """The share of what is right, with its standard error over expressions."""
+    """The share of correct answers, with its standard error over the expressions."""
     return f"{right.mean():.1%} ± {right.std() / np.sqrt(len(right)):.1%}"
 
 
 def print_rows(rows: dict[str, Row], large: np.ndarray) -> None:
-    """The table."""
+    """Prints the table."""
     shown = (
         (row.name, row.weights, f"{row.validation:.1%}", share(row.right[~large]), share(row.right[large]))
         for row in rows.values()
@@ -251,7 +247,7 @@ def print_rows(rows: dict[str, Row], large: np.ndarray) -> None:
 
 
 def draw(figure: Any, rows: dict[str, Row], many: np.ndarray, example: Tree, said: np.ndarray) -> None:
-    """The accuracies by the number of operands, and one expression node by node."""
+    """The accuracy by the number of operands, and the answers at each node of one expression."""
     axes, tree_axes = figure.subplots(1, 2, width_ratios=(1, 1.25))
     sizes = sorted(set(many.tolist()))
     for key, row in rows.items():
@@ -263,19 +259,16 @@ def draw(figure: Any, rows: dict[str, Row], many: np.ndarray, example: Tree, sai
     axes.set(
         ylim=(0, 1.02),
         xlabel="operands of the expression",
-        title="Share of values told right, shapes never seen",
+        title="Accuracy on new shapes",
     )
     axes.legend(loc="lower left")
     draw_tree(tree_axes, example, said)
-    tree_axes.set_title("What the Tree-LSTM says at each operation")
+    tree_axes.set_title("The Tree-LSTM's answer at each operation")
 
 
 def draw_tree(axes: Any, tree: Tree, said: np.ndarray) -> None:
-    """A tree, and at each operation the value that was said; red where it is another."""
-    nodes, places = (
-        iter(range(size(tree))),
-        iter(range(size(tree))),
-    )  # in postorder, as fn.pad_trees numbers them
+    """A tree, with the answer at each operation; wrong ones in red."""
+    nodes, places = iter(range(size(tree))), iter(range(size(tree)))  # in postorder, as in fn.pad_trees
 
     def place(tree: Tree, depth: int) -> tuple[float, float]:
         below = [place(child, depth + 1) for child in tree[1:]]
@@ -299,14 +292,14 @@ def draw_tree(axes: Any, tree: Tree, said: np.ndarray) -> None:
 
 
 def at_every_node(net: fn.Layer, params: Any, tree: Tree) -> np.ndarray:
-    """What the tree network says of every part: its last layer at every node instead of the root alone."""
+    """The tree network's answer for every part: its last layer applied at every node, not only at the root."""
     nodes, lstm, _, answer = net.info.children
     everywhere = fn.serial(nodes, lstm, answer)
     return answering(everywhere)((params[0], params[1], params[3]), readings([tree])["tree"])[0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Reads, trains three networks, tests them once."""
+    """Reads the files, trains three networks, tests them once."""
     chosen = options(__doc__, argv)
     shapes, rng = load(chosen.quick), np.random.default_rng(SEED)
     (trees, t), (checked, t_checked), (tested, t_tested) = (
@@ -314,10 +307,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     read, of_check, of_test = readings(trees), readings(checked), readings(tested)
     print(
-        "shapes to learn from, choose by, test; larger ones: " + ", ".join(str(len(part)) for part in shapes)
+        "shapes for training, validation and testing; larger ones: "
+        + ", ".join(str(len(part)) for part in shapes)
     )
-    print(f"expressions: {len(trees)} to learn from, {len(checked)} to choose by, {len(tested)} to test")
-    print(f"the commonest value is that of {np.bincount(t_tested).max() / len(tested):.1%} of the test\n")
+    print(f"expressions: {len(trees)} for training, {len(checked)} for validation, {len(tested)} for testing")
+    print(
+        f"{np.bincount(t_tested).max() / len(tested):.1%} of the test expressions have the most common value\n"
+    )
 
     rows, params = {}, {}
     for key, net in networks().items():

@@ -1,20 +1,20 @@
-"""Every updater on four landscapes, from the same start, as a race: `python examples/studies/updater_race.py`.
+"""A race of all updaters on four landscapes, from the same start: `python examples/studies/updater_race.py`.
 
-Four functions of two parameters: Beale's, with flat plains around its one minimum; a saddle, started
-almost on the ridge that leads into it; a long ravine, 200 times steeper across than along; and
-Rosenbrock's banana. An updater of first order runs at every rate of a grid and the rate that arrives first
-is drawn. All runs of all updaters, on all functions and at all rates, are one vmapped `lax.scan`.
+The landscapes are functions of two parameters: Beale's, with flat plains around its only minimum; a saddle, started
+almost on the ridge that leads into it; a long ravine, 200 times steeper across than along; and Rosenbrock's banana. A
+first-order updater runs at every rate of a grid, and the rate that arrives first is drawn. All runs of all updaters, on
+all functions and at all rates, are one vmapped `lax.scan`.
 
 What to look for:
 
 - sgd, adagrad, adadelta and rmsprop crawl along the ravine; momentum, nesterov and adam overshoot, and arrive
-  in about a hundred steps. Newton takes one: the ravine is a parabola.
-- Plain Newton, −H⁻¹g, steps straight into the saddle, where the gradient is 0, and stays; on Beale's
-  function it ends in another. With |H| (saddle-free) or with damping it goes round. On
-  Rosenbrock's it is the fastest of all: it may climb on the way, which a line search does not let it.
+  in about a hundred steps. Newton takes one step: the ravine is a quadratic function.
+- Plain Newton, −H⁻¹g, steps straight into the saddle, where the gradient is 0, and stays there; on Beale's
+  function it ends in another saddle. With |H| (saddle-free) or with damping it goes around. On Rosenbrock's
+  function plain Newton is the fastest: it may climb on the way, which a line search does not allow.
 - At the rate that arrives first, rmsprop never settles: its step stays as long as its rate.
 
-`--quick` runs fewer steps and rates; `--out DIR` says where the picture and the animation go.
+`--quick` runs fewer steps and rates; `--out DIR` is the folder for the picture and the animation.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from fnnets import catalogue
 
 
 class Landscape(NamedTuple):
-    """A function of two parameters, and what is drawn of it."""
+    """A function of two parameters, with its start, its minima and the window to draw."""
 
     name: str
     loss: Callable[[jax.Array], jax.Array]  # (2,) -> ()
@@ -44,25 +44,25 @@ class Landscape(NamedTuple):
 
 
 def beale(p: jax.Array) -> jax.Array:
-    """Lowest, 0, at (3, ½)."""
+    """Beale's function: its minimum, 0, is at (3, ½)."""
     x, y = p
     return (1.5 - x + x * y) ** 2 + (2.25 - x + x * y**2) ** 2 + (2.625 - x + x * y**3) ** 2
 
 
 def saddle(p: jax.Array) -> jax.Array:
-    """A saddle at 0, of height ¼; lowest, 0, at (0, ±1)."""
+    """A saddle of height ¼ at 0; the minima, 0, are at (0, ±1)."""
     x, y = p
     return 0.5 * x**2 + 0.25 * (1 - y**2) ** 2
 
 
 def ravine(p: jax.Array) -> jax.Array:
-    """200 times steeper across than along; lowest, 0, at 0."""
+    """A ravine, 200 times steeper across than along; its minimum, 0, is at 0."""
     along, across = (p[0] + p[1]) / 2**0.5, (p[0] - p[1]) / 2**0.5
     return 0.05 * along**2 + 10 * across**2
 
 
 def rosenbrock(p: jax.Array) -> jax.Array:
-    """Lowest, 0, at (1, 1), at the end of a bent valley."""
+    """Rosenbrock's function: its minimum, 0, is at (1, 1), at the end of a bent valley."""
     x, y = p
     return (1 - x) ** 2 + 100 * (y - x**2) ** 2
 
@@ -91,15 +91,15 @@ COLOURS |= dict(zip(NEWTON, ("#c8373f", "#8458b3", "#d070b8"), strict=True))
 
 
 class Race(NamedTuple):
-    """What all runs did; N landscapes, T steps."""
+    """The fastest runs; N landscapes, T steps."""
 
     paths: dict[str, np.ndarray]  # updater -> (N, T + 1, 2)
-    losses: dict[str, np.ndarray]  # updater -> (N, T + 1), above the lowest
-    rates: dict[str, np.ndarray]  # updater -> (N,), the rate that was drawn; NaN for Newton
+    losses: dict[str, np.ndarray]  # updater -> (N, T + 1), above the minimum
+    rates: dict[str, np.ndarray]  # updater -> (N,), the fastest rate; NaN for Newton
 
 
 def scanned(steps: int) -> Callable[[jax.Array, jax.Array], dict[str, jax.Array]]:
-    """A function of (which landscape, rate): the paths (T + 1, 2) of all updaters, advanced in one scan."""
+    """A function of (index of the landscape, rate): the paths (T + 1, 2) of all updaters, in one scan."""
 
     def paths(which: jax.Array, rate: jax.Array) -> dict[str, jax.Array]:
         updaters = {name: make(rate) for name, make in FIRST_ORDER.items()} | NEWTON
@@ -124,11 +124,11 @@ def scanned(steps: int) -> Callable[[jax.Array, jax.Array], dict[str, jax.Array]
 
 
 def race(steps: int, rates: jax.Array) -> Race:
-    """Runs everything at once; keeps, for each updater and landscape, the rate that arrives first (ends lowest)."""
+    """Runs everything in one program; keeps the rate that arrives first (and ends lowest), by updater and landscape."""
     over_rates = jax.vmap(scanned(steps), in_axes=(None, 0))
     everything = jax.jit(jax.vmap(over_rates, in_axes=(0, None)))
     found = jax.device_get(everything(jnp.arange(len(LANDSCAPES)), rates))
-    kept: Race = Race({}, {}, {})
+    fastest: Race = Race({}, {}, {})
     for name in COLOURS:
         paths = found[name]  # (N, R, T + 1, 2)
         heights = np.stack(
@@ -143,20 +143,20 @@ def race(steps: int, rates: jax.Array) -> Race:
         )
         best = np.lexsort((ends, arrivals))[:, 0]
         rows = np.arange(len(LANDSCAPES))
-        kept.paths[name], kept.losses[name] = paths[rows, best], heights[rows, best]
-        kept.rates[name] = np.full(len(rows), np.nan) if name in NEWTON else np.asarray(rates)[best]
-    return kept
+        fastest.paths[name], fastest.losses[name] = paths[rows, best], heights[rows, best]
+        fastest.rates[name] = np.full(len(rows), np.nan) if name in NEWTON else np.asarray(rates)[best]
+    return fastest
 
 
 def arrival(path: np.ndarray, minima: Sequence[tuple[float, float]]) -> int:
-    """The first step from which a path stays within 0.01 of a minimum; one more than there are if it does not."""
+    """The first step from which on a path stays within 0.01 of a minimum; the path's length if it never does."""
     far = np.abs(path[:, None] - np.array(minima)).max(-1).min(-1) > 0.01
     away = np.flatnonzero(far | ~np.isfinite(path).all(-1))
     return int(away[-1]) + 1 if len(away) else 0
 
 
 def report(result: Race) -> str:
-    """When each updater arrived, and at which rate."""
+    """A table of each updater's arrival and rate."""
     rows = []
     for name, paths in result.paths.items():
         cells = []
@@ -170,7 +170,7 @@ def report(result: Race) -> str:
 
 
 def contours(axes: Any, landscape: Landscape) -> None:
-    """The landscape's heights, in logarithmic steps, its minima and its start."""
+    """The landscape's contours, in logarithmic steps, its minima and its start."""
     left, right, bottom, top = landscape.window
     x, y = np.meshgrid(np.linspace(left, right, 240), np.linspace(bottom, top, 240))
     height = np.log10(
@@ -193,17 +193,17 @@ def contours(axes: Any, landscape: Landscape) -> None:
 
 
 def width(name: str) -> float:
-    """Newton's lines are the thicker ones."""
+    """The width of a line: thicker for Newton."""
     return 2.4 if name in NEWTON else 1.5
 
 
 def dashes(name: str) -> str:
-    """Saddle-free Newton often lies on top of Newton."""
+    """The style of a line: dashed for saddle-free Newton, which often lies on top of Newton."""
     return "--" if name == "saddle-free" else "-"
 
 
 def draw(figure: Any, result: Race) -> None:
-    """Above the paths on the contours, below the losses step by step."""
+    """Top: the paths on the contours. Bottom: the losses step by step."""
     rows = figure.subplots(2, len(LANDSCAPES), height_ratios=(1.25, 1))
     for i, landscape in enumerate(LANDSCAPES):
         above, below = rows[0, i], rows[1, i]
@@ -222,7 +222,7 @@ def draw(figure: Any, result: Race) -> None:
 
 
 def animate(result: Race, path: Any, frames: int) -> None:
-    """The race as a GIF: steps pass faster and faster, each updater draws a tail behind it."""
+    """Writes the race as a GIF, which speeds up with the steps; each updater leaves a trail."""
     from matplotlib.animation import FuncAnimation, PillowWriter
     from matplotlib.figure import Figure
 
@@ -260,13 +260,13 @@ def animate(result: Race, path: Any, frames: int) -> None:
                 line.set_data(*result.paths[name][i, : step + 1].T)
         return [title]
 
-    shown = [*steps, *[last] * (frames // 5)]  # a moment to look at the end
+    shown = [*steps, *[last] * (frames // 5)]  # holds the last frame for a moment
     FuncAnimation(figure, show, frames=progress(shown, "frames")).save(path, PillowWriter(fps=8))
     print(f"animation: {path}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Races, prints who arrived when, draws."""
+    """Runs the race, prints the arrivals, draws."""
     chosen = options(__doc__, argv)
     steps, count, frames = (60, 3, 2) if chosen.quick else (400, 25, 60)
     result = race(steps, jnp.logspace(-3.5, 0.5, count))

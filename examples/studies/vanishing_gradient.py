@@ -1,30 +1,31 @@
-"""Why gradients vanish in time, and what gates do about it: `python examples/studies/vanishing_gradient.py`.
+"""Why gradients vanish over time, and how gates help: `python examples/studies/vanishing_gradient.py`.
 
-**One unit.** A network of one input, one recurrent unit and one output, s_t = f(w·s_{t−1} + x_t), y_t = s_t, gets 1 at
-t = 0 and nothing afterwards. What is left of it at t, and how much a change of it would change,
+**One unit.** A network with one input, one recurrent unit and one output, s_t = f(w·s_{t−1} + x_t), y_t = s_t, gets 1 at
+t = 0 and 0 afterwards. The study draws the effect of this input on y_t, and its gradient
 
     ∂y_t/∂x_0 = w^t · f'(z_0)·f'(z_1)···f'(z_t),  z_t = w·s_{t−1} + x_t
 
-is drawn for |w| below, at and above 1. A product of t + 1 factors vanishes or explodes exponentially in t: with the identity,
-and with relu, as w says. tanh and sigmoid have f' ≤ 1 and f' ≤ 1/4: with a large w they saturate, f' falls, and the
-product vanishes all the same.
+for |w| below, at and above 1. A product of t + 1 factors vanishes or explodes exponentially in t; with the identity and
+with relu, w alone decides which. tanh and sigmoid have f' ≤ 1 and f' ≤ 1/4: with a large w they saturate, f' falls, and
+the product vanishes as well.
 
-**The adding problem.** At each of 100 steps comes a number from [0, 1) and a mark, 1 at two steps (one in each half) and 0
-elsewhere. At the end the sum of the two marked numbers is due, which were up to 100 steps ago. To answer 1 always costs 1/6,
-the variance; a network solves the problem here if its mean squared error on 1000 new sequences is below 0.01.
-From 5 seeds, with clipping of the gradient's global norm and without, four kinds of cells are trained, all ten networks of a
-kind in one vmapped program, and nothing but the gradient by hand takes part:
+**The adding problem.** Each of 100 steps has a number from [0, 1) and a mark, which is 1 at two steps (one in each half)
+and 0 elsewhere. The target at the end is the sum of the two marked numbers, up to 100 steps back. Always answering 1
+gives the error 1/6, the variance; a network solves the problem here if its mean squared error on 1000 new sequences is
+below 0.01. Four kinds of cells are trained from 5 seeds, with and without clipping the gradient's global norm, all ten
+networks of a kind in one vmapped program, with the gradient by hand alone:
 
-- Elman's, with tanh. Its gradient vanishes, and it learns nothing.
-- Elman's, with relu and from u = 1, the identity (Le et al.'s IRNN). At first the state is kept as it is, and the gradient too;
-  but as soon as u has an eigenvalue above 1 it explodes. With clipping the network learns, without it does not.
-- LSTM and GRU. Their gradients vanish too before training, the GRU's fastest of all: gates do not keep the
-  gradient, but they can learn to. After training it comes back through 100 steps undiminished.
+- Elman's with tanh. Its gradient vanishes, and it learns nothing.
+- Elman's with relu, and u = 1, the identity, at the start (the IRNN of Le et al.). At first it keeps the state and the
+  gradient unchanged, but the gradient explodes as soon as u has an eigenvalue above 1. The network learns with clipping,
+  but not without.
+- LSTM and GRU. Before training their gradients vanish too, the GRU's fastest of all: gates do not keep the gradient,
+  but they can learn to. After training it flows back through 100 steps undiminished.
 
-The gradient's way is drawn, by `fn.gradient_flow`, for the first seed, before training and after it: the norm of
+`fn.gradient_flow` gives the flow of the gradient for the first seed, before and after training: the norm of
 ∂s_t/∂s_k, where s_k is the whole state after k steps.
 
-`--quick` takes fewer seeds and steps; `--out DIR` says where the pictures go.
+`--quick` takes fewer seeds and steps; `--out DIR` is the folder for the pictures.
 
 Hochreiter & Schmidhuber, Long short-term memory (1997), section 5.4, for the problem; Le, Jaitly & Hinton (2015) and Arjovsky,
 Shah & Bengio (2016), section 5.3, for its form here; Pascanu, Mikolov & Bengio (2013), for the clipping.
@@ -60,7 +61,7 @@ class Kind(NamedTuple):
 
 
 def identity(key: Any, shape: tuple[int, int], dtype: Any) -> jax.Array:
-    """A recurrent kernel that hands the state on as it is."""
+    """A recurrent kernel that passes the state on unchanged."""
     del key
     return jnp.eye(*shape, dtype=dtype)
 
@@ -75,15 +76,15 @@ LOSS = fn.losses.mse()
 
 
 class Unit(NamedTuple):
-    """What one unit makes of the input at t = 0; W weights."""
+    """The effect of the input at t = 0 on one unit; W weights."""
 
-    left: np.ndarray  # (W, T), y_t less what it would be without the input
+    left: np.ndarray  # (W, T), y_t minus its value without the input
     effect: np.ndarray  # (W, T), ∂y_t/∂x_0
     product: np.ndarray  # (W, T), the same by the formula
 
 
 def one_unit(activation: fn.Layer, steps: int) -> Unit:
-    """The unit at every weight, its gradient by the layer's own backward."""
+    """The unit at every weight, with its gradient by the layer's own backward."""
     net, x = fn.elman(1, activation), jnp.zeros((steps, 1)).at[0].set(1)
 
     def at(w: jax.Array) -> Unit:
@@ -95,8 +96,8 @@ def one_unit(activation: fn.Layer, steps: int) -> Unit:
             return dx[0, 0]
 
         z = w * jnp.concatenate([jnp.zeros((1, 1)), y[:-1]]) + x
-        _, _, kept = activation.forward((), z)
-        _, slope, _ = activation.backward((), kept, jnp.ones_like(z))
+        _, _, saved_slope = activation.forward((), z)
+        _, slope, _ = activation.backward((), saved_slope, jnp.ones_like(z))
         product = w ** jnp.arange(steps) * jnp.cumprod(slope[:, 0])
         silent = net.apply(params, jnp.zeros_like(x))
         return Unit((y - silent)[:, 0], jax.vmap(effect)(jnp.arange(steps)), product)
@@ -117,17 +118,17 @@ def adding(key: Any, batch: int) -> tuple[jax.Array, jax.Array]:
 
 
 class Runs(NamedTuple):
-    """Training from S seeds, with clipping and without."""
+    """Training from S seeds, with and without clipping."""
 
     start: Any  # the params before training, (S, 2, …)
-    params: Any  # after it
+    params: Any  # the params after training
     losses: np.ndarray  # (S, 2, steps)
     norms: np.ndarray  # (S, 2, steps), of the gradient before it is clipped
     test: np.ndarray  # (S, 2), the mean squared error on new sequences
 
 
 def network(cell: fn.Layer) -> fn.Layer:
-    """A recurrent layer, asked at the end."""
+    """A recurrent layer with a dense output at the end."""
     return fn.serial(cell, fn.last(), fn.dense(1))
 
 
@@ -158,7 +159,7 @@ def trained(name: str, seeds: int, steps: int, chunks: int = 10) -> Runs:
         return LOSS.apply(net.apply(params, x), t)
 
     def over_runs(function: Any, *axes: Any) -> Any:
-        """The function of every seed, with every clip."""
+        """The function over all seeds and clips."""
         inner = [{"key": None, "clip": 0}.get(axis, axis) for axis in axes]
         outer = [{"key": 0, "clip": None}.get(axis, axis) for axis in axes]
         return jax.jit(jax.vmap(jax.vmap(function, in_axes=inner), in_axes=outer))
@@ -175,22 +176,22 @@ def trained(name: str, seeds: int, steps: int, chunks: int = 10) -> Runs:
 
 
 class Flow(NamedTuple):
-    """The way of the first seed's gradient."""
+    """The flow of the gradient for the first seed, before and after training."""
 
     before: Any
     after: Any
 
 
 def flow(name: str, found: Runs, steps: int) -> Flow:
-    """By the cell's params before training and after it, with clipping, on the start of a new sequence."""
+    """The flow of the gradient in the cell trained with clipping, on the first steps of a new sequence."""
     x = adding(jax.random.key(98), 1)[0][:, :steps]
-    way = jax.jit(partial(fn.gradient_flow, KINDS[name].cell))
+    measure = jax.jit(partial(fn.gradient_flow, KINDS[name].cell))
     first = [jax.tree.map(lambda leaf: leaf[0, 0], params[0]) for params in (found.start, found.params)]
-    return Flow(*(jax.device_get(way(params, x)) for params in first))
+    return Flow(*(jax.device_get(measure(params, x)) for params in first))
 
 
 def print_units(units: dict[str, Unit]) -> None:
-    """How much of the input is left, and how far the formula is from the layer's gradient."""
+    """Prints the gradient of the unit, and the difference of the formula from the layer's backward."""
     rows = [
         (f"{name}, w = {w}", *(f"{unit.effect[i, t]:.1e}" for t in (0, 10, 20, 40)))
         for name, unit in units.items()
@@ -199,11 +200,11 @@ def print_units(units: dict[str, Unit]) -> None:
     print("One unit: ∂y_t/∂x_0\n")
     print(table(("", "t = 0", "10", "20", "40"), rows))
     gaps = [np.abs(unit.effect - unit.product).max() / np.abs(unit.product).max() for unit in units.values()]
-    print(f"\nThe formula and the layer's own backward differ by {max(gaps):.0e} at most.")
+    print(f"\nThe formula and the layer's own backward differ by at most {max(gaps):.0e}.")
 
 
 def print_runs(runs: dict[str, Runs], steps: int) -> None:
-    """Who solved the adding problem."""
+    """Prints which networks solved the adding problem."""
     rows = []
     for name, found in runs.items():
         for i, clipping in enumerate(CLIPPED):
@@ -225,11 +226,11 @@ def print_runs(runs: dict[str, Runs], steps: int) -> None:
     )
     head = ("", "solved", "test: median", "best", "worst", "gradient: median", "largest")
     print(table(head, rows))
-    print(f"\nTo answer 1 always costs {1 / 6:.3f}.")
+    print(f"\nAlways answering 1 gives the error {1 / 6:.3f}.")
 
 
 def draw_units(figure: Any, units: dict[str, Unit]) -> None:
-    """Above what is left of the input, below the gradient; a column for each activation."""
+    """Top: the effect of the input. Bottom: the gradient. A column for each activation."""
     rows = figure.subplots(2, len(units), sharex=True)
     for (above, below), (name, unit) in zip(rows.T, units.items(), strict=True):
         for i, (w, color) in enumerate(WEIGHTS.items()):
@@ -237,15 +238,15 @@ def draw_units(figure: Any, units: dict[str, Unit]) -> None:
             below.semilogy(np.maximum(np.abs(unit.effect[i]), 1e-30), color=color)
         above.set(title=name, ylim=(-0.05, 1.6))
         below.set(xlabel="t", ylim=(1e-12, 1e6))
-    rows[0, 0].set_ylabel("left of the input in y_t")
+    rows[0, 0].set_ylabel("effect of the input on y_t")
     rows[1, 0].set_ylabel("∂y_t/∂x_0")
     handles, names = rows[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names))
 
 
 def draw_runs(figure: Any, runs: dict[str, Runs], flows: dict[str, Flow]) -> None:
-    """Above the errors of every run, below the gradient's way before and after training."""
-    errors, ways = figure.subplots(2, 2, sharey="row")
+    """Top: the errors of every run. Bottom: the flow of the gradient before and after training."""
+    errors, panels = figure.subplots(2, 2, sharey="row")
     for name, found in runs.items():
         color, window = KINDS[name].color, max(1, found.losses.shape[-1] // 60)
         smooth = found.losses.reshape(*found.losses.shape[:2], -1, window).mean(-1)
@@ -255,21 +256,21 @@ def draw_runs(figure: Any, runs: dict[str, Runs], flows: dict[str, Flow]) -> Non
             axes.plot(
                 [], [], color=color, label=f"{name}: {(found.test[:, i] < SOLVED).sum()} of {len(smooth)}"
             )
-        for axes, one in zip(ways, flows[name], strict=True):
+        for axes, one in zip(panels, flows[name], strict=True):
             norms = one.through_time[-1]
             axes.semilogy(np.arange(len(norms)) + 1, norms, color=color, label=name)
     for axes, clipping in zip(errors, CLIPPED, strict=True):
         axes.axhline(SOLVED, color=GREY, linestyle=":")
         axes.set(title=f"The adding problem, {clipping}", xlabel="batch", ylim=(1e-4, 3))
         axes.legend(title="solved", loc="lower left", fontsize=9)
-    for axes, when in zip(ways, ("before training", "after it (clipped)"), strict=True):
-        axes.set(title=f"The gradient's way back from the end, {when}", xlabel="k", ylim=(1e-15, 1e3))
+    for axes, when in zip(panels, ("before training", "after training (clipped)"), strict=True):
+        axes.set(title=f"The gradient on its way back, {when}", xlabel="k", ylim=(1e-15, 1e3))
     errors[0].set_ylabel("mean squared error")
-    ways[0].set_ylabel("‖∂s_T/∂s_k‖")
+    panels[0].set_ylabel("‖∂s_T/∂s_k‖")
 
 
 def draw_flows(figure: Any, flows: dict[str, Flow]) -> None:
-    """Every ∂s_t/∂s_k, above before training and below after it; a column for each kind."""
+    """Every ∂s_t/∂s_k, before training (top) and after it (bottom); a column for each kind."""
     columns = figure.subplots(2, len(flows), squeeze=False).T
     for column, (name, found) in zip(columns, flows.items(), strict=True):
         for axes, one, when in zip(column, found, ("before", "after"), strict=True):
@@ -279,7 +280,7 @@ def draw_flows(figure: Any, flows: dict[str, Flow]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """One unit; then many."""
+    """Studies one unit, then the adding problem."""
     chosen = options(__doc__, argv)
     names = list(ACTIVATIONS)[: 2 if chosen.quick else None]
     units = {name: one_unit(ACTIVATIONS[name], 50) for name in names}

@@ -1,19 +1,18 @@
 """Backpropagation by the numbers: `python examples/studies/worked_example.py`.
 
-A network of 2 inputs, 2 hidden units and 2 outputs, sigmoid everywhere, small enough to follow with a pencil.
-Its first step of training, and its error after 10,000 of them, are printed beside the figures of the
-well-known worked example, which come out to the last digit given. The weights are called as there:
+A network with 2 inputs, 2 hidden units and 2 outputs, all with sigmoids, is small enough to follow with a pencil. The
+study prints its first training step, and its error after 10,000 steps, beside the numbers of the well-known worked
+example; all agree to the last published digit. The names of the weights are those of the example:
 
     i1, i2 ── w1 w2 (into h1), w3 w4 (into h2) ──> h1, h2 ── w5 w6 (into o1), w7 w8 (into o2) ──> o1, o2
 
-For w5, say, the chain rule gives ∂E/∂w5 = (o1 − t1) · o1(1 − o1) · h1: the error, the slope of the sigmoid, and
-what the weight was multiplied by. One bias is shared by all units of a layer and stays as it is: only the
-weights are trained, by `fn.freeze`.
+For w5, for example, the chain rule gives ∂E/∂w5 = (o1 − t1) · o1(1 − o1) · h1: the error, the slope of the sigmoid, and
+the weight's input. All units of a layer share one bias, which is not trained: `fn.freeze` trains only the weights.
 
-Then XOR, which no network without a hidden layer can learn: 5 hidden units, random weights, one example drawn
-at random for each step, trained until the four errors add up to less than 0.001.
+Then XOR, which no network without a hidden layer can learn: 5 hidden units, random weights, one random example per
+step, trained until the sum of the four errors is below 0.001.
 
-`--quick` trains XOR less far; `--out DIR` says where the picture goes.
+`--quick` trains XOR for fewer steps; `--out DIR` is the folder for the picture.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ from support.common import BLUE, GREEN, GREY, ORANGE, options, picture, progress
 import fnnets as fn
 
 STEPS = 10_000
-CHUNK, CHUNKS = 5_000, 40  # steps of XOR between two looks at its error, and looks at most
+CHUNK, CHUNKS = 5_000, 40  # steps of XOR between two checks of its error, and the most checks
 LOSS = fn.losses.half_squared_error()
 
-# What the example says, with the digits that it gives.
+# The published numbers of the example, with all their digits.
 FIRST_STEP = {
     "output o1": "0.75136507",
     "output o2": "0.77292847",
@@ -48,12 +47,12 @@ XOR = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)), ((0.0,), (1.0,), (1.0,),
 
 
 def network(hidden: int, outputs: int) -> fn.Layer:
-    """Two dense layers, a sigmoid behind each."""
+    """Two dense layers, each followed by a sigmoid."""
     return fn.serial(fn.dense(hidden), fn.sigmoid(), fn.dense(outputs), fn.sigmoid())
 
 
 def only_weights(updater: Any) -> Any:
-    """The updater, biases kept as they are."""
+    """The updater for weights alone; biases stay fixed."""
     return fn.freeze(updater, lambda params: jax.tree.map(lambda kernel: not kernel, fn.kernels(params)))
 
 
@@ -74,7 +73,7 @@ def stepper(net: fn.Layer) -> Any:
 
 
 def worked_example(targets: tuple[float, float]) -> tuple[dict[str, float], np.ndarray]:
-    """The numbers of the first step, and the errors before every step and after the last."""
+    """The numbers of the first step, and the errors before every step and after the last one."""
     x, target = jnp.array([0.05, 0.10]), jnp.array(targets)
     params = (
         fn.Dense(w=jnp.array([[0.15, 0.25], [0.20, 0.30]]), b=jnp.full(2, 0.35)),  # w1 w3, w2 w4
@@ -105,7 +104,7 @@ def as_written(value: float, like: str) -> str:
 
 
 def xor(enough: float) -> tuple[fn.Layer, Any, np.ndarray]:
-    """The network trained until its error is less than `enough`, its params, and the error on the way."""
+    """The network trained until its error is below `enough`, its params, and its errors during training."""
     net, step, (x, target) = network(5, 1), stepper(network(5, 1)), map(jnp.array, XOR)
     *keys, order_key = jax.random.split(jax.random.key(0), 5)
     draws = [
@@ -131,7 +130,7 @@ def xor(enough: float) -> tuple[fn.Layer, Any, np.ndarray]:
 
 
 def draw(figure: Any, errors: dict[Any, np.ndarray], solved: tuple[fn.Layer, Any, np.ndarray]) -> None:
-    """The errors of the worked example and of XOR, and what XOR's network says of the whole square."""
+    """The errors of the worked example and of XOR, and the output of XOR's network over the square."""
     net, params, xor_errors = solved
     curves, xor_curve, square = figure.subplots(1, 3, width_ratios=(1, 1, 1.05))
     for (targets, values), color in zip(errors.items(), (BLUE, ORANGE), strict=True):
@@ -140,7 +139,7 @@ def draw(figure: Any, errors: dict[Any, np.ndarray], solved: tuple[fn.Layer, Any
     curves.legend()
 
     xor_curve.semilogy(np.arange(1, len(xor_errors) + 1) / 1000, xor_errors, color=GREEN, linewidth=1)
-    xor_curve.set(title="XOR, one example a step", xlabel="steps / 1000", ylabel="error of all four")
+    xor_curve.set(title="XOR, one example per step", xlabel="steps / 1000", ylabel="error of all four")
 
     ticks = np.linspace(-0.25, 1.25, 121)
     y = net.apply(params, jnp.stack(jnp.meshgrid(ticks, ticks), axis=-1))[..., 0]
@@ -156,19 +155,25 @@ def draw(figure: Any, errors: dict[Any, np.ndarray], solved: tuple[fn.Layer, Any
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints what the example says beside what comes out; then XOR."""
+    """Prints the published numbers beside the computed ones, then XOR."""
     chosen = options(__doc__, argv)
     with jax.enable_x64(True):
         results = {targets: worked_example(targets) for targets in progress(ERRORS, "worked example")}
         numbers, _ = results[0.01, 0.99]
-        rows = [(name, asked, as_written(numbers[name], asked)) for name, asked in FIRST_STEP.items()]
-        rows += [
-            (f"E after {STEPS:,} steps, targets {targets}", asked, as_written(results[targets][1][-1], asked))
-            for targets, asked in ERRORS.items()
+        rows = [
+            (name, expected, as_written(numbers[name], expected)) for name, expected in FIRST_STEP.items()
         ]
-        print(table(("", "asked", "got"), rows))
-        same = [asked == got for _, asked, got in rows]
-        print(f"\n{sum(same)} of {len(same)} are the same in every digit")
+        rows += [
+            (
+                f"E after {STEPS:,} steps, targets {targets}",
+                expected,
+                as_written(results[targets][1][-1], expected),
+            )
+            for targets, expected in ERRORS.items()
+        ]
+        print(table(("", "expected", "computed"), rows))
+        same = [expected == computed for _, expected, computed in rows]
+        print(f"\n{sum(same)} of {len(same)} agree in every digit")
 
         net, params, errors = xor(0.01 if chosen.quick else 0.001)
         print(f"\nXOR with 5 hidden units: E = {errors[-1]:.6f} after {len(errors):,} steps\n")
@@ -176,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines = zip(*XOR, answers.tolist(), strict=True)
         print(
             table(
-                ("input", "asked", "got"),
+                ("input", "target", "output"),
                 [(f"{a:.0f}, {b:.0f}", f"{t:.0f}", f"{y:.4f}") for (a, b), (t,), (y,) in lines],
             )
         )

@@ -1,4 +1,4 @@
-"""Every example and benchmark runs, from the command line, in its quick form."""
+"""Every example and benchmark runs from the command line, with --quick."""
 
 import runpy
 import subprocess
@@ -22,7 +22,7 @@ SCRIPTS = [
 
 
 START = sorted((TOP / "start").glob("*.py"))
-BENCHMARKS = [path for path in SCRIPTS if "benchmarks" in path.parts]  # which start processes of their own
+BENCHMARKS = [path for path in SCRIPTS if "benchmarks" in path.parts]  # these start processes of their own
 EXAMPLES = [path for path in SCRIPTS if path not in BENCHMARKS]
 
 
@@ -31,7 +31,7 @@ def each(paths):
 
 
 def program(path, *options):
-    """The exit status of a script that is run as a program; what it imports is imported once for all of them."""
+    """The exit status of a script that runs as a program, in this process: its imports are cached."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [str(path), *options])
         with pytest.raises(SystemExit) as stop:
@@ -53,13 +53,13 @@ def test_quick_example(path, tmp_path, capfd):
     assert program(path, "--quick", "--out", str(tmp_path)) == 0
     said, alarms = capfd.readouterr()
     assert said.strip()
-    assert alarms == "", "silent when not a terminal"
+    assert alarms == "", "it writes no progress bar without a terminal"
     for picture in tmp_path.iterdir():
         assert picture.stat().st_size > 1000
 
 
 def benchmarks():
-    """Two of them every day: they share what they measure with."""
+    """Two of them without --full: all share the same harness."""
     for path in BENCHMARKS:
         marks = [] if path.stem in ("feedforward", "convolution") else [pytest.mark.full]
         yield pytest.param(path, id=path.stem, marks=marks)
@@ -71,16 +71,16 @@ def test_quick_benchmark(path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip()
-    assert done.stderr == "", "silent when not a terminal"
+    assert done.stderr == "", "it writes no progress bar without a terminal"
 
 
 @each(SCRIPTS)
-def test_a_misspelt_option_gets_a_line_and_no_traceback(path, capsys):
+def test_a_misspelt_option_prints_a_message_without_a_traceback(path, capsys):
     assert program(path, "--quik") == 2
     assert "--quik" in capsys.readouterr().err
 
 
-def test_bias_variance_and_noise_are_the_parts_of_the_error():
+def test_bias_variance_and_noise_add_up_to_the_error():
     random = np.random.default_rng(0)
     predictions = 0.5 + random.normal(size=(4, 20_000))  # off by ½, variance 1
     observed = 2 * random.normal(size=(7, 20_000))  # variance 4
@@ -103,6 +103,6 @@ def test_a_penalty_and_its_constraint_have_the_same_minimum(least, penalty, shar
     slope = loss.slope(w)
     rate = np.abs(slope).max() if penalty is fn.l1 else np.linalg.norm(slope) / np.linalg.norm(w)
     pull = np.asarray(penalty(1.0, on=True).backward(np.float32(w)))
-    on = w != 0  # where |w| has a corner its slope is any number from -1 to 1
-    np.testing.assert_allclose(slope[on], -rate * pull[on], rtol=1e-5)
-    assert on.all() or np.abs(slope[~on]) <= rate
+    smooth = w != 0  # at 0, |w| has a corner: its slope is any number from -1 to 1
+    np.testing.assert_allclose(slope[smooth], -rate * pull[smooth], rtol=1e-5)
+    assert smooth.all() or np.abs(slope[~smooth]) <= rate

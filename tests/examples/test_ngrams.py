@@ -1,10 +1,10 @@
-"""The examples' baseline: n-grams against numbers worked out by hand, and the text that they read."""
+"""The examples' n-grams, compared with numbers worked out by hand, and the text that they read."""
 
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from support.corpus import load, parted
+from support.corpus import load, split_text
 from support.ngrams import bits, fitted, probabilities, stored
 
 import fnnets as fn
@@ -19,7 +19,7 @@ ORDER_0 = [Fraction(11, 21), Fraction(8, 21), Fraction(2, 21)]
 ORDER_1 = [
     [Fraction(43, 105), Fraction(58, 105), Fraction(4, 105)],
     [Fraction(16, 21), Fraction(4, 21), Fraction(1, 21)],
-    ORDER_0,  # a context that was never seen: the lower order's
+    ORDER_0,  # an unseen context uses the lower order
 ]
 
 
@@ -30,7 +30,7 @@ def test_probabilities_are_those_worked_out_by_hand():
     np.testing.assert_allclose(p[1], np.array(ORDER_1, float), rtol=1e-15)
 
 
-def test_probabilities_sum_to_one_at_every_order_seen_context_or_not():
+def test_probabilities_sum_to_one_at_every_order_for_seen_and_unseen_contexts():
     rng = np.random.default_rng(0)
     model = fitted(rng.integers(0, 4, 300), 5, order=6)
     h = np.broadcast_to(rng.integers(0, 5, (40, 1, 6)), (40, 5, 6))
@@ -43,13 +43,13 @@ def test_probabilities_sum_to_one_at_every_order_seen_context_or_not():
 
 def test_bits_per_character_and_the_size_of_the_tables():
     model = fitted(SEEN, 3, order=1)
-    text = np.array([2, 0, 1, 2])  # the first is only read: then 0 after 2, 1 after 0, 2 after 1
+    text = np.array([2, 0, 1, 2])  # the first symbol is only a context: 0 after 2, 1 after 0, 2 after 1
     expected = -np.log2([[11 / 21, 8 / 21, 2 / 21], [11 / 21, 58 / 105, 1 / 21]]).mean(1)
     np.testing.assert_allclose(bits(model, text), expected, rtol=1e-14)
     assert stored(model) == [2, 5]  # 0 and 1; with them 00, 01 and 10
 
 
-def test_counts_are_those_of_a_dictionary():
+def test_counts_equal_those_of_a_dictionary():
     ids = np.random.default_rng(1).integers(0, 3, 200)
     table = fitted(ids, 3, order=2).tables[2]
     counts: dict[tuple[int, ...], int] = {}
@@ -62,16 +62,16 @@ def test_counts_are_those_of_a_dictionary():
     assert table.totals.sum() == 198
 
 
-def test_keys_that_would_overflow_are_refused():
+def test_keys_that_would_overflow_raise():
     with pytest.raises(ValueError, match="order 7 over 256 symbols"):
         fitted(SEEN, 256, order=7)
 
 
-def test_the_parts_of_a_text_are_in_its_order_and_what_is_rare_is_learned_from_the_first_alone():
+def test_a_text_is_split_in_order_and_rare_symbols_are_those_rare_in_training():
     text = (
         "ab" * 395 + "𝔘" * 9 + "é" + "ab" * 50 + "é" * 100
     )  # é: once in training, a hundred times in the test
-    corpus = parted("text", text)
+    corpus = split_text("text", text)
     assert [len(part) for part in (corpus.train, corpus.validation, corpus.test)] == [800, 100, 100]
     assert corpus.letters == UNKNOWN + "ab𝔘"
     assert corpus.text(corpus.train) == text[:799] + UNKNOWN
@@ -79,13 +79,13 @@ def test_the_parts_of_a_text_are_in_its_order_and_what_is_rare_is_learned_from_t
     assert corpus.text(corpus.test) == UNKNOWN * 100
 
 
-def test_a_part_can_be_read_on_from_what_is_before_it():
-    corpus = parted("text", "0123456789" * 100)
+def test_a_part_can_be_read_with_the_text_before_it():
+    corpus = split_text("text", "0123456789" * 100)
     assert corpus.text(corpus.before(corpus.validation, 3)[:5]) == "78901"
     assert corpus.text(corpus.before(corpus.test, 102)[:4]) == "8901"
 
 
-def test_the_default_text_is_real_and_a_file_can_be_given(tmp_path):
+def test_the_default_text_is_real_and_a_file_can_replace_it(tmp_path):
     assert len(load().train) > 100_000
     path = tmp_path / "mine.txt"
     path.write_text("naïve text " * 2000, encoding="utf-8")
@@ -99,4 +99,4 @@ def test_the_default_text_is_real_and_a_file_can_be_given(tmp_path):
     with pytest.raises(SystemExit, match="5 characters are too few"):
         load(path)
     with pytest.raises(SystemExit, match="5 characters are too few"):
-        parted("mine", "short")
+        split_text("mine", "short")

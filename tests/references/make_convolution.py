@@ -1,7 +1,7 @@
-"""Writes convolution.json: convolutions, transposed convolutions and upsampling as PyTorch computes them, in float64.
+"""Writes convolution.json: convolutions, transposed convolutions and upsampling by PyTorch, in float64.
 
-Run with PyTorch installed, from this folder: `python make_convolution.py`. Everything is in fnnets' terms (channels
-last, kernels (*kernel_size, C/groups, features)); the conventions are translated here, and only here.
+Run it in this folder with PyTorch installed: `python make_convolution.py`. The file uses fnnets' conventions (channels
+last, kernels (*kernel_size, C/groups, features)); only this script translates them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def case(kind, settings, run, **leaves):
 
 
 def second(x):
-    """Channels from the last axis to the second."""
+    """Moves the channels from the last axis to the second."""
     return x.movedim(-1, 1)
 
 
@@ -46,7 +46,7 @@ def last(x):
 
 
 def conv_case(spatial, channels, features, kernel, *, bias=True, padding=0, **options):
-    """PyTorch pads evenly, or "same" without strides."""
+    """A convolution. PyTorch pads both sides alike, or "same" without strides."""
     groups, axes = options.get("groups", 1), len(spatial)
     settings = {"features": features, "kernel_size": kernel, "padding": padding, "use_bias": bias}
     settings |= {{"stride": "strides"}.get(name, name): value for name, value in options.items()}
@@ -111,5 +111,4 @@ def cases():
 
 
 if __name__ == "__main__":
-    found = list(cases())
-    Path("convolution.json").write_text(json.dumps(found, separators=(",", ":")) + "\n")
+    Path("convolution.json").write_text(json.dumps(list(cases()), separators=(",", ":")) + "\n")

@@ -1,7 +1,7 @@
-"""Writes losses.json: values and gradients of losses and activations as PyTorch computes them, in float64.
+"""Writes losses.json: values and gradients of losses and activations by PyTorch, in float64.
 
-Run with PyTorch installed, from this folder: `python make_losses.py`. Each case holds the arguments in fnnets'
-terms (classes last, kernels (inputs, outputs)); the conventions are translated here, and only here.
+Run it in this folder with PyTorch installed: `python make_losses.py`. Each case holds the arguments in fnnets'
+conventions (classes last, kernels (inputs, outputs)); only this script translates them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ torch.set_default_dtype(torch.float64)
 
 BATCH, STEPS, CLASSES, IGNORED = 4, 2, 4, -1
 WEIGHTS = torch.tensor([0.5, 2.0, 1.25, 0.75])
-MEAN_ONE = torch.tensor([0.5, 1.5, 1.25, 0.75])  # where the weighted and PyTorch's plain mean are the same
+MEAN_ONE = torch.tensor([0.5, 1.5, 1.25, 0.75])  # with these the weighted mean equals PyTorch's plain mean
 
 
 def plain(value):
@@ -29,7 +29,7 @@ def plain(value):
 
 
 def loss_case(loss, y, target, reference, **options):
-    """One loss: reference takes y with classes second, as PyTorch has them, and the target as it is."""
+    """One loss: its value by `reference(y)`, and the gradient dy."""
     y = y.clone().requires_grad_()
     value = reference(y)
     (dy,) = torch.autograd.grad(value, y)
@@ -132,7 +132,7 @@ def class_cases():
             lambda z, s=smoothing: soft_cross_entropy(z, label_smoothing=s),
             label_smoothing=smoothing,
         )
-        # PyTorch divides by the number of examples; the sum of the weights of the targets is fnnets' divisor.
+        # PyTorch divides by the number of examples, fnnets by the sum of the weights of the targets.
         yield loss_case(
             "softmax_cross_entropy",
             z,
@@ -154,7 +154,7 @@ def class_cases():
 
 
 def layer_case(layer, x, reference, *, params=(), **options):
-    """One layer: y, and the gradients of x (where it holds floats) and params for a random dy."""
+    """One layer: y, and the gradients of x (if it holds floats) and of params for a random dy."""
     inputs = [tensor.clone().requires_grad_(tensor.is_floating_point()) for tensor in (x, *params)]
     y = reference(*inputs)
     dy = torch.randn_like(y)
@@ -180,7 +180,7 @@ def activation_cases():
     yield layer_case("gelu", x, functional.gelu)
     yield layer_case("gelu", x, lambda x: functional.gelu(x, approximate="tanh"), approximate=True)
     yield layer_case("silu", x, functional.silu)
-    # functional.hardsigmoid has 1/6 in float32 in its derivative.
+    # The derivative of functional.hardsigmoid uses 1/6 in float32.
     yield layer_case("hard_sigmoid", 2 * x, lambda x: functional.relu6(x + 3) / 6)
     yield layer_case("softmax", x, lambda x: torch.softmax(x, -1))
     yield layer_case("log_softmax", x, lambda x: torch.log_softmax(x, -1))

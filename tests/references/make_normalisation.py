@@ -1,8 +1,8 @@
-"""Writes normalisation.json: normalisations and pools as PyTorch, flax and haiku compute them, in float64.
+"""Writes normalisation.json: normalisations and pools by PyTorch, flax and haiku, in float64.
 
-Run with PyTorch, flax and haiku installed, from this folder:
-`JAX_ENABLE_X64=1 python make_normalisation.py`. Everything is in fnnets' terms (channels last,
-decay in place of momentum); the conventions are translated here, and only here.
+Run it in this folder with PyTorch, flax and haiku installed:
+`JAX_ENABLE_X64=1 python make_normalisation.py`. The file uses fnnets' conventions (channels last,
+decay instead of momentum); only this script translates them.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def norm_cases():
 
 
 def torch_batch_norm(shape):
-    """Three steps of training, of which the last has its gradients here, then inference."""
+    """Three steps of training, the last with its gradients, then inference."""
     net = (torch.nn.BatchNorm1d if len(shape) == 2 else torch.nn.BatchNorm2d)(4, EPSILON, 1 - DECAY)
     xs, scale, b = [rounded(*shape) for _ in range(3)], rounded(4), rounded(4)
 
@@ -90,7 +90,7 @@ def torch_batch_norm(shape):
 
 
 def moving(source, shape):
-    """The moving statistics after three steps, of those whose variance is biased."""
+    """The moving statistics after three steps, with the biased variance of flax and haiku."""
     xs = [rounded(*shape).numpy() for _ in range(3)]
     if source == "flax":
         net = linen.BatchNorm(False, momentum=DECAY, epsilon=EPSILON, param_dtype=float)

@@ -1,9 +1,9 @@
-"""Writes recurrent.json: recurrent layers and all their gradients from PyTorch, Keras and the papers' equations.
+"""Writes recurrent.json: recurrent layers and all their gradients by PyTorch, Keras and the papers' equations.
 
-Run with PyTorch, Keras on jax and onnx installed, from this folder:
-`KERAS_BACKEND=jax JAX_ENABLE_X64=1 python make_recurrent.py`. All is float64. The numbers are in each source's
-own layout; the test converts them. The equations are written in PyTorch, which differentiates them; where
-ONNX has the same operator, its reference implementation must agree before anything is written.
+Run it in this folder with PyTorch, Keras on jax and onnx installed:
+`KERAS_BACKEND=jax JAX_ENABLE_X64=1 python make_recurrent.py`. All numbers are float64, in each source's own layout;
+the test converts them. The equations are written in PyTorch, which differentiates them. If ONNX has the same
+operator, its reference implementation must agree before the file is written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BATCH, STEPS, INPUTS, UNITS = 3, 4, 2, 3
 LENGTHS = [4, 1, 3]
 RAGGED = [[True] * length + [False] * (STEPS - length) for length in LENGTHS]
 GAPS = [[True, False, True, True], [False, True, True, False], [False, False, False, False]]
-OUTPUTS = 2  # of the Jordan network, whose context is its output
+OUTPUTS = 2  # of the Jordan network, which feeds back its output
 
 torch.manual_seed(0)
 torch.set_default_dtype(torch.float64)
@@ -30,7 +30,7 @@ keras.config.set_floatx("float64")
 
 
 def plain(value):
-    """The value as json has it."""
+    """The value in types that json can write."""
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -45,7 +45,7 @@ def randoms(*shapes):
 
 
 def pulled_back(outputs, inputs):
-    """Random gradients of the outputs, and what they make the gradients of the inputs."""
+    """Random gradients of the outputs, and the gradients of the inputs that follow."""
     douts = randoms(*(out.shape for out in outputs))
     return douts, torch.autograd.grad(outputs, inputs, douts)
 
@@ -53,7 +53,7 @@ def pulled_back(outputs, inputs):
 def case(kind, options, mask, x, params, states, run):
     """One layer: `run(x, params, states) -> (y, final states)`, and every gradient for random dy, dfinal.
 
-    Without given states there is no gradient into the final ones either.
+    Without initial states there is no gradient into the final states either.
     """
     names, carried = list(params), states is not None
     x, *leaves = (leaf.clone().requires_grad_() for leaf in (x, *params.values(), *(states or ())))
@@ -105,12 +105,12 @@ def torch_cases():
 
 @keras.saving.register_keras_serializable()
 def tanh(x):
-    """Keras' own is float32 on jax, even of float64."""
+    """A tanh in float64: Keras' own returns float32 on jax."""
     return jax.numpy.tanh(x)
 
 
 def keras_case(kind, mask=None, carried=False, merge=None, layers=1, **options):
-    """merge: how the directions are joined where there are two; each is a stack of so many layers."""
+    """One layer; merge: how two directions are joined, None for one; layers: the depth of each direction."""
     cells = [
         getattr(keras.layers, f"{kind}Cell")(UNITS, **{"activation": tanh} | options) for _ in range(layers)
     ]
@@ -246,7 +246,7 @@ def equation_case(kind, mask=None, **options):
 
 
 def onnx_agrees(made):
-    """Holds a case to the ONNX operator's reference implementation, whose gates are i, o, f, g and z, r, n."""
+    """Checks a case with the ONNX operator's reference implementation, whose gates are i, o, f, g and z, r, n."""
     kind, options = made["kind"].upper(), made["options"]
     order = {"LSTM": [0, 3, 1, 2], "GRU": [1, 0, 2]}[kind]
 

@@ -1,6 +1,6 @@
-"""Writes updaters.json: what PyTorch's and Keras's optimizers do in 200 steps, in float64.
+"""Writes updaters.json: 200 steps of PyTorch's and Keras's optimizers, in float64.
 
-Run where torch and keras are installed: `KERAS_BACKEND=jax JAX_ENABLE_X64=1 python make_updaters.py`.
+Run it with torch and keras installed: `KERAS_BACKEND=jax JAX_ENABLE_X64=1 python make_updaters.py`.
 """
 
 import json
@@ -11,7 +11,7 @@ import keras
 import torch
 
 STEPS = (1, 2, 3, 10, 50, 100, 101, 102, 150, 200)
-DROP = 100  # from this step on, a scheduled rate is a tenth
+DROP = 100  # from this step on, a scheduled rate is divided by ten
 INPUTS = ((0.5, -1.0), (1.5, 0.3), (-0.7, 0.8), (0.1, 1.2))
 TARGETS = (0.3, -0.4, 0.9, 0.1)
 STARTS = {
@@ -103,8 +103,8 @@ RATES = {
 
 
 def loss(lib, problem, p):
-    """The three problems, in the operations that both libraries share."""
-    if problem == "quadratic":  # condition 1000, not along the axes
+    """The loss of a problem, in operations that both libraries share."""
+    if problem == "quadratic":  # condition number 1000, not along the axes
         a, b, c = p[0] + p[1] + p[2], p[0] - p[1], p[0] + p[1] - 2 * p[2]
         return 0.5 * (a * a + 30 * b * b + 1000 * c * c) / 6
     if problem == "rosenbrock":
@@ -117,7 +117,7 @@ def loss(lib, problem, p):
 
 
 def rate_at(rate, scheduled, step):
-    """The rate of the step that follows `step` others."""
+    """The rate of the step after `step` earlier ones."""
     return rate / 10 if scheduled and step >= DROP else rate
 
 

@@ -1,8 +1,8 @@
-"""What is there, by group: from the packages' lists to fnnets' top level, every `__all__` and README's table.
+"""The public names by group: generates fnnets' top level, every `__all__` and README's table from the packages.
 
-A name is public because a package's `__init__` imports it. `python tests/support/contents.py` writes what follows from
-that: `fnnets/__init__.py`, the `__all__` of each package that users import from, and the table. A test says when one of
-them is out of date. `python tests/support/contents.py --names` prints every public name, for `tests/public_names.txt`.
+A name is public if a package's `__init__` imports it. `python tests/support/contents.py` writes what follows from that:
+`fnnets/__init__.py`, the `__all__` of each package that users import from, and the table. A test fails if one of them is
+out of date. `python tests/support/contents.py --names` prints every public name, for `tests/public_names.txt`.
 """
 
 import ast
@@ -16,15 +16,15 @@ from typing import NamedTuple
 TOP = Path(__file__).parents[2]
 COMMAND = "python tests/support/contents.py"
 WIDTH = 110
-REST = ""  # of a list: all of it that no other group names
+REST = ""  # all names of a list that no other group names
 
 
 class Group(NamedTuple):
-    """A line of the table: names at the top level, or those of one module that is used as `fn.module`."""
+    """A line of the table: names at the top level, or the names of one module used as `fn.module`."""
 
     title: str
-    names: dict[str, str]  # module: its names, or REST
-    note: str = ""  # README's words after the names
+    names: dict[str, str]  # {module: its names, or REST}
+    note: str = ""  # README's note after the names
 
 
 GROUPS = (
@@ -40,7 +40,7 @@ GROUPS = (
         },
     ),
     Group("trees", {"trees": REST}),
-    Group("pictures", {"layers.convolution": REST, "layers.pooling": REST}),
+    Group("images", {"layers.convolution": REST, "layers.pooling": REST}),
     Group("normalisation", {"layers.normalisation": REST}),
     Group("networks", {"combinators": REST}),
     Group("losses", {"losses": REST}),
@@ -60,7 +60,7 @@ GROUPS = (
     ),
     Group("data", {"data": REST}),
     Group("training", {"train": REST}),
-    Group("seeing", {"insight": REST}),
+    Group("insight", {"insight": REST}),
     Group("plots", {"plots": REST}),
 )
 NAMESPACES = ("losses", "updaters", "gradients.curvature", "data", "train", "plots")  # used as fn.losses, …
@@ -74,7 +74,7 @@ def path_of(module: str) -> Path:
 
 
 def listed(module: str) -> list[str]:
-    """What a package imports under its own name; of a module, what it defines."""
+    """The names that a package imports as themselves, or that a module defines."""
     body = ast.parse(path_of(module).read_text()).body
     if path_of(module).name == "__init__.py":
         aliases = [alias for node in body if isinstance(node, ast.ImportFrom) for alias in node.names]
@@ -84,14 +84,14 @@ def listed(module: str) -> list[str]:
 
 
 def place_of(group: Group) -> str:
-    """What stands between `fn.` and a name of the group."""
+    """The text between `fn.` and a name of the group."""
     module = next(iter(group.names))
     return f"{module.rpartition('.')[2]}." if module in NAMESPACES else ""
 
 
 @functools.cache
 def by_group() -> dict[str, dict[str, list[str]]]:
-    """{group's title: {module: names}}, each name once."""
+    """{title of the group: {module: names}}, each name once."""
     named = {
         (module, name) for group in GROUPS for module, names in group.names.items() for name in names.split()
     }
@@ -105,7 +105,7 @@ def by_group() -> dict[str, dict[str, list[str]]]:
 
 
 def by_module() -> dict[str, list[str]]:
-    """{module: what the top level imports from it}."""
+    """{module: the names that the top level imports from it}."""
     found: dict[str, list[str]] = {}
     for module in NAMESPACES:
         parent, _, name = module.rpartition(".")
@@ -118,25 +118,25 @@ def by_module() -> dict[str, list[str]]:
 
 
 def public_names() -> list[str]:
-    """Every public name, as it is written."""
+    """Every public name, as users write it."""
     top = [f"fn.{name}" for names in by_module().values() for name in names]
     spaces = {module: f"fn.{module.rpartition('.')[2]}" for module in NAMESPACES}
     return sorted(top + [f"{spaces[module]}.{name}" for module in NAMESPACES for name in listed(module)])
 
 
 def in_order(names: list[str]) -> list[str]:
-    """CONSTANTS, Classes, functions: the order that ruff keeps in imports and in `__all__`."""
+    """CONSTANTS, Classes, functions: ruff's order of imports and of `__all__`."""
     return sorted(names, key=lambda name: (2 if name[0].islower() else 1 - name.isupper(), name))
 
 
 def functions_of(group: Group) -> list[str]:
-    """What the table shows of a group: its functions, and the types that a user builds on."""
+    """The names that the table shows of a group: its functions, and the types that users build on."""
     names = [name for names in by_group()[group.title].values() for name in names]
     return in_order([name for name in names if name.islower() or group.title == "your own"])
 
 
 def types() -> list[str]:
-    """The types at the top level: params, and what functions give."""
+    """The types at the top level: params, and what functions return."""
     shown = {name for group in GROUPS if not place_of(group) for name in functions_of(group)}
     return in_order(
         [name for names in by_module().values() for name in names if name not in shown | set(SPACES)]
@@ -144,13 +144,13 @@ def types() -> list[str]:
 
 
 def titled(group: Group, code: str) -> str:
-    """The title, with the place where the names are."""
+    """The title, with the namespace of the names."""
     place = place_of(group).rstrip(".")
     return f"{group.title}, in {code}fn.{place}{code}" if place else group.title
 
 
 def table() -> str:
-    """README's table."""
+    """The table in README."""
     rows = ["| | |", "|---|---|"]
     for group in GROUPS:
         names = " ".join(f"`{name}`" for name in functions_of(group))
@@ -159,7 +159,7 @@ def table() -> str:
 
 
 def docstring() -> str:
-    """The top level's: what `help(fn)` begins with."""
+    """The top level's docstring, with which `help(fn)` begins."""
     groups = {titled(group, ""): functions_of(group) for group in GROUPS} | {"types": types()}
     lines = [
         textwrap.fill(f"{title}: {', '.join(names)}", WIDTH, subsequent_indent="  ")
@@ -167,12 +167,12 @@ def docstring() -> str:
     ]
     return (
         '"""Functional neural networks in JAX, with gradients derived by hand and compared with autodiff.\n\n'
-        "`import fnnets as fn`. What is there:\n\n" + "\n".join(lines) + '\n"""'
+        "`import fnnets as fn`. Contents:\n\n" + "\n".join(lines) + '\n"""'
     )
 
 
 def imports() -> str:
-    """The top level's imports, one a line, in the order that ruff keeps."""
+    """The top level's imports, one per line, in ruff's order."""
     homes = {f"fnnets.{module}".rstrip("."): in_order(names) for module, names in by_module().items()}
     homes["fnnets.core.version"] = ["__version__"]
     return "\n".join(
@@ -181,7 +181,7 @@ def imports() -> str:
 
 
 def dunder_all(names: list[str]) -> str:
-    """An `__all__`, on one line or on full ones."""
+    """An `__all__`, on one line or on filled lines."""
     items = ", ".join(f'"{name}"' for name in in_order(names))
     if len(items) + len("__all__ = []") <= WIDTH:
         return f"__all__ = [{items}]"
@@ -189,25 +189,25 @@ def dunder_all(names: list[str]) -> str:
 
 
 def top_level() -> str:
-    """`fnnets/__init__.py`."""
+    """The text of `fnnets/__init__.py`."""
     names = [name for names in by_module().values() for name in names]
-    warning = f"# Written by `{COMMAND}`: a name is added to its package's list."
+    warning = f"# Written by `{COMMAND}`. To add a name, add it to its package's list."
     return f"{docstring()}\n\n{warning}\n\n{imports()}\n\n{dunder_all([*names, '__version__'])}\n"
 
 
 def written() -> dict[Path, str]:
-    """Each file that follows from the lists, as it should be."""
+    """{file: its text}, for every generated file."""
     files = {path_of(""): top_level()}
     for module in NAMESPACES:
-        kept = re.sub(
+        rest = re.sub(
             r"\n+__all__ = \[.*?\](  # fmt: skip)?\n", "", path_of(module).read_text(), flags=re.DOTALL
         )
         if path_of(module).name == "__init__.py":
-            files[path_of(module)] = f"{kept.rstrip()}\n\n{dunder_all(listed(module))}\n"
+            files[path_of(module)] = f"{rest.rstrip()}\n\n{dunder_all(listed(module))}\n"
     readme = TOP / "README.md"
     start, end = "<!-- contents -->\n", "\n<!-- end of contents -->"
-    before, rest = readme.read_text().split(start)
-    return files | {readme: before + start + table() + end + rest.split(end)[1]}
+    before, after = readme.read_text().split(start)
+    return files | {readme: before + start + table() + end + after.split(end)[1]}
 
 
 if __name__ == "__main__":

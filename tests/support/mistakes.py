@@ -1,4 +1,4 @@
-"""The mistakes that people make in a derivation, planted into every gradient of the catalogue."""
+"""Common mistakes in a derivation, planted in every gradient of the catalogue."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ class Planted(NamedTuple):
     mistake: str
     place: str  # a leaf or a layer
     by_hand: ByHand  # the wrong derivation
-    causes: tuple[str, ...]  # the kinds of cause that name it right
-    mentions: str  # what the diagnosis must say
+    causes: tuple[str, ...]  # the kinds of cause that name it correctly
+    mentions: str  # what the diagnosis must mention
 
 
 class Leaf(NamedTuple):
-    """What a mistake in one leaf may use: its gradient g, and those that single indices of an axis give."""
+    """What a mistake in one leaf can use: its gradient g, and the gradients from single indices of an axis."""
 
     path: str
     g: jax.Array
     batch: int  # the length of the batch axis, 0 without one
     steps: int  # the length of the time axis, 0 without one
-    alone: Callable[[str, int], jax.Array]  # (axis, index) -> the gradient that this index alone gives
+    alone: Callable[[str, int], jax.Array]  # (axis, index) -> the gradient from this index alone
     blocks: tuple[str, ...] = ()  # the names of its equal blocks
 
 
@@ -80,7 +80,7 @@ def _last_step(leaf: Leaf) -> Any:
 
 
 def _recurrent(leaf: Leaf) -> bool:
-    """Whether it is a recurrent kernel."""
+    """Whether the leaf is a recurrent kernel."""
     return leaf.path.endswith(".u")
 
 
@@ -93,7 +93,7 @@ def _forget_gate_zero(leaf: Leaf) -> Any:
 
 
 class Mistake(NamedTuple):
-    """A mistake in a leaf; `plant` gives None where it cannot be made."""
+    """A mistake in a leaf; `plant` returns None if the leaf does not allow it."""
 
     name: str
     plant: Callable[[Leaf], Any]
@@ -129,18 +129,18 @@ def _without_slope(layer: fn.Layer) -> fn.Layer:
 
 
 def _first_factor_only(layer: fn.Layer) -> fn.Layer:
-    """Y = x·gate(x) derived as if the gate were a constant."""
+    """y = x·gate(x), derived as if the gate were a constant."""
     return layer._replace(backward=lambda params, saved, dy, dcarry=None: ((), dy * saved.gate, None))
 
 
 def _without_normaliser(layer: fn.Layer) -> fn.Layer:
-    """Softmax and log_softmax derived as if the sum were a constant."""
+    """softmax and log_softmax, derived as if the sum were a constant."""
     factor = (lambda y: y) if layer.info.name == "softmax" else jnp.ones_like
     return layer._replace(backward=lambda params, y, dy, dcarry=None: ((), dy * factor(y), None))
 
 
 def _without_skip(layer: fn.Layer) -> fn.Layer | None:
-    if len(layer.info.children) > 1:  # a shortcut of its own
+    if len(layer.info.children) > 1:  # the shortcut is a layer
         return _without_last_arm(layer)
 
     def backward(params: Any, saved: Any, dy: Any, dcarry: Any = None) -> Any:
@@ -167,7 +167,7 @@ def _without_last_arm(layer: fn.Layer) -> fn.Layer | None:
 
 
 def _without_second_direction(layer: fn.Layer) -> fn.Layer:
-    """The gradient of x through the copy that reads forward alone."""
+    """The gradient of x through only the copy that reads forward."""
 
     def backward(params: Any, saved: Any, dy: Any, dcarry: Any = None) -> Any:
         dparams, _, _ = layer.backward(params, saved, dy, dcarry)
@@ -179,7 +179,7 @@ def _without_second_direction(layer: fn.Layer) -> fn.Layer:
 
 
 def _without_carry(layer: fn.Layer) -> fn.Layer:
-    """The encoder learns nothing of what the decoder made of its carry."""
+    """The encoder gets no gradient through its carry to the decoder."""
 
     def backward(params: Any, saved: Any, dy: Any, dcarry: Any = None) -> Any:
         dparams, dx, _ = layer.backward(params, saved, dy, dcarry)
@@ -208,7 +208,7 @@ def _with_collect(layer: fn.Layer, change: Callable[[Sums], Any]) -> fn.Layer:
 
 
 class Sums(NamedTuple):
-    """What the sums over time are made of."""
+    """The parts of the sums over time."""
 
     right: Callable[[Any, Any], Any]  # (carry, dz) -> (dparams, dx)
     carry: Any  # before each step
@@ -217,7 +217,7 @@ class Sums(NamedTuple):
 
 
 def _last_step_collected(layer: fn.Layer) -> fn.Layer | None:
-    """The sums over time have their last term only. Segments are summed one by one, and have no one last step."""
+    """The sums over time have only their last term. None with segments: each is summed alone and has its own last step."""
     if layer.info.recurrence.options.memory != "all":
         return None
 
@@ -230,7 +230,7 @@ def _last_step_collected(layer: fn.Layer) -> fn.Layer | None:
 
 
 def _state_one_step_late(layer: fn.Layer) -> fn.Layer:
-    """The recurrent kernel's gradient is a product with h_t, in place of h_{t−1}."""
+    """The recurrent kernel's gradient is a product with h_t instead of h_{t−1}."""
 
     def late(each: Any, last: Any) -> Any:
         return jnp.concatenate([each[1:], last[None]])
@@ -244,7 +244,7 @@ def _state_one_step_late(layer: fn.Layer) -> fn.Layer:
 
 
 def _with_constant(layer: fn.Layer, forgotten: str) -> fn.Layer:
-    """A normalisation derived as if its mean, or its variance, were a constant."""
+    """A normalisation, derived as if its mean or its variance were a constant."""
     right = moments.through
 
     def through(*given: Any) -> Any:
@@ -263,7 +263,7 @@ def _constant(forgotten: str) -> tuple[str, Any, tuple[str, ...]]:
     return f"constant {forgotten}", plant, ("missing term", "not zero")
 
 
-# The activations of each number by itself that learn nothing: a row of softmax sees its neighbours.
+# The activations without params that act on each number alone; softmax acts on a row.
 POINTWISE = [
     case.layer.info.name
     for case in catalogue.activation_cases()
@@ -289,14 +289,14 @@ LAYER_MISTAKES: dict[str, tuple[tuple[str, Any, tuple[str, ...]], ...]] = {
     "encoder_decoder": (("dropped term", _without_carry, ("zero",)),),
 }
 RECURRENT_MISTAKES = (
-    # Of a copy that is seen at one step only, the gradient is 0, or is not where it should be.
+    # If a copy runs at one step only, its gradient is 0, or is not 0 where it should be.
     ("last step collected", _last_step_collected, ("missing sum", "zero")),
     ("state one step late", _state_one_step_late, ("wrong step", "not zero")),
 )
 
 
 def planted(case: catalogue.Case, problem: Problem) -> Iterator[Planted]:
-    """Every mistake that can be made in a row, one at a time; call it inside `jax.enable_x64(True)`."""
+    """Every possible mistake in a row, one at a time; call it inside `jax.enable_x64(True)`."""
     right = jax.jit(problem.by_hand)
     gradient = _gradient(right, problem)
     for path, true in gradient.items():
@@ -321,7 +321,7 @@ def _with_mistake(
     fixed: Any,
     dy: Any,
 ) -> tuple[Any, Any]:
-    """The derivation with a mistake in one leaf; where it cannot be made, the right one."""
+    """The derivation with a mistake in one leaf; the correct one if the leaf does not allow the mistake."""
 
     def leaf_of(gradient: Any) -> Any:
         return next(leaf for at, leaf in _with_paths(gradient) if at == path)
@@ -348,7 +348,7 @@ def _gradient(by_hand: ByHand, problem: Problem) -> dict[str, np.ndarray]:
 
 
 def _lengths(case: catalogue.Case, problem: Problem) -> tuple[int, int]:
-    """The lengths of the batch and of the time axis of a row; 0 where there is none."""
+    """The lengths of a row's batch and time axes; 0 for an axis that it does not have."""
     if case.x is None:
         leading: tuple[int, ...] = tuple(problem.point["y"].shape[:-1]) if "y" in problem.point else ()
         return (leading[0] if leading else 0), 0
@@ -357,14 +357,14 @@ def _lengths(case: catalogue.Case, problem: Problem) -> tuple[int, int]:
 
 
 def _differ(wrong: Any, true: np.ndarray) -> bool:
-    """Whether a mistake makes any difference: the transpose of a symmetric leaf is none."""
+    """Whether a mistake changes the gradient; the transpose of a symmetric leaf does not."""
     if wrong is None or wrong.shape != true.shape:
         return wrong is not None
     return bool(np.abs(wrong - true).max(initial=0) > 1e-3 * np.abs(true).max(initial=0))
 
 
 def _broken(layer: fn.Layer) -> Iterator[tuple[str, fn.Layer, tuple[str, ...]]]:
-    """The network with one mistake in one of its layers, for every mistake and layer."""
+    """The network with one mistake in one layer, for every mistake and layer."""
     known = RECURRENT_MISTAKES if layer.info.recurrence else LAYER_MISTAKES.get(layer.info.name, ())
     for name, plant, causes in known:
         if (broken := plant(layer)) is not None:
@@ -390,17 +390,17 @@ def _rebuilt(layer: fn.Layer, children: tuple[fn.Layer, ...]) -> fn.Layer:
 
 
 class Verdict(NamedTuple):
-    """What compare made of a planted mistake."""
+    """What compare says of a planted mistake."""
 
     flagged: bool
-    named: bool  # right, in every leaf that went wrong
+    named: bool  # correctly, in every wrong leaf
     says: str
 
 
 def compare_verdict(planted: Planted, problem: Problem, measured: Measured) -> Verdict:
-    """Whether compare flags a mistake, names it right, and what it says."""
-    told = problem._replace(by_hand=planted.by_hand, traceable=False, departure=lambda _: ())
-    report = judge(told, measured)
+    """Whether compare flags a mistake and names it correctly, and what it says."""
+    wrong_problem = problem._replace(by_hand=planted.by_hand, traceable=False, departure=lambda _: ())
+    report = judge(wrong_problem, measured)
     wrong = [row for row in report.rows if not row.ok]
     named = [row.cause in planted.causes and planted.mentions in row.diagnosis for row in wrong]
     says = "; ".join(f"{row.path}: {row.diagnosis}" for row in wrong) or " ".join(report.notes)
@@ -408,7 +408,7 @@ def compare_verdict(planted: Planted, problem: Problem, measured: Measured) -> V
 
 
 def verdicts(case: catalogue.Case, seed: int = 0) -> Iterator[tuple[Planted, Verdict]]:
-    """Every mistake in a row, with what compare makes of it."""
+    """Every mistake in a row, with compare's verdict."""
     with jax.enable_x64(True):
         problem = case.problem(seed)
         measured = measure(problem)

@@ -1,4 +1,4 @@
-"""Combinators that the library's users might write: copies in a scan, and a copy that reads from the end."""
+"""Combinators that users might write: copies in a scan, and a copy that reads from the end."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from fnnets.core import children as c
 
 
 def piled(layer: fn.Layer, depth: int) -> fn.Layer:
-    """`depth` copies of a layer, scanned: what `fn.stack` is."""
+    """`depth` copies of a layer in a scan, like `fn.stack`."""
     info = fn.Info("piled", children=(layer,), copies=depth, unwrapped=True)
 
     def init(key, x):
@@ -44,7 +44,7 @@ def piled(layer: fn.Layer, depth: int) -> fn.Layer:
 
 
 def met(layer: fn.Layer) -> fn.Layer:
-    """The sum of a layer and of a copy that reads from the end: what `fn.bidirectional` is."""
+    """The sum of a layer and of a copy that reads from the end, like `fn.bidirectional`."""
     info = fn.Info("met", children=(layer, layer), reversed_children=(1,))
 
     def flip_time(a):
@@ -54,14 +54,14 @@ def met(layer: fn.Layer) -> fn.Layer:
         return tuple(layer.init(key, x) for key in jax.random.split(key))
 
     def apply(params, x, *, key=None, train=False):
-        given = {"key": key, "train": train, "mask": None}
-        a = c.apply_child(info, 0, layer, params[0], x, **given)
-        return a + flip_time(c.apply_child(info, 1, layer, params[1], flip_time(x), **given))
+        mode = {"key": key, "train": train, "mask": None}
+        a = c.apply_child(info, 0, layer, params[0], x, **mode)
+        return a + flip_time(c.apply_child(info, 1, layer, params[1], flip_time(x), **mode))
 
     def forward(params, x, *, key=None, train=False):
-        given = {"key": key, "train": train, "mask": None}
-        a, _, saved_a = c.forward_child(info, 0, layer, params[0], x, None, **given)
-        b, _, saved_b = c.forward_child(info, 1, layer, params[1], flip_time(x), None, **given)
+        mode = {"key": key, "train": train, "mask": None}
+        a, _, saved_a = c.forward_child(info, 0, layer, params[0], x, None, **mode)
+        b, _, saved_b = c.forward_child(info, 1, layer, params[1], flip_time(x), None, **mode)
         return a + flip_time(b), (saved_a, saved_b)
 
     def backward(params, saved, dy):

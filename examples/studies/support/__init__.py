@@ -1,1 +1,1 @@
-"""What the studies share: options, progress, tables, pictures, and the texts that they read."""
+"""Shared by the studies: options, progress, tables, pictures, and the texts that they read."""

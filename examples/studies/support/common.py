@@ -1,6 +1,6 @@
-"""What the examples share: their options, progress, tables, and one style of picture.
+"""Options, progress, tables and one style of picture, shared by the studies. Not a program.
 
-Not an example itself. The studies say `from support.common import …`, which works wherever they are run from.
+The studies import it as `from support.common import …`, which works from any working directory.
 """
 
 from __future__ import annotations
@@ -34,39 +34,39 @@ STYLE = {
 def options(
     doc: str | None, argv: Sequence[str] | None, *more: Callable[[argparse.ArgumentParser], object]
 ) -> argparse.Namespace:
-    """The options of an example whose docstring is `doc`: `quick`, `out`, a folder that exists, and what `more` adds."""
+    """The options of a study with the docstring `doc`: `quick`, `out` (an existing folder), and those that `more` adds."""
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a small version of a few seconds")
-    parser.add_argument("--out", type=Path, default=Path("pictures"), metavar="DIR", help="where pictures go")
+    parser.add_argument("--quick", action="store_true", help="a small version that takes a few seconds")
+    parser.add_argument(
+        "--out", type=Path, default=Path("pictures"), metavar="DIR", help="the folder for pictures"
+    )
     for add in more:
         add(parser)
     found = parser.parse_args(argv)
     try:
-        found.out.mkdir(parents=True, exist_ok=True)  # now: nobody trains for a minute to learn of a typo
+        found.out.mkdir(parents=True, exist_ok=True)  # here, so that a typo shows before the training
     except OSError as error:
         parser.error(f"--out {found.out}: {error.strerror}")
     return found
 
 
 def run(main: Callable[[], int]) -> None:
-    """Runs an example as a program: no traceback where nothing is wrong with the program."""
+    """Runs a study as a program, without a traceback if the program is not at fault."""
     try:
         sys.exit(main())
     except KeyboardInterrupt:
         sys.stdout.flush()
         print("interrupted", file=sys.stderr, flush=True)
-        os._exit(130)  # without the interpreter's tidying up, which would crash on what jax still computes
-    except BrokenPipeError:  # whoever read our output has seen enough
+        os._exit(130)  # skips the interpreter's clean-up, which could crash while jax still computes
+    except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except ModuleNotFoundError as error:
-        sys.exit(
-            f'{error.name} is not installed: pip install "fnnets[examples]" brings what the examples need'
-        )
+        sys.exit(f'{error.name} is not installed; run pip install "fnnets[examples]"')
 
 
 def progress(steps: Iterable[Any], what: str) -> Iterable[Any]:
-    """The steps, with a bar on a terminal."""
+    """The steps, with a progress bar on a terminal."""
     if not sys.stderr.isatty():
         return steps
     from tqdm import tqdm
@@ -75,7 +75,7 @@ def progress(steps: Iterable[Any], what: str) -> Iterable[Any]:
 
 
 def say(text: str) -> None:
-    """Prints a line at once, above a bar where there is one."""
+    """Prints a line at once, above a progress bar if there is one."""
     if sys.stderr.isatty():
         from tqdm import tqdm
 
@@ -85,7 +85,7 @@ def say(text: str) -> None:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """The rows as text: the first column to the left, the others to the right."""
+    """The rows as text; the first column is aligned left, the others right."""
     lines = [[str(cell) for cell in row] for row in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
@@ -97,7 +97,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 @contextmanager
 def picture(path: Path, width: float, height: float) -> Iterator[Any]:
-    """A figure of that size in inches and in the examples' style, saved as `path` at the end."""
+    """A figure of that size in inches and in the studies' style, saved as `path` at the end."""
     import matplotlib
     from matplotlib.figure import Figure  # without pyplot: no window, and nothing to close
 

@@ -1,4 +1,4 @@
-"""The picture of `regularisation.py`, and the two constraints in it. Not an example itself."""
+"""The picture of `regularisation.py`, and the two constraints in it. Not a program."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def two_pixels() -> Quadratic:
 
 
 def least_on_disc(loss: Quadratic, bound: float) -> np.ndarray:
-    """Where w₁² + w₂² ≤ bound² and E is least.
+    """The w with the least E where w₁² + w₂² ≤ bound².
 
-    Formula: (H + λ)w = c, with λ = 0 where that w lies inside and else the one λ > 0 at which |w| = bound.
+    Formula: (H + λ)w = c, with λ = 0 if that w lies inside, else with the one λ > 0 at which |w| = bound.
     """
     from scipy.optimize import brentq
 
@@ -71,9 +71,9 @@ def least_on_disc(loss: Quadratic, bound: float) -> np.ndarray:
 
 
 def least_on_diamond(loss: Quadratic, bound: float) -> np.ndarray:
-    """Where |w₁| + |w₂| ≤ bound and E is least.
+    """The w with the least E where |w₁| + |w₂| ≤ bound.
 
-    Formula: H⁻¹c where it lies inside. Else the least of the four edges' minima: on w = a + s·d, 0 ≤ s ≤ 1, from the
+    Formula: H⁻¹c if it lies inside. Else the least of the four edges' minima: on w = a + s·d, 0 ≤ s ≤ 1, from a
     corner a to the next, E is a parabola in s, lowest at s = −d·∂E(a)/dᵀHd or at an end.
     """
     inside = np.linalg.solve(loss.hessian, loss.c)
@@ -88,7 +88,7 @@ def least_on_diamond(loss: Quadratic, bound: float) -> np.ndarray:
 
 
 def draw(figure: Any, results: list[dict[str, Found]], labels: tuple[str, ...], every: int) -> None:
-    """Above what training did, below what became of the weights and why."""
+    """Top: the training. Bottom: the weights, and why L1 makes them 0."""
     (training, validation, accuracy), (sizes, diamond, disc) = figure.subplots(2, 3)
     mistaken = results[1]
     draw_curves(training, validation, mistaken, every)
@@ -103,7 +103,7 @@ def draw(figure: Any, results: list[dict[str, Found]], labels: tuple[str, ...], 
 
 
 def draw_curves(training: Any, validation: Any, methods: dict[str, Found], every: int) -> None:
-    """The losses epoch by epoch, medians over the seeds; early stopping is where its own run ended."""
+    """The losses epoch by epoch, medians over the seeds; a dot shows where early stopping took the params."""
     for name, one in methods.items():
         curves = np.median(one.curves[..., 0], axis=0)
         epochs = every * (1 + np.arange(len(curves)))
@@ -111,7 +111,7 @@ def draw_curves(training: Any, validation: Any, methods: dict[str, Found], every
             if name == "early stopping":
                 at = int(np.median(one.at))
                 axes.plot(epochs[at], values[at], "o", color=COLORS[name], markersize=8, label=name, zorder=5)
-            elif name != "L1 by shrinking":  # the same curve as L1's
+            elif name != "L1 by shrinking":  # its curve is that of L1
                 axes.plot(epochs, values, color=COLORS[name], label=name)
     training.set(xlabel="epoch", yscale="log")
     validation.set(xlabel="epoch", ylim=(0.4, 1.2))
@@ -135,7 +135,7 @@ def draw_accuracies(axes: Any, results: list[dict[str, Found]], labels: tuple[st
 
 
 def draw_sizes(axes: Any, methods: dict[str, Found]) -> None:
-    """The share of the weights that is smaller than each size; of some it is above 0 at any size."""
+    """The share of the weights below each size; it stays above 0 if some weights are exactly 0."""
     shown = np.geomspace(1e-6, 3, 400)
     for name, one in methods.items():
         if name in ("nothing", "L1", "L1 by shrinking", "L2"):
@@ -148,7 +148,7 @@ def draw_sizes(axes: Any, methods: dict[str, Found]) -> None:
 
 
 def draw_constraint(axes: Any, loss: Quadratic, least: Any, color: str, title: str) -> None:
-    """The contours of E, what the constraint allows, where they touch, and where they do for smaller and larger bounds."""
+    """The contours of E, the region the constraint allows, and where they touch for this and for other bounds."""
     x, y = np.meshgrid(np.linspace(-0.85, 0.65, 200), np.linspace(-0.5, 1.05, 200))
     heights = loss(np.stack([x, y], -1))
     free, touching = np.linalg.solve(loss.hessian, loss.c), least(loss, BOUND)

@@ -1,4 +1,4 @@
-"""The picture of `sequence_modes.py`: each mode at work on test data. Not an example itself."""
+"""The picture of `sequence_modes.py`: each mode on test data. Not a program."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLORS = dict(zip(source_lines.TAGS, ("black", RED, "black", ORANGE, GREEN, PURP
 
 
 def draw(figure: Any, found: Found) -> None:
-    """Each mode at work on test data."""
+    """Each mode on test data."""
     above, below = figure.subfigures(2, 1)
     upper_left, upper_right = above.subfigures(1, 2, width_ratios=(1.7, 1))
     lower_left, lower_right = below.subfigures(1, 2)
@@ -24,7 +24,7 @@ def draw(figure: Any, found: Found) -> None:
     for part, title in (
         (upper_left, f"{titles['one to one']} (class);  {titles['one to many']} (name)"),
         (upper_right, titles["encoder to decoder"]),
-        (lower_left, f"{titles['many to one']} (the belief once a character is read)"),
+        (lower_left, f"{titles['many to one']} (the belief after each character)"),
         (lower_right, titles["in step"]),
     ):
         part.suptitle(title, fontsize=11, weight="bold")
@@ -35,8 +35,8 @@ def draw(figure: Any, found: Found) -> None:
 
 
 def draw_digits(panels: Any, found: Found) -> None:
-    """Some pictures, and at the end such as are mistaken."""
-    wrong = (found.classes != found.digits.t) | (np.array(found.names) != found.right_names)
+    """Some pictures, at the end some that are misclassified."""
+    wrong = (found.classes != found.digits.t) | (np.array(found.names) != found.correct_names)
     shown = [*np.flatnonzero(~wrong)[:8], *np.flatnonzero(wrong)[:4]]
     for axes in panels:
         axes.set_axis_off()
@@ -60,7 +60,7 @@ def draw_verdict(axes: Any, verdict: Verdict) -> None:
 
 
 def draw_dates(axes: Any, found: Found) -> None:
-    """Some dates, those first that went wrong."""
+    """Some dates, the wrong ones first."""
     right = np.array(found.iso) == np.array(found.dates.computers)
     for row, i in enumerate(np.argsort(right, kind="stable")[:11]):
         text = f"{found.dates.people[i]:>18} → {found.iso[i]}"
@@ -77,7 +77,7 @@ def draw_tagged(axes: Any, tagged: Tagged) -> None:
     for row, i in enumerate(longest):
         tags, line = tagged.tags[i], tagged.lines[i]
         write(axes, row, line.text, [COLORS[source_lines.TAGS[tag]] for tag in tags], "bold")
-        for at in np.flatnonzero((tags != tagged.due[i]) & tagged.mask[i]):
+        for at in np.flatnonzero((tags != tagged.target[i]) & tagged.mask[i]):
             axes.plot([at - 0.45, at + 0.45], [row + 0.42] * 2, color=RED, linewidth=1.5)
     page(axes, len(longest) + 1)
     place = 0
@@ -95,6 +95,6 @@ def write(axes: Any, row: int, text: str, colors: Any, weight: str = "normal") -
 
 
 def page(axes: Any, rows: int) -> None:
-    """Axes that text is written on, from above."""
+    """Sets up axes for lines of text, from the top down."""
     axes.set(xlim=(-1, 65), ylim=(rows, -1))
     axes.set_axis_off()

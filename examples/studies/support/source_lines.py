@@ -1,7 +1,7 @@
-"""Lines of the standard library's own source, and what each of their characters is.
+"""Lines from the source of Python's standard library, with a tag for each character. Not a program.
 
-Not an example itself. Every Python brings its source along; it differs a little from one Python to the next, and so do the
-figures. The lines for testing come from other modules than those for training.
+The source comes with every Python; it differs a little between versions, and so do the results. The lines for testing
+come from other modules than those for training.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ TRAIN = (
 TEST = ("pdb", "random", "shutil", "statistics", "textwrap")
 TAGS = ("space", "keyword", "name", "number", "string", "operator", "comment")
 LONGEST = 64
-CHARACTERS = "".join(map(chr, range(32, 127)))  # others are left out, with their lines
+CHARACTERS = "".join(map(chr, range(32, 127)))  # lines with other characters are left out
 
 
 class Line(NamedTuple):
     """A line without its indentation."""
 
     ids: np.ndarray  # (T,) integers, places in CHARACTERS
-    tags: np.ndarray  # (T,) integers, places in TAGS; of a line of text: all string
+    tags: np.ndarray  # (T,) integers, places in TAGS; all "string" for a line of text
 
     @property
     def text(self) -> str:
-        """The line as it is written."""
+        """The line's characters."""
         return "".join(CHARACTERS[i] for i in self.ids)
 
 
 def lines(modules: Iterable[str]) -> tuple[list[Line], list[Line]]:
-    """The lines of code, and the lines of text, which stand within longer strings such as docstrings.
+    """The lines of code, and the lines of text inside longer strings such as docstrings.
 
-    Every line once. Left out are comments that have a line of their own, and where a longer string begins or ends.
+    Every line appears once. Comment lines are left out, and lines where a longer string begins or ends.
     """
     code: dict[str, Line] = {}
     text: dict[str, Line] = {}
@@ -61,7 +61,7 @@ def lines(modules: Iterable[str]) -> tuple[list[Line], list[Line]]:
 
 
 def _tagged(module: str) -> Iterator[tuple[str, np.ndarray, bool | None]]:
-    """Every line of a module, the tags of its characters, and whether it stands within a string (None: in part)."""
+    """Every line of a module, the tags of its characters, and whether it is inside a string (None: in part)."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return
