@@ -189,7 +189,7 @@ def test_gates_names_peepholes_and_keeps_other_fields():
     found = fn.gates(fn.lstm(3, peephole=True, coupled=True).init(jax.random.key(0), x))
     assert [name for name in found if name.startswith("p")] == ["p_i", "p_o"]
     assert "b_n" in fn.gates(fn.gru(3).init(jax.random.key(0), x))
-    with pytest.raises(TypeError, match="gates: params must document their blocks"):
+    with pytest.raises(TypeError, match="gates: params must name their blocks"):
         fn.gates(fn.dense(3).init(jax.random.key(0), x))
 
 

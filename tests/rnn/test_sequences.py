@@ -123,7 +123,7 @@ def test_draws_have_the_distribution_of_softmax():
         (lambda p: fn.length_mask(jnp.ones(3), 4), TypeError, "length_mask: lengths must hold integers, got float32"),
         (lambda p: fn.length_mask(jnp.array([1]), 0), ValueError, "length_mask: steps must be a whole number of at least 1"),
         (lambda p: fn.pad_sequences([]), ValueError, "pad_sequences: there must be at least one sequence, got none"),
-        (lambda p: fn.pad_sequences([np.ones((2, 3)), np.ones((2, 4))]), ValueError, r"pad_sequences: a step of sequence 1 must have shape \(3,\), got \(4,\); the shape that it has in sequence 0"),
+        (lambda p: fn.pad_sequences([np.ones((2, 3)), np.ones((2, 4))]), ValueError, r"pad_sequences: a step of sequence 1 must have shape \(3,\), got \(4,\); as in sequence 0"),
         (lambda p: fn.pad_sequences([np.ones(2), np.ones(2, int)]), TypeError, "sequence 1 must have dtype float64, as sequence 0 has, got int64"),
         (lambda p: fn.pad_sequences([np.ones(2), np.ones(5)], 4), ValueError, "sequence 1 has 5 steps, but length is 4; cut it"),
         (lambda p: fn.pad_sequences([1, 2]), ValueError, "sequence 0 must have at least 1 axis"),
