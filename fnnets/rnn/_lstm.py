@@ -81,10 +81,10 @@ def lstm(
     Derivation: given dh and dc of h_t and c_t (from step t+1 and from dy_t), with q = tanh(c_t), σ' = σ(1−σ):
 
         do = dh⊙q                     dz_o = do⊙o(1−o)
-        dc ← dc + dh⊙o⊙(1−q²)         + dz_o⊙p_o, as o sees c_t
+        dc ← dc + dh⊙o⊙(1−q²)         (peephole: + dz_o⊙p_o, as o sees c_t)
         di = dc⊙g  (coupled: dc⊙(g − c_{t−1}), as ∂f/∂i = −1)
         df = dc⊙c_{t−1},  dg = dc⊙i   dz_i = di⊙i(1−i), dz_f = df⊙f(1−f), dz_g = dg⊙(1−g²)
-        dc_{t−1} = dc⊙f               + dz_i⊙p_i + dz_f⊙p_f, as i and f see c_{t−1}
+        dc_{t−1} = dc⊙f               (peephole: + dz_i⊙p_i + dz_f⊙p_f, as i and f see c_{t−1})
         dh_{t−1} = dz·uᵀ
 
     This is linear in dh and dc, with factors that the forward pass fixes. They are computed for all steps at once:

@@ -26,7 +26,7 @@ def generate(
     """Draws ids one after another; each is the input of the next step.
 
     Formula: z_t = net(i_{t−1}), i_0 = first, and i_t = argmax_v (z_tv + τ·g_tv) with g_tv standard Gumbel noise. So
-    i_t has the distribution softmax(z_t/τ). At τ = 0 it is the largest logit.
+    i_t has the distribution softmax(z_t/τ). At τ = 0 it is the index of the largest logit.
 
     Args:
       net: a network from ids (…, 1) to logits (…, 1, V), with its state in the carry.
