@@ -1,4 +1,4 @@
-"""What several packages do with arrays: widen them, mask them, sum them up, lay them out in memory."""
+"""Array helpers that several packages share: widening, masking, sums and memory layout."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import jax.numpy as jnp
 
 
 def at_least_float32(x: Any) -> jax.Array:
-    """x in float32, or in its own dtype where that is wider: what sums, means and logarithms are computed in."""
+    """x in float32, or in its own dtype if that is wider. Sums, means and logarithms are computed in it."""
     x = jnp.asarray(x)
     return x.astype(float32_or_wider(x.dtype))
 
 
 def float32_or_wider(dtype: Any) -> Any:
-    """The dtype that `at_least_float32` gives an array of this one."""
+    """The dtype that `at_least_float32` converts this dtype to."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
@@ -28,7 +28,7 @@ def is_key(leaf: Any) -> bool:
 def zero_where_masked(x: jax.Array, mask: jax.Array | None) -> jax.Array:
     """x where the mask is True, 0 elsewhere; x itself without a mask.
 
-    The mask has the leading axes of x (all of them, or fewer), each of the length that x has, or of length 1.
+    The mask has some or all of the leading axes of x. Each has the same length as in x, or length 1.
     """
     if mask is None:
         return x
@@ -37,10 +37,10 @@ def zero_where_masked(x: jax.Array, mask: jax.Array | None) -> jax.Array:
 
 
 def outer_sum(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Σ aᵀb over all leading axes: (…, n) and (…, m) give (n, m), in one product.
+    """Σ aᵀb over all leading axes, in one product: (…, n) and (…, m) give (n, m).
 
-    The leading axes are not merged into one here: of merged ones the compiler no longer knows which is shared among
-    devices, and would bring all rows to every one.
+    The leading axes are not merged. The compiler would no longer know which one is sharded, and would copy all rows
+    to every device.
     """
     leading = tuple(range(a.ndim - 1))
     return jnp.tensordot(a, b, (leading, leading))
@@ -52,16 +52,16 @@ def sum_leading(a: jax.Array) -> jax.Array:
 
 
 def transpose_kernels(params: Any) -> Any:
-    """Params whose matrices lie transposed in memory, for a step back, which multiplies by uᵀ.
+    """The params with their matrices transposed in memory, for a backward step, which multiplies by uᵀ.
 
-    Transposed once before the loop instead of in every step of it, the product is up to a quarter faster on a CPU.
-    Inside the loop `transpose_kernels_back` gives the params again.
+    Transposing once before the loop makes the product up to a quarter faster on a CPU than transposing in every step.
+    Inside the loop, `transpose_kernels_back` restores the params.
     """
     return jax.tree.map(lambda leaf: jax.lax.optimization_barrier(_transposed(leaf)), params)
 
 
 def transpose_kernels_back(params: Any) -> Any:
-    """What `transpose_kernels` was given; the transposes of its matrices are there as rows."""
+    """Undoes `transpose_kernels`. The matrices stay transposed in memory."""
     return jax.tree.map(_transposed, params)
 
 

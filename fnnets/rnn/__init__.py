@@ -1,4 +1,4 @@
-"""Recurrent layers: cells, and what runs them over time."""
+"""Recurrent layers: cells, and the code that runs them over time."""
 
 from fnnets.rnn._elman import Elman as Elman
 from fnnets.rnn._elman import elman as elman

@@ -24,7 +24,7 @@ class Elman(NamedTuple):
 
     w: jax.Array  # (D, H)
     u: jax.Array  # (H, H)
-    b: jax.Array | None  # (H,); None without bias
+    b: jax.Array | None  # (H,); None without a bias
 
 
 def elman(
@@ -38,7 +38,7 @@ def elman(
 ) -> Layer:
     """An Elman network (simple RNN), whose context units hold the last hidden state.
 
-    Formula: h_t = f(x_t·w + h_{t−1}·u + b), y_t = h_t. The network's output o_t = g(h_t·V + c) is a layer after it:
+    Formula: h_t = f(x_t·w + h_{t−1}·u + b), y_t = h_t. The network's output o_t = g(h_t·v + c) is a layer after it:
     `fn.serial(fn.elman(8), fn.dense(2), g)`.
 
     Derivation: given dh of h_t (from step t+1 and from dy_t),
@@ -46,24 +46,25 @@ def elman(
         dz = f'(z)⊙dh                 f's own backward
         dh_{t−1} = dz·uᵀ
 
-    and after the loop, over all steps: dw = Σ_t x_tᵀdz, du = Σ_t h_{t−1}ᵀdz, db = Σ_t dz, dx_t = dz·wᵀ. Unrolled,
-    du = Σ_t Σ_{k≤t} ∂E_t/∂h_t (Π_{j=k+1..t} ∂h_j/∂h_{j−1}) ∂⁺h_k/∂u: each factor is diag(f')·uᵀ, which makes the product
-    vanish or explode with t − k.
+    After the loop, summed over all steps: dw = Σ_t x_tᵀdz, du = Σ_t h_{t−1}ᵀdz, db = Σ_t dz, dx_t = dz·wᵀ. Unrolled,
+    du = Σ_t Σ_{k≤t} ∂E_t/∂h_t (Π_{j=k+1..t} ∂h_j/∂h_{j−1}) ∂⁺h_k/∂u. Each factor is diag(f')·uᵀ, so the product
+    vanishes or explodes as t − k grows.
 
     Args:
       features: H, the number of units.
       activation: f, a layer without params, such as `fn.tanh()`, `fn.sigmoid()` or `fn.relu()`.
-      use_bias: whether b is there.
+      use_bias: whether the layer has a bias; otherwise `Elman.b` is None.
       kernel_init: `(key, shape, dtype) -> w`.
       recurrent_init: `(key, (H, H), dtype) -> u`.
       **run: memory, unroll, time_major, recurrent_dropout and variational, as in `fn.recurrent`.
 
     Returns:
-      A `Layer`; x (…, T, D) floats, y (…, T, H) in the dtype of the params, the carry h (…, H), params `Elman(w, u, b)`.
+      A `Layer` with params `Elman(w, u, b)`, x (…, T, D) floats, y (…, T, H) in the dtype of the params, and the
+      carry h (…, H).
 
     Raises:
-      TypeError: x holds no floats, or params or a carry are another layer's; activation is no `Layer`.
-      ValueError: shapes do not fit; activation has params.
+      TypeError: x is not floating point; params or a carry belong to another layer; activation is not a `Layer`.
+      ValueError: shapes do not match; activation has params.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -73,9 +74,10 @@ def elman(
 
     References:
       Elman, Finding structure in time, Cognitive Science 14 (1990); Bengio, Simard & Frasconi, Learning long-term
-      dependencies with gradient descent is difficult (1994), for the product.
+      dependencies with gradient descent is difficult (1994), for the product of the factors.
 
-    Differences: PyTorch has two biases, whose sum is b. u starts orthogonal, as in Keras; PyTorch draws it uniform.
+    Differences: PyTorch has two biases, whose sum is b. u starts orthogonal, as in Keras; PyTorch draws it from a uniform
+    distribution.
     """
     options = options_of(elman, run)
     checks.positive("elman", features=features)

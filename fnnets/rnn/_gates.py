@@ -1,4 +1,4 @@
-"""The parameters of gated layers by their names."""
+"""The parameters of gated layers, by name."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import jax.numpy as jnp
 
 
 def gates(params: Any) -> dict[str, jax.Array]:
-    """The named groups of a gated layer's parameters: W_f, U_f, b_f and so on.
+    """The parameters of a gated layer as named blocks: W_f, U_f, b_f and so on.
 
     Formula: the field w, in equal blocks along its last axis, gives W_i, W_f, …; u gives U_i, …; b and p likewise.
 
     Args:
-      params: a NamedTuple that documents its blocks, such as `LSTM` or `GRU`, or a tree of such shapes' gradients.
+      params: a NamedTuple with a class attribute `blocks`, such as `LSTM` or `GRU`, or its gradients.
 
     Returns:
-      A dict of arrays: views of the params, (D, H) for W, (H, H) for U, (H,) for b and for the peepholes p. Fields
-      without blocks keep their name; those that are None are left out.
+      A dict of arrays: (D, H) for W, (H, H) for U, (H,) for b and for the peepholes p. Fields without blocks keep
+      their name. Fields that are None are left out.
 
     Raises:
-      TypeError: the params document no blocks.
+      TypeError: params have no attribute `blocks`.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -34,17 +34,17 @@ def gates(params: Any) -> dict[str, jax.Array]:
     blocks = getattr(type(params), "blocks", None)
     if blocks is None:
         raise TypeError(
-            f"gates: params must document their blocks, as LSTM and GRU do, got {type(params).__name__}; "
-            "pass one layer's own params."
+            f"gates: params must name their blocks, as LSTM and GRU do, got {type(params).__name__}; "
+            "pass the params of one gated layer."
         )
-    found: dict[str, jax.Array] = {}
+    named: dict[str, jax.Array] = {}
     for field, leaf in params._asdict().items():
         if leaf is None:
             continue
         if field not in blocks:
-            found[field] = leaf
+            named[field] = leaf
             continue
         names, letter = blocks[field], field.upper() if field in ("w", "u") else field
         parts = leaf if len(leaf) == len(names) and leaf.ndim > 1 else jnp.split(leaf, len(names), -1)
-        found |= {f"{letter}_{name}": part for name, part in zip(names, parts, strict=True)}
-    return found
+        named |= {f"{letter}_{name}": part for name, part in zip(names, parts, strict=True)}
+    return named

@@ -1,4 +1,4 @@
-"""The gated recurrent unit, in its two reset and its two update conventions."""
+"""The gated recurrent unit, with both reset and both update conventions."""
 
 from __future__ import annotations
 
@@ -22,13 +22,11 @@ class GRU(NamedTuple):
 
     w: jax.Array  # (D, 3H)
     u: jax.Array  # (H, 3H)
-    b: jax.Array | None  # (3H,); None without bias
-    b_n: (
-        jax.Array | None
-    )  # (H,), the candidate's recurrent bias; None without bias, or where the reset comes before
+    b: jax.Array | None  # (3H,); None without a bias
+    b_n: jax.Array | None  # (H,), the candidate's recurrent bias; None without a bias, or with reset="before"
 
 
-# By class attribute, as `fn.layer` says; in the class's body a type checker would take it for a field.
+# A class attribute, as `fn.layer` describes. In the class body, a type checker would take it for a field.
 GRU.blocks = dict.fromkeys("wub", ("r", "z", "n"))  # type: ignore[attr-defined]
 
 
@@ -37,22 +35,22 @@ class GRUStep(NamedTuple):
 
     rz: jax.Array  # (…, 2H), r and z
     n: jax.Array  # (…, H)
-    m: Any  # (…, H), h·u_n + b_n, which r multiplies; None where the reset comes before
+    m: Any  # (…, H), h·u_n + b_n, which r multiplies; None with reset="before"
 
 
 class GRUFactors(NamedTuple):
-    """What a step back multiplies by."""
+    """The factors by which a backward step multiplies."""
 
-    s: jax.Array  # (…, 3H), of r, z and m; (…, 2H), of r and z, where the reset comes before
+    s: jax.Array  # (…, 3H), for r, z and m; (…, 2H), for r and z, with reset="before"
     s_n: jax.Array  # (…, H)
-    keep: jax.Array  # (…, H), the share of the old state
-    r: Any  # (…, H), where the reset comes before; None otherwise
+    keep: jax.Array  # (…, H), the weight of the old state
+    r: Any  # (…, H), with reset="before"; None otherwise
 
 
 class GRUGradient(NamedTuple):
-    """What a step back gives."""
+    """The gradients that a backward step returns."""
 
-    rzm: jax.Array  # (…, 3H), of a_r, a_z and m; (…, 2H), of a_r and a_z, where the reset comes before
+    rzm: jax.Array  # (…, 3H), of a_r, a_z and m; (…, 2H), of a_r and a_z, with reset="before"
     n: jax.Array  # (…, H), of a_n
 
 
@@ -73,43 +71,43 @@ def gru(
         r = σ(x̂_r + h_{t−1}·u_r),  z = σ(x̂_z + h_{t−1}·u_z)
         n = tanh(x̂_n + r⊙(h_{t−1}·u_n + b_n))      reset="after"
         n = tanh(x̂_n + (r⊙h_{t−1})·u_n)            reset="before"
-        h_t = z⊙h_{t−1} + (1−z)⊙n                  update="old": z weighs the old state
-        h_t = (1−z)⊙h_{t−1} + z⊙n                  update="new": z weighs the new one
+        h_t = z⊙h_{t−1} + (1−z)⊙n                  update="old": z weights the old state
+        h_t = (1−z)⊙h_{t−1} + z⊙n                  update="new": z weights the candidate
         y_t = h_t
 
-    The defaults are what PyTorch, cuDNN and Keras compute, so that weights can be carried over, and "after" needs one
-    product a step where "before" needs two, one after the other.
+    The defaults are those of PyTorch, cuDNN and Keras, so their weights can be used here. "after" needs one product
+    per step; "before" needs two, one after the other.
 
     Derivation: given dh of h_t (from step t+1 and from dy_t), for update="old":
 
         dz = dh⊙(h_{t−1} − n)         ("new": the opposite sign)
-        dn = dh⊙(1−z), dh_{t−1} = dh⊙z     ("new": z and 1−z exchanged)
+        dn = dh⊙(1−z), dh_{t−1} = dh⊙z     ("new": z and 1−z swapped)
         da_n = dn⊙(1−n²)
         after:   m = h_{t−1}·u_n + b_n:  dr = da_n⊙m,  dm = da_n⊙r
         before:  k = r⊙h_{t−1}:  dk = da_n·u_nᵀ,  dr = dk⊙h_{t−1},  dh_{t−1} += dk⊙r
         da_r = dr⊙r(1−r), da_z = dz⊙z(1−z)
         dh_{t−1} += (da_r, da_z)·(u_r, u_z)ᵀ  and, after, + dm·u_nᵀ
 
-    All of it but the products is dh times factors that the forward pass has fixed; those are computed for all steps at once.
-    After the loop, over all steps, with a = (a_r, a_z, a_n): dw = Σ_t x_tᵀda, db = Σ_t da, dx_t = da·wᵀ,
+    Everything but the products is dh times factors that the forward pass fixes. They are computed for all steps at
+    once. After the loop, summed over all steps, with a = (a_r, a_z, a_n): dw = Σ_t x_tᵀda, db = Σ_t da, dx_t = da·wᵀ,
     (du_r, du_z) = Σ_t h_{t−1}ᵀ(da_r, da_z), du_n = Σ_t h_{t−1}ᵀdm and db_n = Σ_t dm (after) or Σ_t kᵀda_n (before).
 
     Args:
       features: H, the number of units.
-      reset: whether r multiplies the state "before" its product (the original), or the product "after" it.
-      update: whether z weighs the "new" candidate (the paper of 2014, second version), or the "old" state.
-      use_bias: whether b and b_n are there.
+      reset: whether r multiplies the state "before" its product with u_n (the original), or the product, "after" it.
+      update: whether z weights the "new" candidate (Chung et al.), or the "old" state (Cho et al.).
+      use_bias: whether the layer has biases; otherwise b and b_n are None.
       kernel_init: `(key, shape, dtype) -> w`.
       recurrent_init: `(key, (H, H), dtype)` for each block of u.
       **run: memory, unroll, time_major, recurrent_dropout and variational, as in `fn.recurrent`.
 
     Returns:
-      A `Layer`; x (…, T, D) floats, y (…, T, H) in the dtype of the params, the carry h (…, H), params
-      `GRU(w, u, b, b_n)` with blocks r, z, n.
+      A `Layer` with params `GRU(w, u, b, b_n)` in blocks r, z, n, x (…, T, D) floats, y (…, T, H) in the dtype of
+      the params, and the carry h (…, H).
 
     Raises:
-      TypeError: x holds no floats, or params or a carry are another layer's.
-      ValueError: shapes do not fit; a setting is not one of those above.
+      TypeError: x is not floating point; params or a carry belong to another layer.
+      ValueError: shapes do not match; reset or update is not one of its values.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -118,12 +116,12 @@ def gru(
       (4, 20, 8)
 
     References:
-      Cho et al., Learning phrase representations using RNN encoder-decoder (2014), eqs. 5-8, where z weighs the old
-      state and the reset comes before; Chung et al., Empirical evaluation of gated recurrent neural networks (2014),
-      eqs. 4-8, where z weighs the new one.
+      Cho et al., Learning phrase representations using RNN encoder-decoder (2014), eqs. 5-8, where z weights the old
+      state and the reset comes before the product; Chung et al., Empirical evaluation of gated recurrent neural networks (2014),
+      eqs. 4-8, where z weights the candidate.
 
-    Differences: the order r, z, n is PyTorch's; Keras has z, r, n. In PyTorch r and z have two biases each, whose sum
-    is ours. haiku has reset="before" and update="new"; flax "after" and "old".
+    Differences: the order r, z, n is PyTorch's; Keras uses z, r, n. In PyTorch r and z have two biases each; b is their
+    sum. haiku uses reset="before" and update="new"; flax "after" and "old".
     """
     options = options_of(gru, run)
     checks.positive("gru", features=features)
@@ -148,7 +146,7 @@ def gru(
 
     def project(params: GRU, x: jax.Array) -> jax.Array:
         checks.width(info, x, params.w.shape[0])
-        return x @ params.w  # the bias comes in where the gates are computed: no pass of its own
+        return x @ params.w  # the gates add the bias, which saves a pass over z
 
     def with_bias(params: GRU, x: jax.Array) -> jax.Array:
         return x if params.b is None else x + params.b

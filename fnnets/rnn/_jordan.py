@@ -25,13 +25,13 @@ class Jordan(NamedTuple):
 
     w: jax.Array  # (D, S), from the input to the hidden units
     u: jax.Array  # (F, S), from the last output to the hidden units
-    b: jax.Array | None  # (S,); None without bias
+    b: jax.Array | None  # (S,); None without a bias
     v: jax.Array  # (S, F), from the hidden units to the output
-    c: jax.Array | None  # (F,); None without bias
+    c: jax.Array | None  # (F,); None without a bias
 
 
 class JordanGradient(NamedTuple):
-    """What a step back gives: the gradients in front of the two activations."""
+    """The gradients that a backward step returns: those of the inputs of the two activations."""
 
     z: jax.Array  # (…, S)
     o: jax.Array  # (…, F)
@@ -68,26 +68,26 @@ def jordan(
         dz = f'(z)⊙ds                 f's own backward
         dy_{t−1} = dz·uᵀ
 
-    and after the loop, over all steps: dw = Σ_t x_tᵀdz, du = Σ_t y_{t−1}ᵀdz, db = Σ_t dz, dv = Σ_t s_tᵀdo,
+    After the loop, summed over all steps: dw = Σ_t x_tᵀdz, du = Σ_t y_{t−1}ᵀdz, db = Σ_t dz, dv = Σ_t s_tᵀdo,
     dc = Σ_t do, dx_t = dz·wᵀ.
 
     Args:
       hidden: S, the number of hidden units.
-      features: F, the number of outputs, and of context units.
+      features: F, the number of outputs and of context units.
       activation: f, a layer without params, such as `fn.tanh()`.
-      output_activation: g, likewise.
-      use_bias: whether b and c are there.
+      output_activation: g, also a layer without params.
+      use_bias: whether the layer has biases; otherwise b and c are None.
       kernel_init: `(key, shape, dtype)` for w and v.
       recurrent_init: `(key, (F, S), dtype) -> u`.
       **run: memory, unroll, time_major, recurrent_dropout and variational, as in `fn.recurrent`.
 
     Returns:
-      A `Layer`; x (…, T, D) floats, y (…, T, F) in the dtype of the params, the carry y (…, F), params
-      `Jordan(w, u, b, v, c)`.
+      A `Layer` with params `Jordan(w, u, b, v, c)`, x (…, T, D) floats, y (…, T, F) in the dtype of the params, and
+      the carry y (…, F).
 
     Raises:
-      TypeError: x holds no floats, or params or a carry are another layer's; an activation is no `Layer`.
-      ValueError: shapes do not fit; an activation has params.
+      TypeError: x is not floating point; params or a carry belong to another layer; an activation is not a `Layer`.
+      ValueError: shapes do not match; an activation has params.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -98,8 +98,8 @@ def jordan(
     References:
       Jordan, Serial order: a parallel distributed processing approach (1986).
 
-    Differences: Jordan's context units also keep a share of themselves; here they copy, with weight 1. The large
-    frameworks have no such layer.
+    Differences: Jordan's context units also keep part of their own last value. Here they copy the output, with weight 1.
+    PyTorch, Keras and flax do not have this layer.
     """
     options = options_of(jordan, run)
     checks.positive("jordan", hidden=hidden, features=features)
@@ -167,5 +167,5 @@ def jordan(
 
 
 def with_bias(z: jax.Array, b: jax.Array | None) -> jax.Array:
-    """z + b, where there is a b."""
+    """z + b; z itself if b is None."""
     return z if b is None else z + b

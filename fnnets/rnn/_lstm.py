@@ -1,4 +1,4 @@
-"""Long short-term memory: plain, with peepholes, with coupled gates."""
+"""Long short-term memory: plain, with peepholes, or with coupled gates."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class LSTM(NamedTuple):
 
     w: jax.Array  # (D, 4H)
     u: jax.Array  # (H, 4H)
-    b: jax.Array | None  # (4H,); None without bias
-    p: jax.Array | None  # (3, H), the peepholes of i, f, o; None without
+    b: jax.Array | None  # (4H,); None without a bias
+    p: jax.Array | None  # (3, H), the peepholes of i, f, o; None without peepholes
 
 
 class CoupledLSTM(NamedTuple):
@@ -32,28 +32,28 @@ class CoupledLSTM(NamedTuple):
 
     w: jax.Array  # (D, 3H)
     u: jax.Array  # (H, 3H)
-    b: jax.Array | None  # (3H,); None without bias
-    p: jax.Array | None  # (2, H), the peepholes of i, o; None without
+    b: jax.Array | None  # (3H,); None without a bias
+    p: jax.Array | None  # (2, H), the peepholes of i, o; None without peepholes
 
 
-# By class attribute, as `fn.layer` says; in the class's body a type checker would take it for a field.
+# A class attribute, as `fn.layer` describes. In the class body, a type checker would take it for a field.
 LSTM.blocks = dict.fromkeys("wub", ("i", "f", "g", "o")) | {"p": ("i", "f", "o")}  # type: ignore[attr-defined]
 CoupledLSTM.blocks = dict.fromkeys("wub", ("i", "g", "o")) | {"p": ("i", "o")}  # type: ignore[attr-defined]
 
 
 class LSTMCarry(NamedTuple):
-    """What a step of `lstm` hands on."""
+    """The state that a step of `lstm` passes to the next step."""
 
     h: jax.Array  # (…, H), the output
     c: jax.Array  # (…, H), the cell's state
 
 
 class LSTMFactors(NamedTuple):
-    """What a step back multiplies by."""
+    """The factors by which a backward step multiplies."""
 
-    s: jax.Array  # (…, 4H), dz from dc, of the block o from dh
-    s_c: jax.Array  # (…, H), dc from dh
-    k: jax.Array  # (…, H), dc of the step before from dc
+    s: jax.Array  # (…, 4H), from dc to dz; in block o, from dh
+    s_c: jax.Array  # (…, H), from dh to dc
+    k: jax.Array  # (…, H), from dc to dc of the step before
 
 
 def lstm(
@@ -75,54 +75,54 @@ def lstm(
         i = σ(z_i), f = σ(z_f), g = tanh(z_g), o = σ(z_o)
         c_t = f⊙c_{t−1} + i⊙g,  h_t = o⊙tanh(c_t),  y_t = h_t
 
-    peephole adds p_i⊙c_{t−1} to z_i, p_f⊙c_{t−1} to z_f and p_o⊙c_t to z_o. coupled has no forget block:
-    f = 1 − i, so that the cell forgets exactly where it writes.
+    peephole adds p_i⊙c_{t−1} to z_i, p_f⊙c_{t−1} to z_f and p_o⊙c_t to z_o. With coupled there is no forget
+    block: f = 1 − i, so the cell forgets exactly where it writes.
 
     Derivation: given dh and dc of h_t and c_t (from step t+1 and from dy_t), with q = tanh(c_t), σ' = σ(1−σ):
 
         do = dh⊙q                     dz_o = do⊙o(1−o)
-        dc ← dc + dh⊙o⊙(1−q²)         and + dz_o⊙p_o, as o sees c_t
-        di = dc⊙g  (dc⊙(g − c_{t−1}) where coupled: ∂f/∂i = −1)
+        dc ← dc + dh⊙o⊙(1−q²)         (peephole: + dz_o⊙p_o, as o sees c_t)
+        di = dc⊙g  (coupled: dc⊙(g − c_{t−1}), as ∂f/∂i = −1)
         df = dc⊙c_{t−1},  dg = dc⊙i   dz_i = di⊙i(1−i), dz_f = df⊙f(1−f), dz_g = dg⊙(1−g²)
-        dc_{t−1} = dc⊙f               and + dz_i⊙p_i + dz_f⊙p_f, as i and f see c_{t−1}
+        dc_{t−1} = dc⊙f               (peephole: + dz_i⊙p_i + dz_f⊙p_f, as i and f see c_{t−1})
         dh_{t−1} = dz·uᵀ
 
-    All of it is linear in dh and dc, with factors that the forward pass has fixed. Computed for all steps at once,
+    This is linear in dh and dc, with factors that the forward pass fixes. They are computed for all steps at once:
 
         s_i = g⊙i(1−i), s_f = c_{t−1}⊙f(1−f), s_g = i⊙(1−g²), s_o = q⊙o(1−o)
         s_c = o⊙(1−q²) + s_o⊙p_o,  k = f + s_i⊙p_i + s_f⊙p_f
 
-    they leave four lines to a step: dc ← dc + dh⊙s_c; dz = (dc, dc, dc, dh)⊙s; dc_{t−1} = dc⊙k; dh_{t−1} = dz·uᵀ.
-    After the loop, over all steps: dw = Σ_t x_tᵀdz, du = Σ_t h_{t−1}ᵀdz, db = Σ_t dz, dx_t = dz·wᵀ,
+    A step then has four lines: dc ← dc + dh⊙s_c; dz = (dc, dc, dc, dh)⊙s; dc_{t−1} = dc⊙k; dh_{t−1} = dz·uᵀ.
+    After the loop, summed over all steps: dw = Σ_t x_tᵀdz, du = Σ_t h_{t−1}ᵀdz, db = Σ_t dz, dx_t = dz·wᵀ,
     dp_i = Σ_t dz_i⊙c_{t−1}, dp_f likewise, dp_o = Σ_t dz_o⊙c_t.
 
-    In forward mode, where d∗ is a change of ∗, the same factors do in the opposite order. Before the loop, what the
-    params and x change of all steps: dz = x·dw + dx·w + h_{t−1}·du + db, and + c_{t−1}⊙dp_i, c_{t−1}⊙dp_f, c_t⊙dp_o in
-    the blocks i, f, o. Then step by step
+    In forward mode, d∗ is a change of ∗. The same factors apply in the opposite order. Before the loop, the changes of
+    the params and of x give dz for all steps: dz = x·dw + dx·w + h_{t−1}·du + db, plus c_{t−1}⊙dp_i, c_{t−1}⊙dp_f and
+    c_t⊙dp_o in the blocks i, f and o. Then, step by step,
 
         dz ← dz + dh_{t−1}·u
-        dc_t = dc_{t−1}⊙k + s_i⊙dz_i + s_f⊙dz_f + s_g⊙dz_g     (no f where coupled)
+        dc_t = dc_{t−1}⊙k + s_i⊙dz_i + s_f⊙dz_f + s_g⊙dz_g     (coupled: no term of f)
         dh_t = dc_t⊙s_c + s_o⊙dz_o
 
-    which is the step back read from right to left: each factor is a derivative, and belongs to both directions.
+    This is the backward step read from right to left: each factor is a derivative, and both directions use it.
 
     Args:
       features: H, the number of units.
-      peephole: whether the gates see the cell's state, each unit its own.
-      coupled: whether f = 1 − i.
-      forget_bias: what b's forget block starts from, and nothing more.
-      use_bias: whether b is there.
+      peephole: whether the gates see the cell state c. Each unit sees only its own.
+      coupled: whether the forget gate is f = 1 − i.
+      forget_bias: the initial value of the forget block of b.
+      use_bias: whether the layer has a bias; otherwise b is None.
       kernel_init: `(key, shape, dtype) -> w`.
       recurrent_init: `(key, (H, H), dtype)` for each block of u.
       **run: memory, unroll, time_major, recurrent_dropout and variational, as in `fn.recurrent`.
 
     Returns:
-      A `Layer`; x (…, T, D) floats, y (…, T, H) in the dtype of the params, carry `LSTMCarry(h, c)`, (…, H) each,
-      params `LSTM(w, u, b, p)` with blocks i, f, g, o, or `CoupledLSTM` with i, g, o.
+      A `Layer` with params `LSTM(w, u, b, p)` in blocks i, f, g, o, or `CoupledLSTM(w, u, b, p)` in blocks i, g, o;
+      x (…, T, D) floats, y (…, T, H) in the dtype of the params, and the carry `LSTMCarry(h, c)`, (…, H) each.
 
     Raises:
-      TypeError: x holds no floats, or params or a carry are another layer's.
-      ValueError: shapes do not fit; a setting is out of range.
+      TypeError: x is not floating point; params or a carry belong to another layer.
+      ValueError: shapes do not match; a setting is out of range.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -136,9 +136,9 @@ def lstm(
       forget (2000); Gers & Schmidhuber, Recurrent nets that time and count (2000), the peepholes; Greff et
       al., LSTM: a search space odyssey (2017), eqs. in section 2 and CIFG, the coupled gates.
 
-    Differences: PyTorch has two biases, whose sum is b, and stores transposes; Keras and PyTorch have the order
-    i, f, g, o too, flax and haiku i, g, f, o (haiku adds its forget bias of 1 at every call: here it is in b).
-    Greff's peephole dc_{t−1} agrees with ours.
+    Differences: PyTorch has two biases, whose sum is b, and stores transposed kernels. Keras and PyTorch also use the
+    order i, f, g, o; flax and haiku use i, g, f, o. haiku adds its forget bias of 1 at every call; here b contains it.
+    With peepholes, dc_{t−1} is that of Greff et al.
     """
     options = options_of(lstm, run)
     checks.positive("lstm", features=features)
@@ -166,10 +166,10 @@ def lstm(
 
     def project(params: Any, x: jax.Array) -> jax.Array:
         checks.width(info, x, params.w.shape[0])
-        return x @ params.w  # the bias comes in where the gates are computed: no pass of its own
+        return x @ params.w  # the gates add the bias, which saves a pass over z
 
     def split_gates(z: jax.Array) -> list[jax.Array]:
-        """Blocks as i, f, g, o; f is i's where the gates are coupled, and i's activation gives it."""
+        """The blocks i, f, g, o. Where coupled, f is the block i, and f = 1 − i is computed from i."""
         blocks = jnp.split(z, n, -1)
         return [blocks[0], *blocks] if coupled else blocks
 
@@ -200,7 +200,7 @@ def lstm(
             c = f * c + i * g
             return LSTMCarry(o * jnp.tanh(c), c), a
         blocks = jnp.split(z, n, -1)
-        for k in range(peepholes - 1):  # i, and f where there is one
+        for k in range(peepholes - 1):  # i, and f unless coupled
             blocks[k] = blocks[k] + params.p[k] * c
         a = squash(jnp.concatenate(blocks[:-1], -1), names[:-1])
         i, f, g, _ = gates(jnp.concatenate([a, blocks[-1]], -1))
@@ -290,7 +290,7 @@ def lstm(
 
 
 def squash(z: jax.Array, names: tuple[str, ...]) -> jax.Array:
-    """All gates at once, with one tanh: σ(z) = ½·tanh(z/2) + ½, and tanh itself for the block g."""
+    """All gates at once, with one tanh: σ(z) = ½·tanh(z/2) + ½, and tanh(z) for the block g."""
     width = z.shape[-1] // len(names)
     half = jnp.asarray(np.repeat([1.0 if name == "g" else 0.5 for name in names], width), z.dtype)
     return half * jnp.tanh(half * z) + (1 - half)

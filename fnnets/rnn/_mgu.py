@@ -1,4 +1,4 @@
-"""The minimal gated unit: a GRU whose one gate forgets and resets."""
+"""The minimal gated unit: a GRU with one gate that both forgets and resets."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class MGU(NamedTuple):
 
     w: jax.Array  # (D, 2H)
     u: jax.Array  # (H, 2H)
-    b: jax.Array | None  # (2H,); None without bias
+    b: jax.Array | None  # (2H,); None without a bias
 
 
-# By class attribute, as `fn.layer` says; in the class's body a type checker would take it for a field.
+# A class attribute, as `fn.layer` describes. In the class body, a type checker would take it for a field.
 MGU.blocks = dict.fromkeys("wub", ("f", "n"))  # type: ignore[attr-defined]
 
 
@@ -37,12 +37,12 @@ class MGUStep(NamedTuple):
 
 
 class MGUFactors(NamedTuple):
-    """What a step back multiplies by: all (…, H), fixed by the forward pass."""
+    """The factors by which a backward step multiplies, (…, H) each. The forward pass fixes them."""
 
     f: jax.Array
-    n: jax.Array  # f(1−n²): of dh, in da_n
-    output: jax.Array  # (n−h)·f(1−f): of dh, in da_f
-    reset: jax.Array  # h·f(1−f): of dk, in da_f
+    n: jax.Array  # f(1−n²), from dh to da_n
+    output: jax.Array  # (n−h)·f(1−f), from dh to da_f
+    reset: jax.Array  # h·f(1−f), from dk to da_f
 
 
 def mgu(
@@ -53,7 +53,7 @@ def mgu(
     recurrent_init: Initializer = jax.nn.initializers.orthogonal(),
     **run: Unpack[RunOptions],
 ) -> Layer:
-    """A minimal gated unit (MGU) layer: two thirds of a GRU's weights.
+    """A minimal gated unit (MGU) layer, with two thirds of a GRU's weights.
 
     Formula: on x_t (…, D) and h_{t−1} (…, H), in blocks f, n of H columns, with x̂ = x_t·w + b:
 
@@ -65,28 +65,28 @@ def mgu(
     Derivation: given dh of h_t (from step t+1 and from dy_t), with k = f⊙h_{t−1}:
 
         da_n = dh⊙f⊙(1−n²),  dk = da_n·u_nᵀ
-        df = dh⊙(n − h_{t−1}) + dk⊙h_{t−1}             f weighs the candidate, and lets the state into it
+        df = dh⊙(n − h_{t−1}) + dk⊙h_{t−1}             f weights the candidate, and the state in it
         da_f = df⊙f(1−f)
         dh_{t−1} = dh⊙(1−f) + dk⊙f + da_f·u_fᵀ
 
-    All of it but the products is dh or dk times factors that the forward pass has fixed; those are computed for all
-    steps at once. After the loop, over all steps, with a = (a_f, a_n): dw = Σ_t x_tᵀda, db = Σ_t da, dx_t = da·wᵀ,
+    Everything but the products is dh or dk times factors that the forward pass fixes. They are computed for all
+    steps at once. After the loop, summed over all steps, with a = (a_f, a_n): dw = Σ_t x_tᵀda, db = Σ_t da, dx_t = da·wᵀ,
     du_f = Σ_t h_{t−1}ᵀda_f and du_n = Σ_t kᵀda_n.
 
     Args:
       features: H, the number of units.
-      use_bias: whether b is there.
+      use_bias: whether the layer has a bias; otherwise `MGU.b` is None.
       kernel_init: `(key, shape, dtype) -> w`.
       recurrent_init: `(key, (H, H), dtype)` for each block of u.
       **run: memory, unroll, time_major, recurrent_dropout and variational, as in `fn.recurrent`.
 
     Returns:
-      A `Layer`; x (…, T, D) floats, y (…, T, H) in the dtype of the params, the carry h (…, H), params `MGU(w, u, b)`
-      with blocks f, n.
+      A `Layer` with params `MGU(w, u, b)` in blocks f, n, x (…, T, D) floats, y (…, T, H) in the dtype of the params,
+      and the carry h (…, H).
 
     Raises:
-      TypeError: x holds no floats, or params or a carry are another layer's.
-      ValueError: shapes do not fit.
+      TypeError: x is not floating point; params or a carry belong to another layer.
+      ValueError: shapes do not match.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -97,9 +97,9 @@ def mgu(
     References:
       Zhou, Wu, Zhang & Zhou, Minimal gated unit for recurrent neural networks (2016).
 
-    Differences: flax's `MGUCell` resets after the product, n = tanh(x̂_n + f⊙(h_{t−1}·u_n + b_n)), and f weighs the old
-    state there; its bias starts at 1, here at 0. `fn.gru(reset="before", update="new")` whose r and z have the same
-    weights is this layer.
+    Differences: flax's `MGUCell` resets after the product, n = tanh(x̂_n + f⊙(h_{t−1}·u_n + b_n)), and there f
+    weights the old state. Its bias starts at 1; here b starts at 0. This layer equals
+    `fn.gru(reset="before", update="new")` with the same weights for r and z.
     """
     options = options_of(mgu, run)
     checks.positive("mgu", features=features)

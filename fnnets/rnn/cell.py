@@ -11,7 +11,7 @@ from fnnets.core import checks
 from fnnets.core.layer import Carry, Info, Params, Saved
 
 
-def _as_saved(params: Params, carry: Carry, saved: Saved) -> Saved:
+def _ready_is_saved(params: Params, carry: Carry, saved: Saved) -> Saved:
     del params, carry
     return saved
 
@@ -21,49 +21,50 @@ def _no_gates(carry: Carry, saved: Saved) -> dict[str, jax.Array]:
     return {}
 
 
-def _as_it_is(dz: Any) -> Any:
+def _unchanged(dz: Any) -> Any:
     return dz
 
 
 class Cell(NamedTuple):
-    """A recurrent cell: one step and its gradient. `fn.recurrent(cell)` makes a `Layer` of it.
+    """A recurrent cell: one step and its gradient. `fn.recurrent(cell)` turns it into a `Layer`.
 
     Formula: with the carry s and the input x, z_t = project(x_t), s_t = step(s_{t−1}, z_t). The
-    output y_t is the carry, or its first field where it has several: h of (h, c).
+    output y_t is the carry, or its first field if it has several: h of (h, c).
 
     Derivation: all paths to the parameters lead through the steps, so one step's gradient is enough.
-    From ds_t, which holds what came back from step t+1 and dy_t, `backward` gives ds_{t−1} and dz_t.
-    When all dz are known, `collect` gives the gradients of the weights, each the sum over time that is one
-    matrix product over all steps (dw = Σ_t x_tᵀdz_t = Xᵀ·dZ with the steps as rows), and dx. Scanning in
-    both directions, masks, carries, chunks and memory are `fn.recurrent`'s.
+    ds_t is the sum of what step t+1 passes back and of dy_t. From it, `backward` computes ds_{t−1} and dz_t.
+    When all dz are known, `collect` computes dx and the gradients of the weights. Each of these is a sum over time,
+    and one matrix product over all steps: dw = Σ_t x_tᵀdz_t = xᵀ·dz with the steps as rows. `fn.recurrent` adds the
+    scans in both directions, masks, carries, chunks and memory.
 
     Attributes:
       init: `(key, x) -> params`; x (…, D) is one step's input.
-      start: `(params, batch) -> carry`: the zeros before the first step, (*batch, H) each.
-      project: `(params, x) -> z`: the part of a step that does not see the carry, for all steps at once,
-        x (T, …, D); z is any tree with T as first axis of its leaves.
-      step: `(params, carry, z) -> carry`: the textbook equation of one step; `apply` scans it.
-      forward: `(params, carry, z) -> (carry, saved)`: the same, keeping what backward needs.
-      backward: `(params, carry, saved, dcarry) -> (dcarry, dz)`: one step back; the first carry is the one
-        *before* the step, dcarry goes in for after it and comes out for before it. dz is any tree.
-      collect: `(params, x, carry, saved, dz) -> (dparams, dx)`: all steps at once, each argument but params with
-        T as first axis; x as project saw it.
-      info: name and settings, or a name.
-      ready: `(params, carry, saved) -> ready`: all steps at once, before the loop back. What it gives takes the
-        place of saved in `backward` (collect gets saved itself): a place for whatever does not depend on
-        dcarry, which is quicker at once than step by step. By default it gives saved.
-      gates: optional, for those who look inside: `(carry, saved) -> {name: values}` of what squashes, all steps
-        at once, with the carry *after* each; from 0 to 1, the ends of its range: σ(z), or ½·tanh(z) + ½.
-      shown: optional, likewise: `(dz) -> tree`, dz as a trace is to show it. One like z, or the field `z` of one, is
-        taken for the gradient of z where a comparison looks inside. By default it gives dz.
-      spread: optional, for forward mode: `(params, x, carry, saved, dparams, dx) -> dz`: all steps at once, with the carry
-        before each; what changes dparams and dx make of z while the carry is held. The mirror image of collect.
-      tangent: optional, likewise: `(params, carry, ready, dcarry, dz) -> dcarry`: one step; what the changes of the carry
-        before it and of z make of the carry after it. The mirror image of backward.
+      start: `(params, batch) -> carry`: the zeros before the first step, each (*batch, H).
+      project: `(params, x) -> z`: the part of a step that does not depend on the carry, for all steps at once.
+        x is (T, …, D); z is any tree whose leaves have T as their first axis.
+      step: `(params, carry, z) -> carry`: the textbook equation of one step, which `apply` scans.
+      forward: `(params, carry, z) -> (carry, saved)`: the same, and the values that backward needs.
+      backward: `(params, carry, saved, dcarry) -> (dcarry, dz)`: one step back. The carry is the one
+        *before* the step. dcarry goes in as the gradient of the carry after the step, and comes out as that of the
+        carry before it. dz is any tree.
+      collect: `(params, x, carry, saved, dz) -> (dparams, dx)`: all steps at once. Every argument except
+        params has T as its first axis. x is what project received.
+      info: an `Info` with name and settings, or a name.
+      ready: optional: `(params, carry, saved) -> ready`: all steps at once, before the backward loop. `backward`
+        receives its result instead of saved; `collect` still receives saved. Compute here what does not depend on
+        dcarry: all steps at once are faster than one by one. By default it returns saved.
+      gates: optional, for monitoring: `(carry, saved) -> {name: values}`: the squashed values of all steps at once,
+        scaled to the range from 0 to 1: σ(z), or ½·tanh(z) + ½. The carry is the one *after* each step.
+      shown: optional, for monitoring: `(dz) -> tree`: dz as a trace shows it. If the tree, or its field `z`, has the
+        structure of z, comparisons take it as the gradient of z. By default it returns dz.
+      spread: optional, for forward mode: `(params, x, carry, saved, dparams, dx) -> dz`: the change of z due to dparams
+        and dx with a fixed carry, for all steps at once. The carry is the one before each step. It mirrors collect.
+      tangent: optional, for forward mode: `(params, carry, ready, dcarry, dz) -> dcarry`: the change of the carry after
+        a step due to the changes of z and of the carry before the step. It mirrors backward.
 
-    step, forward, backward, collect, ready, spread and tangent may name `noise` as a keyword argument: the factors by which dropout
-    multiplies the hidden state where a product sees it (None without). A cell that does not cannot have
-    dropout inside.
+    step, forward, backward, collect, ready, spread and tangent may take a keyword argument `noise`: the factors by
+    which dropout multiplies the hidden state before a product, or None without dropout. A cell without it does not
+    support recurrent dropout.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -93,9 +94,9 @@ class Cell(NamedTuple):
     backward: Callable[..., tuple[Carry, Any]]
     collect: Callable[..., tuple[Params, Any]]
     info: Info | str = "cell"
-    ready: Callable[..., Any] = _as_saved
+    ready: Callable[..., Any] = _ready_is_saved
     gates: Callable[[Carry, Saved], dict[str, jax.Array]] = _no_gates
-    shown: Callable[[Any], Any] = _as_it_is
+    shown: Callable[[Any], Any] = _unchanged
     spread: Callable[..., Any] | None = None
     tangent: Callable[..., Carry] | None = None
 

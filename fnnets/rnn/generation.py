@@ -1,4 +1,4 @@
-"""What a network writes when it reads its own output."""
+"""Generation: a network draws ids and reads them as its next inputs."""
 
 from __future__ import annotations
 
@@ -23,31 +23,29 @@ def generate(
     key: Any = None,
     temperature: Any = 1.0,
 ) -> tuple[jax.Array, Any]:
-    """Ids drawn one after another, each of them the input of the next step.
+    """Draws ids one after another; each is the input of the next step.
 
     Formula: z_t = net(i_{t−1}), i_0 = first, and i_t = argmax_v (z_tv + τ·g_tv) with g_tv standard Gumbel noise. So
-    i_t has the distribution softmax(z_t/τ): the Gumbel-max form of `jax.random.categorical(key, z_t/τ)`.
-    At τ = 0 it is the largest logit itself, without division, and τ may be traced.
+    i_t has the distribution softmax(z_t/τ). At τ = 0 it is the index of the largest logit.
 
     Args:
-      net: a network from ids (…, 1) to logits (…, 1, V); what it must remember is in its carry.
+      net: a network from ids (…, 1) to logits (…, 1, V), with its state in the carry.
       params: its parameters.
-      carry: what was before; None starts from zeros. Arrays of the shapes of net's carry, in its order, are
-        enough: an encoder's carry fits a decoder.
-      first: (…) integers, the ids that are read first; they are not in the result.
-      length: how many ids are drawn.
-      key: step t draws with fold_in(key, t), so that a longer text begins as a shorter one does. Not needed
-        where temperature is 0.
-      temperature: τ; small ones prefer what is likely. A number, or an array ().
+      carry: the carry to start from; None starts from zeros. Any tree with arrays of the shapes of net's carry, in
+        the same order, will do, such as an encoder's carry for a decoder.
+      first: (…) integers, the first inputs; they are not in the result.
+      length: the number of ids to draw; static under jit, as is net.
+      key: step t draws with fold_in(key, t), so a longer text begins as a shorter one does. Not needed at
+        temperature 0.
+      temperature: τ, a number or an array (); a small one prefers likely ids. It may be traced.
 
     Returns:
-      (ids, carry): ids (…, length) integers, and the last carry. To go on give that carry,
-      first = ids[…, −1], and another key. One `lax.scan`: under jit, net and length are static.
+      (ids, carry): ids (…, length) integers, and the last carry. To continue, pass that carry, first = ids[…, −1] and
+      another key.
 
     Raises:
-      TypeError: first holds no integers.
-      ValueError: the temperature is negative, or not 0 and without a key; the carry does not fit; the logits
-        have another shape.
+      TypeError: first does not hold integers.
+      ValueError: the temperature is negative, or above 0 without a key; the carry or the logits have a wrong shape.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp

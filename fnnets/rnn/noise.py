@@ -1,4 +1,4 @@
-"""Dropout inside a recurrence: on the hidden state, where its products see it."""
+"""Dropout inside a recurrence: on the hidden state, before its products."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fnnets.core import checks
 
 @dataclass(frozen=True)
 class Noise:
-    """The factors that multiply the hidden state: 0, or 1/(1−rate) so that the mean stays.
+    """The factors that multiply the hidden state: 0, or 1/(1−rate), which keeps the mean.
 
-    A draw for each step is not stored but drawn again wherever it is needed, from the step's number.
+    A separate draw for each step is not stored. It is drawn again from the step's number when needed.
     """
 
     rate: float
     variational: bool
 
     def start(self, who: Any, key: Any, train: bool, like: jax.Array) -> Any:
-        """What the factors of all steps are made of: None without dropout, the factors themselves, or a key."""
+        """The source of the factors of all steps: None without dropout, the factors themselves, or a key."""
         checks.static_bool(who, train)
         if not train or self.rate == 0:
             return None
@@ -32,7 +32,7 @@ class Noise:
         return self._draw(key, like) if self.variational else key
 
     def at(self, source: Any, t: Any, like: jax.Array) -> Any:
-        """The factors of step t, or of many steps at once where t and `like` have them as first axis."""
+        """The factors of step t, or of many steps at once if the first axis of t and `like` is time."""
         if source is None or self.variational:
             return source
         if jnp.ndim(t) == 0:
@@ -46,10 +46,10 @@ class Noise:
 
 
 def takes_noise(function: Callable[..., Any]) -> bool:
-    """Whether a cell's function names `noise`."""
+    """Whether a cell's function takes `noise`."""
     return "noise" in inspect.signature(function).parameters
 
 
 def dropped(h: jax.Array, noise: jax.Array | None) -> jax.Array:
-    """What a product sees of the hidden state; of its gradient, what comes back."""
+    """The hidden state, or its gradient, after dropout; h itself without noise."""
     return h if noise is None else h * noise

@@ -1,4 +1,4 @@
-"""Sequences of different lengths in one array, and the masks that tell the steps from the padding."""
+"""Sequences of different lengths in one array, and masks that separate the steps from the padding."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from fnnets.core import checks
 
 
 def length_mask(lengths: Any, steps: int) -> jax.Array:
-    """The mask of sequences that are padded at their end, from their lengths.
+    """Returns the mask of sequences that are padded at the end, from their lengths.
 
     Formula: mask_nt = (t < lengths_n), t = 0 … steps − 1.
 
     Args:
-      lengths: (…) integers; they may be traced. One above `steps` gives True everywhere.
+      lengths: (…) integers; they may be traced. A length above `steps` gives True everywhere.
       steps: the length of the time axis.
 
     Returns:
       Bools (…, steps), True where a step is valid.
 
     Raises:
-      TypeError: lengths are no integers.
+      TypeError: lengths are not integers.
       ValueError: steps is below 1.
 
     Example:
@@ -43,21 +43,21 @@ def pad_sequences(
     value: Any = 0,
     side: Literal["right", "left"] = "right",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sequences of different lengths as one array and its mask.
+    """Returns sequences of different lengths as one array with a mask.
 
     Args:
-      sequences: B arrays (T_n, …) of one dtype, with the same shape behind the time axis; T_n may be 0.
+      sequences: B arrays (T_n, …) of one dtype, with the same shape after the time axis; T_n may be 0.
       length: the length T of the time axis; that of the longest sequence by default.
-      value: what stands in the padding.
-      side: "right" puts the padding behind each sequence, "left" in front of it.
+      value: the value of the padding.
+      side: "right" puts the padding after each sequence, "left" before it.
 
     Returns:
-      (array, mask) in NumPy: array (B, T, …) in the sequences' dtype, and mask (B, T), True where a step is
-      one of the sequence.
+      (array, mask) in NumPy: array (B, T, …) in the sequences' dtype, and mask (B, T), True where a step
+      is valid.
 
     Raises:
       TypeError: dtypes differ.
-      ValueError: there is no sequence; shapes differ behind the time axis; one is longer than `length`.
+      ValueError: there are no sequences; shapes differ after the time axis; a sequence is longer than `length`.
 
     Example:
       >>> import fnnets as fn, numpy as np
@@ -65,8 +65,8 @@ def pad_sequences(
       >>> x.tolist(), mask.tolist()
       ([[1, 2, 3], [4, 0, 0]], [[True, True, True], [True, False, False]])
 
-    Differences: Keras' `pad_sequences` pads on the left and cuts what is too long, by default and in silence;
-    PyTorch's `pad_sequence` pads on the right. Neither gives the mask.
+    Differences: Keras' `pad_sequences` by default pads on the left and silently cuts long sequences. PyTorch's
+    `pad_sequence` pads on the right. Neither returns a mask.
     """
     checks.choice("pad_sequences", "side", side, ("right", "left"))
     arrays = _checked(sequences)
@@ -76,7 +76,7 @@ def pad_sequences(
         which = next(n for n, array in enumerate(arrays) if len(array) > steps)
         raise ValueError(
             f"pad_sequences: sequence {which} has {len(arrays[which])} steps, but length is {steps}; cut it, or "
-            "give a larger length."
+            "pass a larger length."
         )
     padded = np.full((len(arrays), steps, *arrays[0].shape[1:]), value, arrays[0].dtype)
     mask = np.zeros((len(arrays), steps), bool)
@@ -93,7 +93,7 @@ def _checked(sequences: Sequence[Any]) -> list[np.ndarray]:
     for n, array in enumerate(arrays):
         name = f"sequence {n}"
         checks.rank("pad_sequences", array, 1, name)
-        remedy = "the shape that it has in sequence 0."
+        remedy = "as in sequence 0; give all sequences the same shape after the time axis."
         checks.same_shape("pad_sequences", f"a step of {name}", array.shape[1:], arrays[0].shape[1:], remedy)
         if array.dtype != arrays[0].dtype:
             raise TypeError(

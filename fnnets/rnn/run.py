@@ -1,4 +1,4 @@
-"""The steps of a cell one after another: forward in time, and backward."""
+"""The loops over the steps of a cell: forward in time, and backward."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from fnnets.rnn.step_records import Probed
 
 
 class Steps(NamedTuple):
-    """What a run of steps is given, time first."""
+    """The inputs of all steps. Time is the first axis here; `recomputed_segments` keeps the layer's layout."""
 
     x: jax.Array  # (T, …, D)
-    t: jax.Array  # (T,), the steps' numbers, which draw their dropout
+    t: jax.Array  # (T,), the step numbers, from which dropout is drawn
     mask: jax.Array | None  # (T, …)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A cell and how it is run: plainly, forward with what is saved, and backward."""
+    """A cell with its options, and the loops over its steps."""
 
     cell: Cell
     noise: Noise
     unroll: int
 
     def plain(self, params: Any, carry: Any, steps: Steps, noise: Any) -> Any:
-        """The outputs of all steps, by the textbook equation."""
+        """Returns the outputs of all steps, by the textbook equation."""
 
         def step(carry: Any, at: Any) -> Any:
             z, t, mask = at
@@ -46,7 +46,7 @@ class Run:
         return jax.lax.scan(step, carry, scanned, unroll=self.unroll)[1]
 
     def forward(self, params: Any, carry: Any, steps: Steps, noise: Any) -> tuple[Any, Any, Any]:
-        """(the last carry, the carry after each step, what the cell saved of each step)."""
+        """Returns (the last carry, the carry after each step, what the cell saved at each step)."""
 
         def step(carry: Any, at: Any) -> Any:
             z, t, mask = at
@@ -62,12 +62,12 @@ class Run:
     def backward(
         self, params: Any, first: Any, after: Any, saved: Any, steps: Steps, noise: Any, dy: Any, dcarry: Any
     ) -> tuple[Any, Any, Any, Any]:
-        """(dparams, dx, the gradient of the first carry, the steps back where they are collected)."""
+        """Returns (dparams, dx, the gradient of the first carry, the backward steps if recorded, else None)."""
 
         def step(dnew: Any, at: Any) -> Any:
             carry, ready, t, mask, dy = at
             params = transpose_kernels_back(kernels)
-            total = plus(dnew, zero_where_masked(dy, mask))
+            total = add_to_output(dnew, zero_where_masked(dy, mask))
             dcarry, dz = self._call(self.cell.backward, noise, t, carry, params, carry, ready, total)
             if mask is not None:
                 dcarry = held(mask, dcarry, dnew)
@@ -79,17 +79,17 @@ class Run:
         before = _before(first, after)
         ready = self._call(self.cell.ready, noise, steps.t, before, params, before, saved)
         scanned = (before, ready, steps.t, steps.mask, dy)
-        dfirst, (dz, passed) = jax.lax.scan(step, dcarry, scanned, reverse=True, unroll=self.unroll)
-        given = (params, steps.x, before, saved, dz)
-        dparams, dx = self._call(self.cell.collect, noise, steps.t, before, *given)
-        shown = {"after": passed[0], "dz": self.cell.shown(dz), "before": passed[1]} if traced else None
+        dfirst, (dz, dcarries) = jax.lax.scan(step, dcarry, scanned, reverse=True, unroll=self.unroll)
+        args = (params, steps.x, before, saved, dz)
+        dparams, dx = self._call(self.cell.collect, noise, steps.t, before, *args)
+        shown = {"after": dcarries[0], "dz": self.cell.shown(dz), "before": dcarries[1]} if traced else None
         return dparams, dx, dfirst, shown
 
     def tangent(
         self, params: Any, first: Any, after: Any, saved: Any, steps: Steps, noise: Any, dparams: Any, dx: Any,
         dcarry: Any,
     ) -> tuple[Any, Any]:  # fmt: skip
-        """(dy, the change of the last carry), for changes of the params, of x and of the first carry."""
+        """Returns (dy, the change of the last carry) for changes of the params, x and the first carry."""
         assert self.cell.spread is not None
         assert self.cell.tangent is not None
         advance = self.cell.tangent
@@ -102,19 +102,19 @@ class Run:
 
         before = _before(first, after)
         ready = self._call(self.cell.ready, noise, steps.t, before, params, before, saved)
-        given = (params, steps.x, before, saved, dparams, dx)
-        dz = self._call(self.cell.spread, noise, steps.t, before, *given)
+        args = (params, steps.x, before, saved, dparams, dx)
+        dz = self._call(self.cell.spread, noise, steps.t, before, *args)
         last, dy = jax.lax.scan(step, dcarry, (before, ready, steps.t, steps.mask, dz), unroll=self.unroll)
         return dy, last
 
-    def _call(self, function: Callable[..., Any], source: Any, t: Any, carry: Any, *given: Any) -> Any:
+    def _call(self, function: Callable[..., Any], source: Any, t: Any, carry: Any, *args: Any) -> Any:
         if not takes_noise(function):
-            return function(*given)
-        return function(*given, noise=self.noise.at(source, t, output(carry)))
+            return function(*args)
+        return function(*args, noise=self.noise.at(source, t, output(carry)))
 
 
 def _probed(name: str, value: Any) -> Any:
-    """A value of a step, whose gradient a comparison may ask for."""
+    """Marks a value of a step, so that a comparison can read its gradient."""
     return recording.probe(name, Probed(value)).value
 
 
@@ -124,12 +124,12 @@ def _before(first: Any, after: Any) -> Any:
 
 
 def output(carry: Any) -> jax.Array:
-    """A cell's output: its carry, or the first field of it."""
+    """The output of a cell: its carry, or the first field of its carry."""
     return jax.tree.leaves(carry)[0]
 
 
-def plus(dcarry: Any, dy: jax.Array) -> Any:
-    """The gradient of a carry whose output has the gradient dy besides."""
+def add_to_output(dcarry: Any, dy: jax.Array) -> Any:
+    """Adds dy, the gradient of the output, to the gradient of the carry."""
     leaves, structure = jax.tree.flatten(dcarry)
     return jax.tree.unflatten(structure, [leaves[0] + dy, *leaves[1:]])
 

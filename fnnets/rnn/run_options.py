@@ -1,4 +1,4 @@
-"""How a cell is run over time: the keywords that every recurrent layer takes besides its own."""
+"""The keywords for running a cell over time, which every recurrent layer takes besides its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Memory = Literal["all", "sqrt"] | int
 
 
 class RunOptions(TypedDict, total=False):
-    """The keywords, as `fn.recurrent` describes them; what is left out has the default of `Options`."""
+    """The keywords that `fn.recurrent` describes. Those left out have the defaults of `Options`."""
 
     memory: Memory
     unroll: int
@@ -22,7 +22,7 @@ class RunOptions(TypedDict, total=False):
 
 
 class Options(NamedTuple):
-    """How a cell is run: every keyword of `RunOptions`, with its default."""
+    """All keywords of `RunOptions`, with their defaults."""
 
     memory: Memory = "all"
     unroll: int = 1
@@ -31,15 +31,15 @@ class Options(NamedTuple):
     variational: bool = True
 
 
-DEFAULTS = Options()._asdict()  # what `describe` holds the settings against
+DEFAULTS = Options()._asdict()  # `describe` leaves out settings that equal these
 
 
 def options_of(factory: Callable[..., Any], run: RunOptions) -> Options:
-    """The options from the keywords that a factory was called with; refuses those that nobody takes."""
+    """Returns the options from the keywords of a call to `factory`; refuses unknown ones."""
     unknown = [name for name in run if name not in Options._fields]
     if unknown:
-        given = inspect.signature(factory).parameters.values()
-        own = [each.name for each in given if each.kind not in (each.VAR_KEYWORD, each.POSITIONAL_ONLY)]
+        parameters = inspect.signature(factory).parameters.values()
+        own = [each.name for each in parameters if each.kind not in (each.VAR_KEYWORD, each.POSITIONAL_ONLY)]
         raise TypeError(
             f"{factory.__name__}: expected keywords among {', '.join((*own, *Options._fields))}, got "
             f"{unknown[0]!r}; correct its spelling, or leave it out."

@@ -1,4 +1,4 @@
-"""What a decoder sees in training: the targets, one step late."""
+"""The inputs of a decoder in training: the targets, shifted by one step."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from fnnets.core import checks, masks
 
 
 def shift_right(targets: Any, first: Any) -> jax.Array:
-    """The targets one step later, with `first` in front: the inputs of teacher forcing.
+    """Shifts targets one step later, with `first` in front: the inputs of teacher forcing.
 
     Formula: y_0 = first, y_t = targets_{t−1}.
 
     Args:
       targets: (…, T) integers, or (…, T, D) floats.
-      first: what comes before the first target: one step, which broadcasts to (…) or (…, D); an id that begins
-        a sequence, or 0.
+      first: the step before the first target, such as a start id or 0; it broadcasts to (…) or (…, D).
 
     Returns:
-      An array of the shape and dtype of targets; the last target is not in it.
+      An array of the shape and dtype of targets. It does not contain the last target.
 
     Raises:
-      ValueError: targets have no time axis.
+      ValueError: targets do not have a time axis.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Recurrent layers: masks, chunks, memory, dropout inside, conventions, and wrong input."""
+"""Recurrent layers: masks, chunks, memory, recurrent dropout, conventions, and bad input."""
 
 import functools
 
@@ -22,7 +22,7 @@ NETS = {
     "gru before": fn.gru(3, reset="before", update="new"),
     "deep": fn.serial(fn.lstm(2), fn.gru(3)),
 }
-NETS |= {  # and every other recurrent layer of the catalogue, as it is by default
+NETS |= {  # and every other recurrent layer of the catalogue, with its defaults
     case.name: case.layer
     for case in catalogue.recurrent_cases()
     if case.name == case.layer.info.name and case.name not in NETS
@@ -36,7 +36,7 @@ def _float64(x64):
 
 
 def drawn(net, *shape, seed=0):
-    """Params, input, a carry and gradients of the output and of the last carry, all at random."""
+    """Random params, input and carry, and random gradients of the output and of the last carry."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal(shape)
     params = jax.tree.map(jnp.asarray, random_params(net, rng, x))
@@ -57,7 +57,7 @@ def close(a, b, tolerance=1e-12):
 
 
 @nets
-def test_masked_equals_the_sequence_cut_short(net):
+def test_masked_steps_equal_a_shorter_sequence(net):
     params, x, carry, dy, dcarry = drawn(net, 3, 6, 2)
     for mask, kept in (
         ([1, 1, 1, 1, 0, 0], [0, 1, 2, 3]),
@@ -75,7 +75,7 @@ def test_masked_equals_the_sequence_cut_short(net):
 
 
 @nets
-def test_a_row_without_any_step_hands_its_carry_on(net):
+def test_a_row_without_valid_steps_keeps_its_carry(net):
     params, x, carry, dy, dcarry = drawn(net, 2, 4, 2)
     mask = jnp.array([[True] * 4, [False] * 4])
     (y, last), (_, dx, dfirst) = both_ways(net, params, x, carry, dy, dcarry, mask)
@@ -87,19 +87,19 @@ def test_a_row_without_any_step_hands_its_carry_on(net):
 
 
 @nets
-def test_nan_in_the_padding_reaches_nothing(net):
+def test_nan_in_the_padding_has_no_effect(net):
     params, x, carry, dy, dcarry = drawn(net, 2, 4, 2)
     mask = jnp.array([[1, 1, 0, 0], [0, 1, 0, 1]], bool)
-    spoilt = jnp.where(mask[..., None], x, jnp.nan)
-    spoilt_dy = jnp.where(mask[..., None], dy, jnp.nan)
-    found = both_ways(net, params, spoilt, carry, spoilt_dy, dcarry, mask)
-    close(found, both_ways(net, params, x, carry, dy, dcarry, mask))
-    pull = jax.jit(lambda x: jax.vjp(lambda p, x: net.apply(p, x, mask=mask), params, x)[1](dy))
-    close(pull(spoilt), pull(x))
+    with_nan = jnp.where(mask[..., None], x, jnp.nan)
+    dy_with_nan = jnp.where(mask[..., None], dy, jnp.nan)
+    result = both_ways(net, params, with_nan, carry, dy_with_nan, dcarry, mask)
+    close(result, both_ways(net, params, x, carry, dy, dcarry, mask))
+    pullback = jax.jit(lambda x: jax.vjp(lambda p, x: net.apply(p, x, mask=mask), params, x)[1](dy))
+    close(pullback(with_nan), pullback(x))
 
 
 @pytest.mark.parametrize("net", [NETS["jordan"], NETS["deep"]], ids=["jordan", "deep"])
-def test_chunks_with_their_carries_equal_the_whole(net):
+def test_chunks_with_carries_equal_the_whole_sequence(net):
     params, x, carry, dy, dcarry = drawn(net, 2, 6, 2)
     (y, last), (dparams, dx, dfirst) = both_ways(net, params, x, carry, dy, dcarry)
     forward, backward = jax.jit(net.forward), jax.jit(net.backward)
@@ -117,14 +117,14 @@ def test_chunks_with_their_carries_equal_the_whole(net):
 
 
 @pytest.mark.parametrize(("make", "memory"), [(fn.lstm, "sqrt"), (fn.lstm, 100), (fn.gru, 3), (fn.elman, 1)])
-def test_memory_changes_no_gradient(make, memory):
+def test_memory_does_not_change_the_gradients(make, memory):
     given = drawn(make(3), 2, 7, 2)
     mask = jnp.array([[1, 1, 1, 0, 1, 1, 0], [0, 1, 1, 1, 1, 1, 1]], bool)
     for hidden in (None, mask):
         close(both_ways(make(3, memory=memory), *given, hidden), both_ways(make(3), *given, hidden))
 
 
-def test_unroll_and_time_major_change_nothing():
+def test_unroll_and_time_major_do_not_change_the_results():
     params, x, carry, dy, dcarry = drawn(fn.gru(3), 2, 5, 2)
     (y, last), (dparams, dx, dfirst) = both_ways(fn.gru(3, unroll=2), params, x, carry, dy, dcarry)
     swap = functools.partial(jnp.swapaxes, axis1=0, axis2=1)
@@ -134,7 +134,7 @@ def test_unroll_and_time_major_change_nothing():
     close((swap(ty), tlast, tparams, swap(tdx), tfirst), (y, last, dparams, dx, dfirst))
 
 
-def test_memory_of_segments_grows_as_the_root():
+def test_memory_sqrt_needs_less_than_half_the_memory():
     def temporary(memory, steps):
         net = fn.lstm(16, memory=memory)
         x = jax.ShapeDtypeStruct((4, steps, 16), np.float32)
@@ -150,7 +150,7 @@ def test_memory_of_segments_grows_as_the_root():
 
 
 def test_variational_dropout_drops_the_same_units_at_every_step():
-    # With u = 1 and nothing else, h_1 = x_1 and a later step adds what it sees of the state.
+    # With u = 1 and x_t = 0 for t > 1, h_1 = x_1 and h_t is h_{t−1} after dropout.
     def states(variational):
         net = fn.elman(
             200, fn.identity(), use_bias=False, recurrent_dropout=0.5, variational=variational,
@@ -163,7 +163,7 @@ def test_variational_dropout_drops_the_same_units_at_every_step():
 
     (_, second, third), plain = states(True)
     assert set(np.unique(second)) == {0.0, 2.0}
-    close(third, 2 * second)  # what was kept is kept again, and scaled again
+    close(third, 2 * second)  # the same units are kept, and scaled again
     close(plain, jnp.ones((3, 200)))
     (_, second, third), _ = states(False)
     assert set(np.unique(third)) == {0.0, 4.0}
@@ -171,14 +171,14 @@ def test_variational_dropout_drops_the_same_units_at_every_step():
     assert 0.4 < (second > 0).mean() < 0.6
 
 
-def test_forget_bias_is_in_its_block_alone():
+def test_forget_bias_is_only_in_the_forget_block():
     b = fn.gates(fn.lstm(2, forget_bias=3.0).init(jax.random.key(0), jnp.ones((1, 2))))
     assert {name: float(b[name].sum()) for name in ("b_i", "b_f", "b_g", "b_o")} == {
         "b_i": 0.0, "b_f": 6.0, "b_g": 0.0, "b_o": 0.0,
     }  # fmt: skip
 
 
-def test_recurrent_kernels_start_orthogonal_block_by_block():
+def test_each_block_of_the_recurrent_kernel_starts_orthogonal():
     for name, block in fn.gates(fn.gru(5).init(jax.random.key(0), jnp.ones((1, 2)))).items():
         if name.startswith("U"):
             close(block.T @ block, jnp.eye(5), 1e-6)
@@ -186,14 +186,14 @@ def test_recurrent_kernels_start_orthogonal_block_by_block():
 
 def test_gates_names_peepholes_and_keeps_other_fields():
     x = jnp.ones((1, 2))
-    found = fn.gates(fn.lstm(3, peephole=True, coupled=True).init(jax.random.key(0), x))
-    assert [name for name in found if name.startswith("p")] == ["p_i", "p_o"]
+    named = fn.gates(fn.lstm(3, peephole=True, coupled=True).init(jax.random.key(0), x))
+    assert [name for name in named if name.startswith("p")] == ["p_i", "p_o"]
     assert "b_n" in fn.gates(fn.gru(3).init(jax.random.key(0), x))
-    with pytest.raises(TypeError, match="gates: params must document their blocks"):
+    with pytest.raises(TypeError, match="gates: params must name their blocks"):
         fn.gates(fn.dense(3).init(jax.random.key(0), x))
 
 
-def test_a_plain_tuple_is_a_carry_and_comes_back_as_one():
+def test_a_carry_given_as_a_tuple_gets_its_gradient_as_a_tuple():
     params, x, carry, dy, _ = drawn(fn.lstm(3), 2, 4, 2)
     _, _, saved = fn.lstm(3).forward(params, x, tuple(carry))
     _, _, dfirst = fn.lstm(3).backward(params, saved, dy)
@@ -222,13 +222,13 @@ def test_a_plain_tuple_is_a_carry_and_comes_back_as_one():
         (lambda p, x: fn.lstm(3, peepholes=True), TypeError, "peepholes"),
     ],
 )  # fmt: skip
-def test_wrong_input_is_told(call, error, message):
+def test_bad_input(call, error, message):
     params, x, *_ = drawn(fn.lstm(3), 2, 4, 2)
     with pytest.raises(error, match=message):
         call(params, jnp.asarray(x))
 
 
-def test_how_a_cell_is_run_is_said_alike_for_all_and_shown_where_it_was_changed():
+def test_all_layers_take_the_run_options_and_show_the_changed_ones():
     changed = {
         "memory": "sqrt",
         "unroll": 2,
@@ -248,7 +248,7 @@ def test_how_a_cell_is_run_is_said_alike_for_all_and_shown_where_it_was_changed(
         fn.recurrent(fn.lstm(3).info.recurrence.cell, bias=True)
 
 
-def test_dropout_inside_needs_a_cell_that_takes_it():
+def test_recurrent_dropout_needs_a_cell_that_takes_noise():
     cell = fn.lstm(3).info.recurrence.cell
     plain = cell._replace(step=lambda params, carry, z: carry)
     with pytest.raises(ValueError, match="recurrent_dropout needs a cell whose step"):

@@ -1,6 +1,6 @@
-"""Every cell and variant × depth and direction × length × mask × carry: by hand, autodiff and differences.
+"""All cells × depths and directions × lengths × masks × carries: by hand against autodiff and differences.
 
-The everyday run takes one in `SHARE` of the product; `pytest tests/rnn/test_recurrent_product.py --full` takes all.
+By default, one in `SHARE` of the combinations runs; `pytest tests/rnn/test_recurrent_product.py --full` runs all.
 """
 
 import itertools
@@ -42,11 +42,11 @@ SHAPES = {
     "each direction deep": lambda cell: fn.bidirectional(fn.serial(cell(2), cell(2))),
     "every layer both ways": lambda cell: fn.serial(fn.bidirectional(cell(2)), fn.bidirectional(cell(2))),
 }
-CARRIES = ("zero", "given")  # given: drawn at random, and its gradient compared
+CARRIES = ("zero", "given")  # given: random, and its gradient is compared
 
 
 def masks(steps):
-    """One batch with every kind: nothing masked, right, left, a gap, nothing valid."""
+    """A batch with one row of each kind: all valid, padded right, padded left, a gap, all masked."""
     mask = np.ones((5, steps), bool)
     mask[1, (steps + 1) // 2 :], mask[2, : steps // 2], mask[4] = False, False, False
     mask[3, 1 : 1 + steps // 3] = False
@@ -84,5 +84,5 @@ def test_by_hand_equals_autodiff_and_differences(case):
             assert report.worst_difference <= 1e-7
 
 
-def test_the_product_is_whole():
+def test_the_product_has_all_combinations():
     assert len(PRODUCT) == len(CELLS) * (2 * 3 * 2 * 2 + 2 * 3 * 2)

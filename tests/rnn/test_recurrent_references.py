@@ -1,4 +1,4 @@
-"""Recurrent layers against numbers from PyTorch, Keras and the papers' equations: outputs, states, all gradients."""
+"""Recurrent layers against PyTorch, Keras and the papers' equations: outputs, states and all gradients."""
 
 import json
 from pathlib import Path
@@ -25,12 +25,12 @@ def cases(source):
 
 
 def arrays(tree):
-    """The lists of numbers in a case's dict as arrays."""
+    """The lists of a case's dict as arrays."""
     return {name: np.array(value) for name, value in tree.items()}
 
 
 def fill(like, rows):
-    """The params of a network, whose layers' fields are dicts in `rows`, in order."""
+    """The params of a network; `rows` yields the fields of each layer as a dict, in order."""
     if hasattr(like, "_fields"):
         given = next(rows)
         assert set(given) == {name for name, leaf in like._asdict().items() if jax.tree.leaves(leaf)}
@@ -45,11 +45,11 @@ def close(got, expected):
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-14)
 
 
-def hold(net, case, params, dparams, carry, dcarry):
-    """Holds a network to a case; what is beyond its states, in the network's terms, is given."""
+def check(net, case, params, dparams, carry, dcarry):
+    """Checks a network against a case, and returns the last carry and the gradient of the first."""
     mask = None if case["mask"] is None else jnp.array(case["mask"])
     x, dy = jnp.array(case["x"]), jnp.array(case["dy"])
-    if mask is not None:  # whatever stands there, it is not looked at
+    if mask is not None:  # masked values of x must not matter
         x = jnp.where(mask[..., None], x, jnp.nan)
 
     like = jax.eval_shape(net.init, jax.random.key(0), x)
@@ -63,10 +63,10 @@ def hold(net, case, params, dparams, carry, dcarry):
     return last, dfirst
 
 
-def biased(fields, kind, into, recurrent, gradient):
-    """With the bias: two that are added become one, whose gradient is that of either.
+def with_bias(fields, kind, into, recurrent, gradient):
+    """The fields with the bias. Two biases that are added become one; both have its gradient.
 
-    Of the GRU's candidate they stay two: the reset is between them.
+    The GRU's candidate keeps two, because the reset is between them.
     """
     b = into if gradient else into + recurrent
     if kind != "GRU":
@@ -78,18 +78,18 @@ def biased(fields, kind, into, recurrent, gradient):
 
 
 def torch_fields(case, which):
-    """The params, or their gradients, of each layer and direction; kernels are (outputs, inputs) there."""
+    """The params, or their gradients, of each layer and direction. PyTorch stores kernels as (outputs, inputs)."""
     raw, gradient = arrays(case[which]), which == "dparams"
     for suffix in [name.removeprefix("weight_ih") for name in raw if name.startswith("weight_ih")]:
         fields = {"w": raw[f"weight_ih{suffix}"].T, "u": raw[f"weight_hh{suffix}"].T}
         if f"bias_ih{suffix}" in raw:
             biases = raw[f"bias_ih{suffix}"], raw[f"bias_hh{suffix}"]
-            fields = biased(fields, case["kind"], *biases, gradient)
+            fields = with_bias(fields, case["kind"], *biases, gradient)
         yield fields
 
 
 def torch_carry(case, which):
-    """Of states (layers, B, H) one (B, H) for each layer; of the LSTM a pair."""
+    """Splits states (layers, B, H) into one (B, H) for each layer, or a pair for an LSTM."""
     states = [np.array(state) for state in case[which]]
     if not states:
         return None
@@ -112,7 +112,7 @@ def test_pytorch(case, x64):
     net = fn.serial(one, one) if options.get("num_layers") == 2 else one
     params, dparams = torch_fields(case, "params"), torch_fields(case, "dparams")
     carry, dcarry = torch_carry(case, "states"), torch_carry(case, "dfinal")
-    last, dfirst = hold(net, case, params, dparams, carry, dcarry)
+    last, dfirst = check(net, case, params, dparams, carry, dcarry)
     if case["carried"]:
         close(jax.tree.leaves(last), jax.tree.leaves(torch_carry(case, "final")))
         close(jax.tree.leaves(dfirst), jax.tree.leaves(torch_carry(case, "dstates")))
@@ -122,11 +122,10 @@ def test_pytorch(case, x64):
 
 
 def keras_fields(case, which):
-    """The params, or their gradients, of each direction; the GRU's gates stand in the order z, r, h there."""
+    """The params, or their gradients, of each direction. Keras orders the GRU's gates z, r, h."""
     raw, gradient = arrays(case[which]), which == "dparams"
-    for cell in dict.fromkeys(
-        name.rpartition("/")[0] for name in raw
-    ):  # those of the forward direction first
+    cells = dict.fromkeys(name.rpartition("/")[0] for name in raw)  # the forward direction first
+    for cell in cells:
         fields = {"w": raw[f"{cell}/kernel"], "u": raw[f"{cell}/recurrent_kernel"]}
         bias = raw.get(f"{cell}/bias")
         if case["kind"] == "GRU":
@@ -135,7 +134,7 @@ def keras_fields(case, which):
             fields = {name: leaf[:, order] for name, leaf in fields.items()}
             bias = None if bias is None else bias[..., order]
         if bias is not None and bias.ndim == 2:
-            fields = biased(fields, "GRU", *bias, gradient)
+            fields = with_bias(fields, "GRU", *bias, gradient)
         elif bias is not None:
             fields["b"] = bias
         yield fields
@@ -155,18 +154,18 @@ def test_keras(case, x64):
     net = fn.serial(net, net) if options["layers"] == 2 else net
     if options["merge"]:
         net = fn.bidirectional(net, {"ave": "mean"}.get(options["merge"], options["merge"]))
-    hold_to_states(net, case, keras_fields)
+    check_with_states(net, case, keras_fields)
 
 
-def hold_to_states(net, case, fields):
-    """Holds a network of one layer to a case whose states are as the layer's."""
+def check_with_states(net, case, fields):
+    """Checks a network against a case whose states have the form of its carry."""
 
     def carry(which):
         states = [jnp.array(state) for state in case[which]] or [None]
         return tuple(states) if len(states) == 2 else states[0]
 
     params, dparams = fields(case, "params"), fields(case, "dparams")
-    last, dfirst = hold(net, case, params, dparams, carry("states"), carry("dfinal"))
+    last, dfirst = check(net, case, params, dparams, carry("states"), carry("dfinal"))
     if case["carried"]:
         close(jax.tree.leaves(last), jax.tree.leaves(carry("final")))
         close(jax.tree.leaves(dfirst), jax.tree.leaves(carry("dstates")))
@@ -182,4 +181,4 @@ def test_the_papers_equations(case, x64):
     if "activation" in options:
         options["activation"] = getattr(fn, options["activation"])()
     net = getattr(fn, kind)(*sizes, **options)
-    hold_to_states(net, case, lambda case, which: iter([arrays(case[which])]))
+    check_with_states(net, case, lambda case, which: iter([arrays(case[which])]))

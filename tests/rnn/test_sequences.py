@@ -1,4 +1,4 @@
-"""Padding, masks from lengths, the shift of teacher forcing, and generation."""
+"""Padding, masks from lengths, shifting for teacher forcing, and generation."""
 
 import functools
 
@@ -29,7 +29,7 @@ def test_length_mask():
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_pad_sequences_and_back(side):
+def test_padding_with_the_mask_recovers_the_sequences(side):
     rng = np.random.default_rng(0)
     sequences = [rng.standard_normal((steps, 2)).astype(np.float32) for steps in (3, 0, 5)]
     x, mask = fn.pad_sequences(sequences, side=side, value=np.nan)
@@ -61,19 +61,19 @@ def test_shift_right():
 
 
 def in_python(params, carry, ids, length, temperature):
-    """The same with a Python loop, and with jax's own draw."""
-    found = []
+    """The same with a Python loop and `jax.random.categorical`."""
+    drawn = []
     for t in range(length):
         logits, carry, _ = one_step(params, ids[..., None], carry)
         logits = logits[..., 0, :]
         ids = logits.argmax(-1)
         if temperature:
             ids = jax.random.categorical(jax.random.fold_in(KEY, t), logits / temperature)
-        found.append(ids)
-    return jnp.stack(found, -1), carry
+        drawn.append(ids)
+    return jnp.stack(drawn, -1), carry
 
 
-def test_generate_is_a_loop_and_compiles_once_for_all_temperatures(params):
+def test_generate_equals_a_python_loop_and_compiles_once_for_all_temperatures(params):
     traced = []
 
     @functools.partial(jax.jit, static_argnames="length")
@@ -89,21 +89,21 @@ def test_generate_is_a_loop_and_compiles_once_for_all_temperatures(params):
         assert ids.dtype == FIRST.dtype
         chex.assert_trees_all_close(carry, last, rtol=1e-5)
         short, middle = write(params, start, FIRST, 3, temperature)
-        assert short.tolist() == ids[:, :3].tolist(), "a longer text begins as a shorter one"
+        assert short.tolist() == ids[:, :3].tolist(), "a longer text must begin as a shorter one"
         if temperature == 0:
             rest, _ = write(params, middle, short[:, -1], 3, temperature)
-            assert rest.tolist() == ids[:, 3:].tolist(), "and goes on from its carry"
+            assert rest.tolist() == ids[:, 3:].tolist(), "the carry must continue the text"
     assert traced == [6, 3]
 
 
-def test_temperature_zero_needs_no_key_and_no_carry(params):
+def test_temperature_zero_works_without_a_key_and_a_carry(params):
     ids, _ = fn.generate(NET, params, None, FIRST, 6, temperature=0)
     assert (
         ids.tolist() == in_python(params, fn.zero_carry(NET, params, FIRST[:, None]), FIRST, 6, 0)[0].tolist()
     )
 
 
-def test_draws_have_the_distribution_of_softmax():
+def test_draws_follow_the_softmax_distribution():
     logits = jnp.log(jnp.array([0.5, 0.3, 0.2]))
     net = fn.layer(
         lambda key, x: (),
@@ -123,7 +123,7 @@ def test_draws_have_the_distribution_of_softmax():
         (lambda p: fn.length_mask(jnp.ones(3), 4), TypeError, "length_mask: lengths must hold integers, got float32"),
         (lambda p: fn.length_mask(jnp.array([1]), 0), ValueError, "length_mask: steps must be a whole number of at least 1"),
         (lambda p: fn.pad_sequences([]), ValueError, "pad_sequences: there must be at least one sequence, got none"),
-        (lambda p: fn.pad_sequences([np.ones((2, 3)), np.ones((2, 4))]), ValueError, r"pad_sequences: a step of sequence 1 must have shape \(3,\), got \(4,\); the shape that it has in sequence 0"),
+        (lambda p: fn.pad_sequences([np.ones((2, 3)), np.ones((2, 4))]), ValueError, r"pad_sequences: a step of sequence 1 must have shape \(3,\), got \(4,\); as in sequence 0"),
         (lambda p: fn.pad_sequences([np.ones(2), np.ones(2, int)]), TypeError, "sequence 1 must have dtype float64, as sequence 0 has, got int64"),
         (lambda p: fn.pad_sequences([np.ones(2), np.ones(5)], 4), ValueError, "sequence 1 has 5 steps, but length is 4; cut it"),
         (lambda p: fn.pad_sequences([1, 2]), ValueError, "sequence 0 must have at least 1 axis"),
