@@ -56,5 +56,5 @@ def test_the_version_is_written_in_one_place():
     assert re.fullmatch(r"\d+\.\d+\.\d+", fn.__version__)
     project = (TOP / "pyproject.toml").read_text()
     assert 'dynamic = ["version"]' in project
-    assert '[tool.hatch.version]\npath = "fnnets/__init__.py"' in project
+    assert '[tool.hatch.version]\npath = "fnnets/core/version.py"' in project
     assert not re.search(r"^version\b", project, re.MULTILINE)
