@@ -1,4 +1,4 @@
-"""Networks differentiated by their backward: inside jax's own transformations, or with no autodiff at all."""
+"""Differentiates networks by their backward: inside jax's transformations, or without any autodiff."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import jax
 from fnnets.core import checks
 from fnnets.core.layer import Carry, Key, Layer, Mask, Params, PyTree, Saved, named
 from fnnets.core.parameters import with_fixed_stats
-from fnnets.gradients.custom_derivatives import are_plain, plain_forward
-from fnnets.gradients.custom_derivatives import rules as rules_of
+from fnnets.gradients.custom_derivatives import are_plain, install, plain_forward
 from fnnets.losses.loss import Loss
 
 
 def by_hand(layer: Layer) -> Layer:
-    """The same layer, whose `apply` and `forward` are differentiated by its own `backward`.
+    """Returns the same layer with its own `backward` as the derivative of `apply` and `forward`.
 
     Formula: y = apply(params, x) as before. With J = ∂y/∂(params, x), reverse mode (`jax.vjp`) computes Jᵀ·dy by
     backward(params, saved, dy), and forward mode (`jax.jvp`) J·ẋ of the plain equations.
@@ -50,7 +49,7 @@ def by_hand(layer: Layer) -> Layer:
     Differences: a function with a `jax.custom_vjp` refuses `jax.jvp`, `jacfwd` and `hessian`.
     """
     info = layer.info
-    rules = rules_of(layer, False), rules_of(layer, True)
+    installed = install(layer, False), install(layer, True)
 
     def apply(
         params: Params, x: PyTree, *, key: Key | None = None, train: bool = False, mask: Mask = None
@@ -58,7 +57,7 @@ def by_hand(layer: Layer) -> Layer:
         checks.static_bool(info, train)
         if are_plain():
             return layer.apply(params, x, key=key, train=train, mask=mask)
-        return rules[train].apply(with_fixed_stats(params), x, key, mask)
+        return installed[train].apply(with_fixed_stats(params), x, key, mask)
 
     def forward(
         params: Params,
@@ -72,22 +71,22 @@ def by_hand(layer: Layer) -> Layer:
         checks.static_bool(info, train)
         if are_plain():
             return layer.forward(params, x, carry, key=key, train=train, mask=mask)
-        y, carry, saved = rules[train].forward(with_fixed_stats(params), x, carry, key, mask)
+        y, carry, saved = installed[train].forward(with_fixed_stats(params), x, carry, key, mask)
         return y, carry, jax.lax.stop_gradient(saved)
 
     return named(layer._replace(apply=apply, forward=forward))
 
 
 class Aux(NamedTuple):
-    """What `value_and_grad_by_hand` gives beside the value."""
+    """What `value_and_grad_by_hand` returns beside the value."""
 
     y: PyTree  # the network's output
-    carry: Carry  # what a sequence hands on; None without recurrent layers
+    carry: Carry  # the last carry; None without recurrent layers
     saved: Saved  # for `update_stats`
 
 
 def value_and_grad_by_hand(layer: Layer, loss: Loss) -> Callable[..., tuple[tuple[jax.Array, Aux], Params]]:
-    """The value of a loss and its gradient, with no autodiff at all.
+    """The value of a loss and its gradient, without any autodiff.
 
     Formula: E = loss(apply(params, x), target).
 

@@ -20,24 +20,24 @@ Gradient = tuple[tuple[jax.Array, Aux], Any]
 
 
 class Window(NamedTuple):
-    """One window of a stream, or all of them, with their number as first axis of every array."""
+    """One window of a stream, or all windows on a new first axis of every array."""
 
     x: jax.Array  # (…, steps, D) floats or (…, steps) integers
     target: jax.Array  # (…, steps, …)
     mask: jax.Array | None  # (…, steps), the network's
     loss_mask: jax.Array | None  # (…, steps), the loss's
-    reset: Array | None  # (…), the rows in which a new sequence begins with the window
+    reset: Array | None  # (…), the rows in which a new sequence begins with this window
 
 
 class TruncatedBPTT(NamedTuple):
-    """What `truncated_bptt` gives: a stream cut into windows, the gradient of one, and that of all.
+    """The functions of `truncated_bptt`: cut a stream into windows, and take the gradient of one or of all.
 
     Attributes:
       windows: `(x, target, *, mask=None, loss_mask=None, reset=None) -> Window`, every array with the
-        number of windows as first axis. Where T is no multiple of the steps, the last window is
-        padded, under both masks.
+        windows on the first axis. If T is not a multiple of the steps, the last window is padded,
+        under both masks.
       value_and_grad: `(params, window, carry=None, *, key=None, train=False) -> ((value, Aux(y, carry,
-        saved)), dparams)` of one window. aux.carry is where the next one starts.
+        saved)), dparams)` of one window. The next window starts from aux.carry.
       whole: `(params, x, target, carry=None, *, key=None, train=False, mask=None, loss_mask=None,
         reset=None) -> ((value, Aux(y, carry, saved)), dparams)` of the stream at fixed params.
     """
@@ -48,18 +48,18 @@ class TruncatedBPTT(NamedTuple):
 
 
 def truncated_bptt(net: Layer, loss: Loss, steps: int) -> TruncatedBPTT:
-    """Truncated backpropagation through time: the state goes on from window to window, the gradient does not.
+    """Truncated backpropagation through time: the state passes from window to window, the gradient does not.
 
     Formula: window w covers the steps wS … wS + S − 1. (y_w, s_{w+1}) = net(x_w) from the carry s_w, and in a row
     where a new sequence begins, s_w = 0. E_w = loss(y_w, target_w).
 
-    Derivation: within a window nothing is left out. s_w is taken as a constant: backward starts from dcarry = 0, and
-    the gradient that it gives for s_w is dropped,
+    Derivation: within a window the gradient is complete. s_w counts as a constant: backward starts from dcarry = 0,
+    and its gradient for s_w is dropped,
 
         dparams_w, dx_w, _ = net.backward(saved_w, dy_w, dcarry = None)
 
-    so that an error at t reaches back to the start of its window: between 1 and S steps, not min(t, S). With S ≥ T
-    it is the whole gradient (BPTT).
+    so an error at t reaches back to the start of its window: between 1 and S steps, not min(t, S). With S ≥ T
+    this is the full gradient (BPTT).
 
     Args:
       net: a network with a carry, and an output for each step.
@@ -70,23 +70,23 @@ def truncated_bptt(net: Layer, loss: Loss, steps: int) -> TruncatedBPTT:
       A `TruncatedBPTT(windows, value_and_grad, whole)`.
 
       `windows` and `value_and_grad` are for training: params change from window to window. All windows have one
-      shape, so that a step compiles once; it runs in a Python loop or in a `lax.scan` over the windows. Begin with
-      `fn.zero_carry`: with None the first call would compile apart.
+      shape, so a step compiles once; run it in a Python loop or in a `lax.scan` over the windows. Start from
+      `fn.zero_carry`: None would compile the first call separately.
 
       `whole` gives the value of the loss over the whole stream, and the truncated gradient of this value: dy is
-      that of all steps together, and only the way back is cut. It is what a comparison with the
-      full gradient needs. A loss that is a sum over steps is the sum of its windows'. One that is a mean is not
-      the mean of the windows' means, but Σ_w N_w E_w / Σ_w N_w, N_w being the number (or the weight) of the steps
-      that count in window w; the gradients likewise. Training takes each window's own mean.
+      that of all steps together, and only the backward pass is cut. Compare it with the full gradient. A loss that
+      is a sum over steps is the sum over the windows. A mean is not the mean of the windows' means, but
+      Σ_w N_w E_w / Σ_w N_w with N_w the number (or the weight) of the steps that count in window w, and so are the
+      gradients. Training takes each window's own mean.
 
       x is (…, T, D) floats or (…, T) integers; the masks are (…, T); reset is (…, n) bools, n = ⌈T/S⌉: True where
-      a row begins a new sequence with that window. A sequence that begins within a window is not seen: pad the
-      one before it up to a multiple of S, under the masks.
+      a row begins a new sequence with that window. A sequence must not begin within a window: pad the one
+      before it to a multiple of S, under the masks.
 
     Raises:
-      TypeError: masks or reset hold no bools.
-      ValueError: steps is below 1; target, masks or reset have other leading axes than x; the rows of the
-        carry are not those of reset.
+      TypeError: masks or reset do not hold bools.
+      ValueError: steps is below 1; the leading axes of target, masks or reset are not those of x; the rows of
+        the carry are not those of reset.
 
     Example:
       Training, window by window:
@@ -208,14 +208,14 @@ def _checked(stream: Window, steps: int) -> Window:
     shape = masks.mask_shape(x)
     target = checks.array(who, stream.target, "target")
     checks.same_shape(
-        who, "target's leading axes", target.shape[: len(shape)], shape, "one target for each step."
+        who, "target's leading axes", target.shape[: len(shape)], shape, "give one target for each step."
     )
     bools = []
     n = -(-shape[-1] // steps)
     for name, part, expected, remedy in (
-        ("mask", stream.mask, shape, "one bool for each step of x."),
-        ("loss_mask", stream.loss_mask, shape, "one bool for each step of x."),
-        ("reset", stream.reset, (*shape[:-1], n), f"one bool for each of the {n} windows."),
+        ("mask", stream.mask, shape, "give one bool for each step of x."),
+        ("loss_mask", stream.loss_mask, shape, "give one bool for each step of x."),
+        ("reset", stream.reset, (*shape[:-1], n), f"give one bool for each of the {n} windows."),
     ):
         if part is not None:
             part = checks.bools(who, part, name)
@@ -225,7 +225,7 @@ def _checked(stream: Window, steps: int) -> Window:
 
 
 def _in_windows(array: Any, axis: int, steps: int) -> Any:
-    """The time axis in windows, whose number comes first; zeros (False) fill up the last one."""
+    """The time axis cut into windows, which come first; zeros (False) pad the last one."""
     padding = [(0, -array.shape[axis] % steps if k == axis else 0) for k in range(array.ndim)]
     array = jnp.pad(array, padding)
     shape = (*array.shape[:axis], -1, steps, *array.shape[axis + 1 :])
@@ -233,7 +233,7 @@ def _in_windows(array: Any, axis: int, steps: int) -> Any:
 
 
 def _joined(windows: Any, axis: int, length: int) -> Any:
-    """What `_in_windows` was given, without the zeros that fill up the last window."""
+    """The inverse of `_in_windows`, without the zeros that pad the last window."""
     array = jnp.moveaxis(windows, 0, axis)
     array = array.reshape(*array.shape[:axis], -1, *array.shape[axis + 2 :])
     return jax.lax.slice_in_dim(array, 0, length, axis=axis)

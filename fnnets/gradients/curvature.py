@@ -1,4 +1,4 @@
-"""Products of a vector with the curvature of a loss, without ever holding the matrix."""
+"""Products of a vector with the curvature of a loss; the matrix itself is never built."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def hvp(loss_fn: Callable[[Params], jax.Array], params: Params) -> Product:
         H·v = d/dε ∇E(params + ε·v) at ε = 0,
 
     one forward sweep over the reverse one: about the cost of two gradients, whatever the number of
-    parameters. Where forward mode is closed (a `jax.custom_vjp` within a backward), H·v = Hᵀ·v = ∇(∇E·v),
-    a reverse sweep over the reverse one, is used instead.
+    parameters. If a `jax.custom_vjp` within a backward forbids forward mode, H·v = Hᵀ·v = ∇(∇E·v) is used instead,
+    a reverse sweep over the reverse one.
 
     Args:
       loss_fn: `params -> scalar`, twice differentiable.
       params: where H is taken: any tree of floating-point arrays.
 
     Returns:
-      A linear function of a tree like params (same shapes and dtypes), which returns another. What depends on
-      params alone is computed once, here.
+      A linear function from a tree like params (same shapes and dtypes) to another. The part that depends on params
+      alone is computed once, in this call.
 
     Raises:
-      TypeError: loss_fn gives no scalar.
+      TypeError: loss_fn does not return a scalar.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -91,8 +91,8 @@ def ggn(
       loss_mask: goes to the loss.
 
     Returns:
-      A linear function of a tree like params (same shapes and dtypes), which returns another. What depends on
-      params alone is computed once, here.
+      A linear function from a tree like params (same shapes and dtypes) to another. The part that depends on params
+      alone is computed once, in this call.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -156,8 +156,8 @@ def empirical_fisher(
       loss_mask: goes to the loss.
 
     Returns:
-      A linear function of a tree like params (same shapes and dtypes), which returns another. What depends on
-      params alone is computed once, here.
+      A linear function from a tree like params (same shapes and dtypes) to another. The part that depends on params
+      alone is computed once, in this call.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -198,7 +198,7 @@ def empirical_fisher_diagonal(grads: Params) -> Params:
     Formula: diag(F) = 1/n·Σ_i g_i², element by element.
 
     Args:
-      grads: per-example gradients, such as `fn.per_example_gradients` gives.
+      grads: per-example gradients, as from `fn.per_example_gradients`.
 
     Returns:
       A tree like params, of the mean square of each gradient.
@@ -226,7 +226,7 @@ def _derivative(
 
 
 def _runs(linear: Callable[[Any], Any], v: Any) -> bool:
-    """Whether jax can run a linearized function; it cannot where forward mode met a `custom_vjp`.
+    """Whether jax can run a linearized function; a `custom_vjp` inside prevents it.
 
     Tracing alone does not tell: jax raises its TypeError when the function runs, or is batched. Batching takes
     shapes only, so it computes nothing.

@@ -1,4 +1,4 @@
-"""What makes a layer's backward its derivative for jax: in every mode, or in reverse mode alone."""
+"""Installs a layer's backward as its JAX derivative: in every mode, or in reverse mode alone."""
 
 from __future__ import annotations
 
@@ -18,57 +18,56 @@ from fnnets.core.layer import Carry, Layer, Params, Saved
 from fnnets.gradients import linear_primitive
 from fnnets.gradients.linear_primitive import Arrays
 
-# A context that jax's caches look at: what was traced outside is traced anew within.
+# Part of the context on which jax's caches depend: a function traced outside is traced again inside.
 _plain = jax.make_user_context(False)
 
 
 @contextmanager
 def plain_equations() -> Iterator[None]:
-    """Within, layers made by `by_hand` are their plain equations again: what a comparison holds them against."""
+    """Inside, layers made by `by_hand` are their plain equations again, for a comparison with autodiff."""
     with _plain(True):
         yield
 
 
 def are_plain() -> bool:
-    """Whether this is within `plain_equations`."""
+    """Whether the caller is inside `plain_equations`."""
     return bool(_plain.value)
 
 
-class Rules(NamedTuple):
-    """The two functions of a layer, with their derivative."""
+class Installed(NamedTuple):
+    """A layer's two functions with their derivatives installed."""
 
     apply: Callable[..., Any]  # (params, x, key, mask) -> y
     forward: Callable[..., Any]  # (params, x, carry, key, mask) -> (y, carry, saved)
 
 
-def rules(layer: Layer, train: bool) -> Rules:
-    """The rules for every mode; where this jax has not what they stand on, those for reverse mode."""
+def install(layer: Layer, train: bool) -> Installed:
+    """Installs the derivative in every mode, or in reverse mode alone if this jax lacks what the others need."""
     if linear_primitive.MISSING:
-        _tell_what_is_missing()
+        _warn_what_is_missing()
         return reverse_only(layer, train)
     return every_mode(layer, train)
 
 
 @functools.cache
-def _tell_what_is_missing() -> None:
-    """Warns once."""
+def _warn_what_is_missing() -> None:
+    """Warns, once a process."""
     warnings.warn(
-        f"fnnets: jax {jax.__version__} has moved what by_hand's forward mode stands on ({linear_primitive.MISSING}); "
-        "by_hand has reverse mode alone, as a jax.custom_vjp has.",
+        f"fnnets: jax {jax.__version__} has moved what the forward mode of by_hand needs ({linear_primitive.MISSING}); "
+        "by_hand has reverse mode alone, like a jax.custom_vjp.",
         stacklevel=4,
     )
 
 
-def every_mode(layer: Layer, train: bool) -> Rules:
-    """The rules for every mode: in forward mode autodiff's tangents, in reverse mode the backward by hand.
+def every_mode(layer: Layer, train: bool) -> Installed:
+    """Installs every mode: autodiff's tangents in forward mode, the backward by hand in reverse mode.
 
     Formula: with J = ∂(y, carry)/∂(params, x, carry), ẏ = J·ẋ in forward mode and dx = Jᵀ·dy in reverse mode.
 
     Derivation: a `jax.custom_jvp` computes y and saved by `layer.forward`, and binds J to a `linear_map` whose
-    residuals are all that J depends on: params, x, carry, key, mask, and saved, in which the backward finds what
-    it needs. J·ẋ is the derivative of the plain equations in the direction ẋ; Jᵀ·dy is `layer.backward`.
-    Derivatives of J itself, which second derivatives ask for, are autodiff's: through `forward` for saved,
-    through `backward` for what it computes of them.
+    residuals are all that J depends on: params, x, carry, key, mask, and saved, which the backward reads. J·ẋ is the derivative of the plain equations in the direction ẋ; Jᵀ·dy is `layer.backward`.
+    Derivatives of J itself, which second derivatives need, are autodiff's: through `forward` for saved, and
+    through `backward`.
     """
 
     def plain(params: Params, x: Any, carry: Carry, key: Any, mask: Any) -> Any:
@@ -102,11 +101,11 @@ def every_mode(layer: Layer, train: bool) -> Rules:
 
     apply.defjvp(apply_jvp, symbolic_zeros=True)
     forward.defjvp(forward_jvp, symbolic_zeros=True)
-    return Rules(apply, forward)
+    return Installed(apply, forward)
 
 
 class _Kept(NamedTuple):
-    """All that the derivative depends on."""
+    """Everything that the derivative depends on."""
 
     params: Params
     x: Any
@@ -140,7 +139,7 @@ def _zero(value: Any) -> Any:
 
 
 def _replaced(values: Arrays, places: tuple[int, ...], by: Arrays) -> list[Any]:
-    """The values, with others at some places."""
+    """The values, replaced at some places."""
     values = list(values)
     for place, value in zip(places, by, strict=True):
         values[place] = value
@@ -192,7 +191,7 @@ class _Pair:
 def plain_forward(
     layer: Layer, params: Params, x: Any, carry: Carry, key: Any, train: bool, mask: Any
 ) -> tuple[Any, Carry, Saved]:
-    """`layer.forward` with a derivative of saved, which `by_hand` further inside does not let through.
+    """`layer.forward` with a derivative of saved, which `by_hand` of a layer inside would stop.
 
     The derivative of a backward, and so every second derivative, passes through saved.
     """
@@ -203,7 +202,7 @@ def plain_forward(
 def checked_backward(
     layer: Layer, params: Params, x: Any, carry: Carry, saved: Saved, dy: Any, dcarry: Carry
 ) -> tuple[Any, Any, Carry]:
-    """The backward by hand; refuses gradients that are not of the structure and shapes of what they belong to."""
+    """The backward by hand; refuses gradients without the structure and shapes of their values."""
     dparams, dx, dcarry = layer.backward(params, saved, dy, dcarry)
     dcarry = None if carry is None else dcarry
     for name, gradient, value in (("dparams", dparams, params), ("dx", dx, x), ("dcarry", dcarry, carry)):
@@ -211,8 +210,8 @@ def checked_backward(
     return dparams, dx, dcarry
 
 
-def reverse_only(layer: Layer, train: bool) -> Rules:
-    """The rules for reverse mode alone, by `jax.custom_vjp`: what `every_mode` must be as fast as."""
+def reverse_only(layer: Layer, train: bool) -> Installed:
+    """Installs reverse mode alone, by `jax.custom_vjp`; `every_mode` must be as fast."""
 
     @jax.custom_vjp
     def apply(params: Params, x: Any, key: Any, mask: Any) -> Any:
@@ -242,4 +241,4 @@ def reverse_only(layer: Layer, train: bool) -> Rules:
 
     apply.defvjp(apply_forward, apply_backward)
     forward.defvjp(forward_forward, forward_backward)
-    return Rules(apply, forward)
+    return Installed(apply, forward)

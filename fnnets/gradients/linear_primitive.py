@@ -1,8 +1,8 @@
-"""A linear map whose transpose is given: what autodiff takes for the derivative of a function derived by hand.
+"""A linear map with a given transpose: the derivative that autodiff uses for a function derived by hand.
 
 jax differentiates in two steps. Forward mode maps tangents to tangents, ẏ = J·ẋ; reverse mode is that map
-transposed, dx = Jᵀ·dy. A `jax.custom_vjp` gives the second alone, and closes forward mode. Here a primitive
-stands for J inside the tangents' program, and holds both directions as functions of the residuals r (all that
+transposed, dx = Jᵀ·dy. A `jax.custom_vjp` gives the second alone, and forbids forward mode. Here a primitive
+stands for J in the tangents' program. It holds both directions as functions of the residuals r (everything that
 the derivative depends on):
 
     linear(r, t)       J(r)·t
@@ -11,11 +11,11 @@ the derivative depends on):
 Every transformation of jax is a rule of this primitive:
 
     evaluation, lowering    linear
-    transposition           transpose: what reverse mode runs, and all that it runs
+    transposition           transpose, the only thing that reverse mode runs
     forward mode            the product rule: d(J(r)·t) = J(r)·dt + (∂J/∂r·dr)·t
     vmap                    both directions under vmap
 
-J is linear in t, so that reverse mode never computes it: no more than its transpose is left in the program.
+J is linear in t, so reverse mode never computes it: only its transpose remains in the program.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import jax
 from fnnets.core.devices import varying_like
 from fnnets.gradients.linear_programs import transposable
 
-try:  # where jax documents that its parts may move
+try:  # jax says that these may move
     from jax.extend.core import Primitive, jaxpr_as_fun, mapped_aval, unmapped_aval
     from jax.interpreters import ad, batching, mlir
 
@@ -54,21 +54,21 @@ class Pair(Protocol):
         """J(r)·t."""
 
     def transpose(self, residuals: Arrays, cotangents: Arrays, types: Arrays) -> Arrays:
-        """J(r)ᵀ·dy, one for each tangent, of the types of these."""
+        """J(r)ᵀ·dy, one for each tangent and of its type."""
 
 
 class _Settings(NamedTuple):
-    """What the primitive knows before it runs."""
+    """The static parameters of the primitive."""
 
     pair: Pair
-    number: int  # of residuals, which stand before the tangents
-    outs: tuple[Any, ...]  # the types of what the map gives
-    precision: Any  # of matrix products, here: the rules run later, where it may be another
-    jaxpr: Any  # the map as traced, where collectives need the named axes of now; None elsewhere
+    number: int  # of residuals, which come before the tangents
+    outs: tuple[Any, ...]  # the types of the outputs
+    precision: Any  # of matrix products, at the call: the rules run later, when it may differ
+    jaxpr: Any  # the traced map, if collectives need the named axes of the call; else None
 
 
 def bind(pair: Pair, residuals: Arrays, tangents: Arrays, outs: Arrays) -> Arrays:
-    """J(r)·t, to be transposed by hand.
+    """Binds J(r)·t, whose transpose is by hand.
 
     Args:
       pair: both directions.
@@ -89,7 +89,7 @@ def _bind(pair: Pair, number: int, given: Arrays, outs: tuple[Any, ...]) -> Arra
 
 
 def _as_bound(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """The rule, with the precision of matrix products that was set where the map was bound."""
+    """Runs the rule with the precision of matrix products that was set when the map was bound."""
 
     @functools.wraps(rule)
     def run(*given: Any, settings: _Settings) -> Any:
@@ -160,7 +160,7 @@ def _batch(axis: Any, given: Arrays, axes: Sequence[int | None], *, settings: _S
 
 @dataclass(frozen=True)
 class _Mapped:
-    """A pair under `vmap`: what the map gives has the new axis first."""
+    """A pair under `vmap`; its outputs have the new axis first."""
 
     pair: Pair
     residual_axes: tuple[int | None, ...]

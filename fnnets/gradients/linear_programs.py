@@ -1,9 +1,9 @@
 """Whether jax can transpose a program: whether it is linear, equation by equation, in some of its inputs.
 
-jax has no question for this: `jax.linear_transpose` raises one of many errors, from wherever it first meets what it
-cannot transpose. So the program is read. Each equation with an operand that moves (that depends on the inputs in
-question) must be one that is known to be linear in all its moving operands together. What is not known is refused:
-a refusal costs memory, never a wrong gradient.
+jax offers no such test: `jax.linear_transpose` raises one of many errors at the first equation that it cannot
+transpose. So this module reads the program. An equation with a moving operand (one that depends on the inputs in
+question) must be known to be linear in all its moving operands together. An unknown equation is refused, which
+costs memory but never gives a wrong gradient.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Moving = Sequence[bool]  # for each operand, or output, whether it depends on th
 
 
 def transposable(program: Any, moving: Moving) -> bool:
-    """Whether jax can transpose a program, with respect to the inputs that are marked.
+    """Whether jax can transpose a program with respect to the marked inputs.
 
     Args:
-      program: what `jax.make_jaxpr` gives.
+      program: a jaxpr from `jax.make_jaxpr`.
       moving: a bool for each input.
 
     Returns:
-      True where every equation is known to be linear in what moves.
+      True if every equation is known to be linear in its moving operands.
 
     Example:
       >>> import jax

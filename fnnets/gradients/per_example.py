@@ -17,7 +17,7 @@ from fnnets.losses.loss import Loss
 
 
 class Example(NamedTuple):
-    """What one example's loss is computed of; of a batch, each array with the examples on its first axis."""
+    """The inputs of one example's loss; for a batch, every array has the examples on its first axis."""
 
     x: PyTree
     target: PyTree
@@ -35,7 +35,7 @@ def examples(
     mask: Mask = None,
     loss_mask: Mask = None,
 ) -> Example:
-    """A batch as batches of one, along a new first axis, each with a key of its own."""
+    """Splits a batch into batches of one on a new first axis, each with its own key."""
     alone = jax.tree.map(lambda leaf: leaf[:, None], (x, target, mask, loss_mask))
     x, target, mask, loss_mask = alone
     carry = jax.tree.map(
@@ -46,7 +46,7 @@ def examples(
 
 
 def per_example_gradients(net: Layer, loss: Loss) -> Callable[..., Params]:
-    """The gradient of each example's own loss, by hand and all at once.
+    """The gradient of each example's own loss, by hand and all examples at once.
 
     Formula: g_i = ∂E_i/∂params, E_i = loss(apply(params, x_i), t_i), for i = 1 … n.
 
@@ -107,9 +107,9 @@ def per_example_gradients(net: Layer, loss: Loss) -> Callable[..., Params]:
 
 
 class GradientNoise(NamedTuple):
-    """What `gradient_noise_scale` gives, each a scalar."""
+    """The results of `gradient_noise_scale`, all scalars."""
 
-    scale: jax.Array  # tr(Σ)/|G|², in examples; infinite where no gradient stands out of the noise
+    scale: jax.Array  # tr(Σ)/|G|², in examples; infinite if the noise hides the gradient
     trace: jax.Array  # tr(Σ), the variance of one example's gradient
     square: jax.Array  # |G|², the square of the true gradient's norm; an estimate, which may be below 0
 
@@ -124,13 +124,13 @@ def gradient_noise_scale(grads: Params) -> GradientNoise:
 
         tr(Σ) ≈ Σ_i |g_i − ḡ|²/(n − 1),  |G|² ≈ |ḡ|² − tr(Σ)/n
 
-    which are the paper's estimates from batches of 1 and of n: |G|² = (n·|ḡ|² − ⟨|g|²⟩)/(n − 1) and
-    tr(Σ) = (⟨|g|²⟩ − |ḡ|²)/(1 − 1/n), ⟨|g|²⟩ = 1/n·Σ_i |g_i|². Their ratio is not without bias: average trace and
+    These are the paper's estimates from batches of 1 and of n: |G|² = (n·|ḡ|² − ⟨|g|²⟩)/(n − 1) and
+    tr(Σ) = (⟨|g|²⟩ − |ḡ|²)/(1 − 1/n), ⟨|g|²⟩ = 1/n·Σ_i |g_i|². Their ratio is biased: average trace and
     square over steps before dividing.
 
     Args:
-      grads: per-example gradients, such as `fn.per_example_gradients` gives: a tree whose leaves have the
-        examples on the first axis.
+      grads: per-example gradients, as from `fn.per_example_gradients`: a tree whose leaves have the examples on the first
+        axis.
 
     Returns:
       A `GradientNoise(scale, trace, square)` of scalars in at least float32.

@@ -24,22 +24,22 @@ from fnnets.rnn.recurrence import recurrent
 
 
 class RTRLState(NamedTuple):
-    """What one step of `fn.rtrl` hands on to the next; its size does not depend on the number of steps."""
+    """What one step of `fn.rtrl` passes to the next; its size does not depend on the number of steps."""
 
-    carry: Carry  # as the network hands it on
+    carry: Carry  # the network's
     influence: Any  # ds_t/dparams: for every leaf on which the carry depends (…, S, *leaf.shape), else None
     value: jax.Array  # (), Σ_t N_t E_t
     dparams: Params  # its gradient
-    weight: jax.Array  # (), Σ_t N_t; 1 where the loss is a sum
+    weight: jax.Array  # (), Σ_t N_t; 1 if the loss is a sum
 
 
 class RTRL(NamedTuple):
-    """What `fn.rtrl` gives: a step of a stream, and the whole of one.
+    """The functions of `fn.rtrl`: one step of a stream, and a whole sequence.
 
     Attributes:
       start: `(params, x, carry=None) -> state`; x is one step's input, or its shape.
       step: `(params, state, x, target, *, mask=None, loss_mask=None) -> (state, ((value, y), dparams))`: one
-        step's input, its loss, and the gradient of this loss alone, through all steps before.
+        step's input, its loss, and the gradient of this loss alone, through all earlier steps.
       so_far: `(state) -> (value, dparams)`: the loss over all steps since the start, and its gradient.
       whole: `(params, x, target, carry=None, *, mask=None, loss_mask=None) -> ((value, Aux(y, carry, None)), dparams)`
         of a sequence, in one scan.
@@ -52,45 +52,45 @@ class RTRL(NamedTuple):
 
 
 def rtrl(net: Layer | Cell, loss: Loss) -> RTRL:
-    """Real-time recurrent learning: the whole gradient, forward in time, without a look back.
+    """Real-time recurrent learning: the full gradient forward in time, without a backward pass.
 
     Formula: s_t, y_t = net(x_t, s_{t−1}); E = Σ_t N_t E_t / Σ_t N_t, E_t = loss(y_t, target_t), where N_t is what the loss
-    divides step t by; E = Σ_t E_t where the loss is a sum. That is loss(y, target) of all steps at once.
+    divides step t by; E = Σ_t E_t if the loss is a sum. This is loss(y, target) of all steps at once.
 
-    Derivation: let M_t = ds_t/dparams count all ways from the params to s_t. They lead through step t itself,
+    Derivation: let M_t = ds_t/dparams count all paths from the params to s_t. They lead through step t itself,
     or through s_{t−1}:
 
         M_t = D_t·M_{t−1} + I_t,  M_0 = 0,  D_t = ∂s_t/∂s_{t−1},  I_t = ∂s_t/∂params with s_{t−1} held
 
-    and so do the ways to E_t. With the step's own backward, which holds s_{t−1},
+    and so do the paths to E_t. With the step's own backward, which holds s_{t−1} fixed,
 
         dparams, ds_{t−1} = net.backward(dy_t)
         dE_t/dparams      = dparams + ds_{t−1}·M_{t−1}
 
-    Row k of D_t and of I_t are what the same backward gives for dy = 0 and ds_t = e_k, the k-th unit vector. Backpropagation
-    through time (BPTT) multiplies the same matrices from the left, ((ds_t·D_t)·D_{t−1})⋯, and so has to wait for the end;
+    The same backward gives row k of D_t and of I_t for dy = 0 and ds_t = e_k, the k-th unit vector. Backpropagation
+    through time (BPTT) multiplies the same matrices from the left, ((ds_t·D_t)·D_{t−1})⋯, and so must wait for the end;
     from the right nothing waits.
 
-    S numbers in a carry and P in the params that it depends on make S·P numbers in M, for each example, and S²·P products
-    in each step. BPTT has P products in each step, but keeps all T of them. Params behind the last carry, as those
+    With S numbers in a carry, and P in the params that it depends on, M has S·P numbers for each example, and each step
+    takes S²·P products. BPTT has P products in each step, but keeps all T of them. Params behind the last carry, as those
     of a dense layer that reads it, are not among the P.
 
     Args:
-      net: a network with a carry, and an output for each step; or a `Cell`.
+      net: a network with a carry and an output for each step, or a `Cell`.
       loss: one of `fn.losses`.
 
     Returns:
       An `RTRL(start, step, so_far, whole)`. x is (…, T, D) floats or (…, T) integers, in `start` and `step` without
       T, the target likewise; masks are (…, T), and (…). y is (…, T, C).
 
-      value and dparams are those of BPTT as long as the params stay. In online learning they change from step
-      to step, M_t lags behind, and the gradient is right up to the rate of learning; that is how it was meant.
+      value and dparams are those of BPTT while the params stay the same. In online learning they change at every
+      step, M_t lags behind, and the gradient is right up to the learning rate, as the method intends.
 
-      The network is at inference: no dropout, no statistics of the batch.
+      The network runs at inference: without dropout and batch statistics.
 
     Raises:
-      TypeError: the network has no carry; the loss is none of `fn.losses`.
-      ValueError: the network has time first, or its output no row for each step; shapes do not fit.
+      TypeError: the network has no carry; the loss is not one of `fn.losses`.
+      ValueError: the network has time first, or its output does not have a row for each step; shapes do not fit.
 
     Example:
       One scan, and the gradient of BPTT:
@@ -105,7 +105,7 @@ def rtrl(net: Layer | Cell, loss: Loss) -> RTRL:
       >>> bool(abs(value - same) < 1e-6), bool(abs(dparams[0].u - grads[0].u).max() < 1e-6)
       (True, True)
 
-      A stream, learned from as it comes:
+      A stream, with a step of learning at every step:
 
       >>> @jax.jit
       ... def learn(params, state, x, target):
@@ -252,12 +252,12 @@ def _whole(
 
 
 def _of(loss: Loss, y: PyTree, target: PyTree, mask: Mask) -> tuple[jax.Array, Kept]:
-    """The loss of a step, and what it keeps, which says how the steps' losses are put together."""
+    """The loss of a step and what it saves, which says how the losses of the steps combine."""
     value, kept = loss.forward(y, target, mask)
     if not isinstance(kept, Kept):
         raise TypeError(
-            f"rtrl: the loss must be one of fn.losses, got {loss!r}: of another it is not known how the losses "
-            "of the steps make that of the whole."
+            f"rtrl: the loss must be one of fn.losses, got {loss!r}; only these say how the losses of the steps "
+            "combine to that of the whole."
         )
     return value, kept
 
@@ -268,7 +268,7 @@ def _row(x: PyTree) -> jax.ShapeDtypeStruct:
 
 
 def _examples_first(carry: Carry, batch: tuple[int, ...]) -> Any:
-    """A carry with the examples, which lie in front of its last axis, as the first one."""
+    """A carry with the examples, which are in front of its last axis, on its first axis."""
 
     def move(leaf: jax.Array) -> jax.Array:
         leaf = jnp.moveaxis(leaf, _examples(leaf, batch), range(len(batch)))
@@ -278,7 +278,7 @@ def _examples_first(carry: Carry, batch: tuple[int, ...]) -> Any:
 
 
 def _examples_back(carry: Carry, batch: tuple[int, ...]) -> Any:
-    """What `_examples_first` was given."""
+    """The inverse of `_examples_first`."""
 
     def move(leaf: jax.Array) -> jax.Array:
         leaf = leaf.reshape(*batch, *leaf.shape[1:])
@@ -311,9 +311,9 @@ def _ways(net: Layer, params: Params, carry: Carry) -> Callable[[Any, jax.Array]
 def _reach(net: Layer, params: Params, row: Any, carry: Carry) -> Any:
     """Which leaves of the params the next carry depends on, as a tree of bools.
 
-    The traced step tells it in its variables: each line names what it reads and what it gives. Derivatives do not: they
-    would have to be computed, and one that is 0 at this point need not be 0 at the next. A line that is a program of its
-    own, such as a scan, counts as reading all that it is given: then a leaf may be kept in vain, but none is missed.
+    The variables of the traced step tell: each line names its inputs and its outputs. Derivatives would not do: one that
+    is 0 at this point need not be 0 at the next. A line that is itself a program, such as a scan, counts as reading all
+    its inputs, so a leaf may be kept in vain, but none is missed.
     """
     step = jax.make_jaxpr(lambda params: net.forward(params, jnp.zeros(row.shape, row.dtype), carry)[1])
     with plain_equations():  # which show what is inside a network made by `by_hand`

@@ -10,30 +10,30 @@ from fnnets.core.layer import Layer, describe, keep_stats, named
 
 
 class NodesSaved(NamedTuple):
-    """What `nodes` keeps for its backward."""
+    """What `nodes` saves for its backward."""
 
     body: Any
     mask: Any
 
 
 def nodes(body: Layer) -> Layer:
-    """A layer at every node of a tree: it sees the nodes' features, and the children stay with them.
+    """Applies a layer at every node of a tree, to the nodes' features; the children pass through.
 
     Formula: (y, children) = (f(params, x), children).
 
-    Derivation: dx = (dx_f, None), with (dparams, dx_f) from the body's own backward at dy; children are
+    Derivation: dx = (dx_f, None), with (dparams, dx_f) from the body's own backward at dy. Children are
     integers and have no gradient.
 
     Args:
-      body: a layer or network, such as `fn.embedding(5, 6)` for trees of words; its input are the nodes
+      body: a layer or network, such as `fn.embedding(5, 6)` for trees of words; its input is the nodes
         in their order (…, N, ·), and so is its output.
 
     Returns:
-      A `Layer` from a pair to a pair, before `fn.recursive` or `fn.tree_lstm`; params are a tuple of one, the body's.
-      The mask is a pair, for the nodes and for their children; the nodes' goes to the body.
+      A `Layer` from a pair to a pair, for use before `fn.recursive` or `fn.tree_lstm`. params are a tuple of one, the
+      body's. The mask is a pair, for the nodes and for their children; the body gets the nodes' mask.
 
     Raises:
-      TypeError: x or the mask is no pair.
+      TypeError: x or the mask is not a pair.
 
     Example:
       >>> import fnnets as fn, jax
@@ -50,7 +50,7 @@ def nodes(body: Layer) -> Layer:
         if not isinstance(value, tuple) or len(value) != 2:
             raise TypeError(
                 f"{info}: {name} must be a pair, for the nodes and for their children, "
-                f"got {type(value).__name__}; fn.pad_trees makes it of trees."
+                f"got {type(value).__name__}; fn.pad_trees makes it from trees."
             )
         return value
 

@@ -37,8 +37,7 @@ def tree_lstm(
                     f_l = σ(z_f + q_left), f_r = σ(z_f + q_right)
         c_j = i⊙g + Σ_k f_k⊙c_k,  h_j = o⊙tanh(c_j),  y_j = h_j
 
-    and h = c = 0 for a child that is not there. Every node has an input x_j. Where only leaves have words, inner nodes
-    have x_j = 0.
+    and h = c = 0 for a missing child. Every node has an input x_j. If only leaves have words, x_j = 0 at inner nodes.
 
     Derivation: given dh and dc of h_j and c_j (dy_j, and what the parent sends back), with t = tanh(c_j):
 
@@ -55,25 +54,25 @@ def tree_lstm(
 
     Args:
       features: H, the number of units.
-      kind: "child_sum", for dependency trees and whatever has children in no order, or many; "binary", for two
+      kind: "child_sum", for children without an order, or many of them, as in dependency trees; "binary", for two
         children, left and right.
-      forget_bias: what b's forget block starts from, and nothing more.
-      use_bias: whether b is there.
+      forget_bias: the initial value of the forget block of b.
+      use_bias: whether the layer has a bias.
       kernel_init: `(key, shape, dtype) -> w`.
       recurrent_init: `(key, (H, 4H) or (2H, 5H), dtype) -> u`.
 
     Returns:
       A `Layer`; x is a pair: features (…, N, D), floats, and children (…, N, K), integers. `children[…, j, k]` is the
-      number of node j's k-th child, smaller than j, or negative where there is none; `fn.pad_trees` makes them of
+      number of node j's k-th child, smaller than j, or negative for a missing child; `fn.pad_trees` makes them from
       nested tuples. A child that does not come before its parent gives NaN there and in every node above. The mask is
-      a pair too, of bools: which nodes there are (…, N), and which children (…, N, K); elsewhere the state is 0. y is
+      a pair of bools too, for the nodes (…, N) and for the children (…, N, K); elsewhere the state is 0. y is
       (…, N, features) in the dtype of the params, `ChildSumTreeLSTM(w, u, b)` or `BinaryTreeLSTM(w, u, b)`;
-      `fn.last()` takes the root's: in `serial` the masks, a pair, end here, and the root is the last of all nodes, as
-      `fn.pad_trees` pads in front.
+      `fn.last()` takes the root's output: in `serial` the pair of masks ends here, and the root is the last node,
+      because `fn.pad_trees` pads in front.
 
     Raises:
-      TypeError: x is no pair of floats and integers, the mask no pair of bools; params are another layer's.
-      ValueError: shapes do not fit; kind is another word; "binary" and K is not 2.
+      TypeError: x is not a pair of floats and integers, or the mask not a pair of bools; params of another layer.
+      ValueError: shapes do not fit; kind is neither of the two; K is not 2 for "binary".
 
     Example:
       >>> import fnnets as fn, jax
@@ -87,8 +86,8 @@ def tree_lstm(
       Tai, Socher & Manning, Improved semantic representations from tree-structured long short-term memory networks
       (ACL 2015), eqs. 2–8 (child-sum) and 9–14 with N = 2 (binary); their u is g here.
 
-    Differences: Tai's own code starts all biases alike; `fn.lstm`'s forget bias of 1 is kept here. With many children
-    that lets c grow by Σ f_k on the way up: forget_bias=0 halves what each child hands on.
+    Differences: Tai's own code initialises all biases alike; here the forget bias is 1 as in `fn.lstm`. With many children
+    c then grows by Σ f_k on the way up: forget_bias=0 halves what each child passes on.
     """
     checks.positive("tree_lstm", features=features)
     checks.choice("tree_lstm", "kind", kind, ("child_sum", "binary"))

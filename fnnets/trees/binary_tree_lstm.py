@@ -1,4 +1,4 @@
-"""The binary Tree-LSTM: two children, left and right, each with weights of its own."""
+"""The binary Tree-LSTM: two children, left and right, each with its own weights."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ BinaryTreeLSTM.blocks = dict.fromkeys("wb", ("i", "f", "g", "o")) | {  # type: i
 
 
 class Gates(NamedTuple):
-    """What a node keeps for its backward."""
+    """What a node saves for its backward."""
 
-    i: jax.Array  # (B, H), as all of them
+    i: jax.Array  # (B, H), as are all
     f_left: jax.Array
     f_right: jax.Array
     g: jax.Array

@@ -1,4 +1,4 @@
-"""The child-sum Tree-LSTM: any number of children, in no order."""
+"""The child-sum Tree-LSTM: any number of children, without an order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ChildSumTreeLSTM.blocks = dict.fromkeys("wub", ("i", "f", "g", "o"))  # type: ig
 
 
 class Gates(NamedTuple):
-    """What a node keeps for its backward."""
+    """What a node saves for its backward."""
 
     i: jax.Array  # (B, H)
     f: jax.Array  # (K, B, H), one for each child
@@ -34,7 +34,7 @@ class Gates(NamedTuple):
 
 
 def child_sum(features: int, info: Info, init: Any) -> TreeCell:
-    """The cell, derived in `tree_lstm`. A child's product with u is made once, when the child is done: q = h·u."""
+    """The cell, derived in `tree_lstm`. A child's product with u is computed once, at the child: q = h·u."""
 
     def project(params: ChildSumTreeLSTM, x: jax.Array) -> jax.Array:
         checks.node(info, params, ChildSumTreeLSTM)

@@ -1,4 +1,4 @@
-"""Trees as Python holds them, made into arrays of one shape."""
+"""Converts Python's trees to arrays of one shape."""
 
 from __future__ import annotations
 
@@ -27,28 +27,27 @@ def pad_trees(
     size: int | None = None,
     arity: int | None = None,
 ) -> Trees:
-    """A batch of Python's trees as arrays: nested tuples and lists, or any objects.
+    """Converts a batch of Python's trees to arrays: nested tuples and lists, or any objects.
 
-    Nodes are numbered in postorder, children before their parent and left before right, so that the last is the
-    root. Shorter trees are padded in front, and every tree's root is the last node of N.
+    Nodes are numbered in postorder, children before their parent and left before right, so the root comes last. Smaller
+    trees are padded in front, so the root of every tree is the last of the N nodes.
 
     Args:
-      trees: the trees. By default a tuple or a list is an inner node, of which the elements are the children; all
-        else is a leaf and its own value: a number, or an array of one shape for all.
+      trees: the trees. By default a tuple or a list is an inner node with its elements as children; anything else is
+        a leaf with itself as value: a number, or an array, all of one shape.
       children: `tree -> its children`, for other objects: `lambda tree: tree.children`.
-      value: `tree -> its value`, at every node; by default 0 at inner nodes, and so where ids are looked up id 0
-        should be no word's.
-      size: N; by default the number of nodes of the largest. Give it, and one compilation does for all batches.
-      arity: K, the places for children; by default the largest number of children, at least 1.
+      value: `tree -> its value`, at every node; by default 0 at inner nodes, so with ids no word should have id 0.
+      size: N; by default the number of nodes of the largest tree. With a given size all batches share one compilation.
+      arity: K, the number of places for children; by default the largest number of children, at least 1.
 
     Returns:
       `Trees(x, mask)` in NumPy: x and mask are the pairs that `fn.recursive`, `fn.tree_lstm` and `fn.nodes` take. Values are
       int32 or floats, 0 in the padding.
 
     Raises:
-      ValueError: there are no trees; one is larger than size, has a node with more children than arity, contains
-        itself, or values of different shapes.
-      TypeError: a value is no number and no array of numbers.
+      ValueError: trees is empty; a tree is larger than size, has a node with more children than arity, contains
+        itself, or has values of different shapes.
+      TypeError: a value is neither a number nor an array of numbers.
 
     Example:
       >>> import fnnets as fn

@@ -54,7 +54,7 @@ def recursive(
     Args:
       features: H, the number of units.
       activation: f, a layer without params, such as `fn.tanh()`.
-      use_bias: whether b is there.
+      use_bias: whether the layer has a bias.
       kernel_init: `(key, shape, dtype) -> w`.
       recurrent_init: `(key, (K·H, H), dtype) -> u`.
 
@@ -67,7 +67,7 @@ def recursive(
       `serial` the masks, a pair, end here, and the root is the last of all nodes, as `fn.pad_trees` pads in front.
 
     Raises:
-      TypeError: x is no pair of floats and integers, the mask no pair of bools; params are another layer's.
+      TypeError: x is not a pair of floats and integers, or the mask not a pair of bools; params of another layer.
       ValueError: shapes do not fit; activation has params.
 
     Example:

@@ -31,7 +31,7 @@ def test_jax_has_what_forward_mode_stands_on():
 
 def test_without_them_reverse_mode_is_left_and_one_warning(monkeypatch):
     monkeypatch.setattr(linear_primitive, "MISSING", "module 'jax' has no attribute 'x'")
-    custom_derivatives._tell_what_is_missing.cache_clear()
+    custom_derivatives._warn_what_is_missing.cache_clear()
     with pytest.warns(UserWarning, match="no attribute 'x'.*reverse mode alone") as told:
         net = fn.by_hand(NET)
     assert len(told) == 1
@@ -43,7 +43,7 @@ def test_without_them_reverse_mode_is_left_and_one_warning(monkeypatch):
     chex.assert_trees_all_close(jax.grad(energy(net))(PARAMS), jax.grad(energy(NET))(PARAMS), rtol=1e-5)
     with pytest.raises(TypeError, match="custom_vjp"):
         jax.jvp(energy(net), (PARAMS,), (PARAMS,))
-    custom_derivatives._tell_what_is_missing.cache_clear()
+    custom_derivatives._warn_what_is_missing.cache_clear()
 
 
 # ---------------------------------------------------------------- what runs

@@ -163,7 +163,7 @@ BPTT, AS_FLOAT32 = fn.truncated_bptt(NET, LOSS, S), jax.tree.map(jnp.float32, PA
         (lambda: BPTT.windows(X, TARGET[:, :5]), ValueError, r"target's leading axes must have shape \(3, 7\), got \(3, 5\)"),
         (lambda: BPTT.windows(X, TARGET, mask=MASK.astype(int)), TypeError, "truncated_bptt.*: mask must hold bools"),
         (lambda: BPTT.windows(X, TARGET, loss_mask=MASK[:, :2]), ValueError, r"loss_mask must have shape \(3, 7\), got \(3, 2\)"),
-        (lambda: BPTT.windows(X, TARGET, reset=MASK), ValueError, r"reset must have shape \(3, 3\), got \(3, 7\); one bool for each of the 3 windows"),
+        (lambda: BPTT.windows(X, TARGET, reset=MASK), ValueError, r"reset must have shape \(3, 3\), got \(3, 7\); give one bool for each of the 3 windows"),
         (lambda: BPTT.windows(X, TARGET, reset=RESET.astype(float)), TypeError, "reset must hold bools"),
         (lambda: BPTT.windows(X[0, 0], TARGET), ValueError, "x must have at least 2 axes"),
         (lambda: BPTT.whole(AS_FLOAT32, X, TARGET, (jnp.ones((2, 3)), None), reset=RESET), ValueError, r"the carry's batch axes must have shape \(3,\), got \(2,\)"),
