@@ -1,6 +1,6 @@
 """Every layer, loss and updater in small configurations: one table, which the command line and the tests share.
 
-A new layer is one new row, in the file of its kind; a test says where one is missing.
+A new layer is one new row in the file of its kind; a test reports a missing row.
 """
 
 from fnnets.catalogue.activations import activation_cases as activation_cases

@@ -1,4 +1,4 @@
-"""What a row of the catalogue is, and how its numbers are drawn."""
+"""A row of the catalogue, and how its numbers are drawn."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Case(NamedTuple):
     target: Draw | None = None
 
     def factories(self) -> set[str]:
-        """The names of what the row is made by: `fn.dense` and `fn.serial` make a network of dense layers."""
+        """The factories behind the row: `fn.dense` and `fn.serial` make a network of dense layers."""
 
         def names(info: Info) -> set[str]:
             return {info.name}.union(*(names(child.info) for child in info.children))
@@ -60,7 +60,7 @@ class Case(NamedTuple):
 
 
 def random_params(layer: Layer, rng: np.random.Generator, x: Any) -> Any:
-    """Params drawn at random, biases too: where one is 0, as at the start, mistakes hide."""
+    """Params drawn at random, biases too: zeros, as at initialisation, hide mistakes."""
 
     def draw(node: Any) -> Any:
         if isinstance(node, Stats):

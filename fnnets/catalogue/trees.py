@@ -11,7 +11,7 @@ from fnnets.catalogue.case import MASKS, Case, Draw, ids, layer_case
 
 
 def forest(*batch: int, nodes: int, places: int, width: int) -> Draw:
-    """Random trees of that many nodes with as many places for children; now and then several beside each other."""
+    """Random trees with so many nodes and places for children; sometimes several trees side by side."""
 
     def draw(rng: np.random.Generator) -> Any:
         children = np.full((*batch, nodes, places), -1, np.int32)

@@ -1,4 +1,4 @@
-"""Adagrad: each parameter's rate falls with the squared gradients that it has seen."""
+"""Adagrad: each parameter's rate falls with its squared gradients so far."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def adagrad(
     Formula: s_t = s_{t−1} + g², s_0 = initial_accumulator;
     Δ = −η·g/√(s_t + ε) with ε inside the root, −η·g/(√s_t + ε) outside.
 
-    The sum only grows, so the steps shrink for ever; `rmsprop` and `adadelta` forget.
+    The sum only grows, so the steps shrink forever; `rmsprop` and `adadelta` forget old gradients.
 
     Args:
       learning_rate: η, a number or an optax schedule.

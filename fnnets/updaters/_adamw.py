@@ -1,4 +1,4 @@
-"""AdamW: Adam, and a decay that its root does not divide."""
+"""AdamW: Adam with a weight decay that bypasses the division by the root."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from fnnets.updaters._momentum import with_memory
 def nesterov(
     learning_rate: transformation.Rate, rho: Scalar = 0.9, *, rate_place: str = "inside"
 ) -> optax.GradientTransformationExtraArgs:
-    """Nesterov's accelerated gradient: momentum whose gradient is that of the place ahead.
+    """Nesterov's accelerated gradient: momentum with the gradient at the point ahead.
 
     Formula: v_t = ρ·v_{t−1} − η_t·g, v_0 = 0, Δ_t = ρ·v_t − η_t·g, with η inside the memory;
     m_t = ρ·m_{t−1} + g, Δ_t = −η_t·(ρ·m_t + g), with η outside.

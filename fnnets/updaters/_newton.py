@@ -1,4 +1,4 @@
-"""Newton's method: a step to the lowest point of the loss's own parabola."""
+"""Newton's method: a step to the minimum of the quadratic model of the loss."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROUNDING = 8.0  # roundings of the loss, by which it may rise: near an optimum i
 
 
 class NewtonState(NamedTuple):
-    """The state of `newton`: what its last step was."""
+    """The state of `newton`, which describes the last step."""
 
     count: jax.Array  # type: ignore[assignment]  # () int32, the steps taken
     damping: jax.Array  # () λ of the last step; before the first, that which it will try
@@ -55,40 +55,40 @@ def newton(
     Formula: Δ = t·d, (C + λ·I)·d = −g, with C the Hessian H ("hessian"), the generalised Gauss-Newton matrix G
     ("ggn"), or |H| = Q·|w|·Qᵀ of H = Q·w·Qᵀ ("saddle_free").
 
-    Derivation: the parabola E + gᵀd + ½·dᵀCd is lowest where C·d = −g. If C is not positive definite it has
-    no lowest point, and −H⁻¹g leads to a saddle as readily as to a minimum: its component along an eigenvector
-    is −(qᵀg)/w, which for w < 0 climbs. With |w| it descends, as fast as it would have climbed.
+    Derivation: the model E + gᵀd + ½·dᵀCd is lowest where C·d = −g. If C is not positive definite, it has
+    no minimum, and −H⁻¹g may lead to a saddle: its component along an eigenvector is −(qᵀg)/w, which climbs
+    for w < 0. With |w| it descends by the same amount.
     λ > −min w makes C + λI positive definite, and d shorter: for λ → ∞, d → −g/λ.
 
-    What happens in a step:
+    A step:
 
-    1. λ: with adapt_damping, from that of the last step: a quarter of it where ratio > ¾ (the parabola was right),
-       four times where ratio < ¼, 0 where it has become negligible. Else `damping`, always.
-    2. With adapt_damping, λ is raised, and the system solved anew, until C + λI is positive definite
-       as far as the solver saw it, d is finite and downhill, and the loss does not rise.
-    3. With line_search, t is halved from 1 until the loss falls by 1e-4 of what the slope promises.
-    4. Where no such step is found, or anything is NaN, Δ = 0. The state says so: step_length is 0, and
-       finite tells NaN from a hill.
+    1. λ: with adapt_damping, from that of the last step: a quarter of it if ratio > ¾ (the model was right),
+       four times if ratio < ¼, 0 once it is negligible. Otherwise always `damping`.
+    2. With adapt_damping, λ is raised, and the system solved again, until C + λI is positive definite
+       as far as the solver can tell, d is finite and downhill, and the loss does not rise.
+    3. With line_search, t is halved from 1 until the loss falls by 1e-4 of what the slope predicts.
+    4. If there is no such step, or anything is NaN, Δ = 0. The state says so: step_length is 0, and finite is False
+       for NaN.
 
     Args:
       curvature: "hessian", "ggn" or "saddle_free"; for "ggn" pass `product` to update.
       solver: "dense" builds C by one product a parameter and takes its eigenvalues, for up to some thousand
         parameters; "cg" solves by conjugate gradients on products alone.
       damping: λ at the first step; at every step without adapt_damping.
-      adapt_damping: whether λ follows the loss.
+      adapt_damping: whether λ adapts to the loss.
       line_search: whether t does.
       tolerance: conjugate gradients stop at a residual of tolerance·|g|.
-      max_iterations: … or after so many iterations; by default the number of parameters.
+      max_iterations: the limit of their iterations; by default the number of parameters.
 
     Returns:
       An `optax.GradientTransformationExtraArgs` with state `NewtonState`. Its
       `update(grads, state, params, *, value_fn=None, product=None)` takes
       value_fn: `params -> loss`, whose gradient grads is; line_search and adapt_damping need it;
       product: v ↦ C·v, such as `fn.curvature.ggn(…)`; by default `fn.curvature.hvp(value_fn, params)`.
-      Params below float32 are worked on in float32; Δ has the dtype of grads.
+      Params below float32 are computed in float32; Δ has the dtype of grads.
 
     Raises:
-      ValueError: an unknown curvature or solver; saddle_free with conjugate gradients, which see no eigenvalues;
+      ValueError: an unknown curvature or solver; saddle_free with conjugate gradients, which compute no eigenvalues;
         a negative damping; update is not given params, or one of value_fn and product that it needs.
 
     Example:
@@ -112,8 +112,8 @@ def newton(
 
     Differences: optax and PyTorch have no Newton; optax.lbfgs takes value_fn in the same way. With damping=0,
     adapt_damping=False and line_search=False this is −H⁻¹g and nothing else (−H⁺g, the pseudoinverse, for a
-    singular H). Inside `optax.masked` or `optax.multi_transform` value_fn is given the tree that the updater
-    is given, with `optax.MaskedNode()` for what is left out: let it fill that in.
+    singular H). Inside `optax.masked` or `optax.multi_transform` value_fn gets the same tree as the updater,
+    with `optax.MaskedNode()` for the leaves that are left out; it must fill them in.
     """
     checks.choice("newton", "curvature", curvature, CURVATURES)
     checks.choice("newton", "solver", solver, SOLVERS)
@@ -213,7 +213,7 @@ def _search(
     scale: jax.Array,
     sound: jax.Array,
 ) -> _Attempt:
-    """Attempts with λ raised until one is accepted; a single one where λ is fixed; none where g is not sound."""
+    """Attempts with λ raised until one is accepted; a single one if λ is fixed; none if a value is not finite."""
     most = MOST_SYSTEMS if settings.adapt_damping else 1
 
     def going(a: _Attempt) -> jax.Array:
@@ -228,7 +228,7 @@ def _search(
 
 
 def _nothing(g: PyTree) -> _Attempt:
-    """What there is before the first attempt."""
+    """The values before the first attempt."""
     dtype = jax.tree.leaves(g)[0].dtype
     nan, zero = functools.partial(jnp.full, (), jnp.nan, dtype), functools.partial(jnp.zeros, (), jnp.int32)
     no, no_step = functools.partial(jnp.zeros, (), bool), jax.tree.map(jnp.zeros_like, g)

@@ -37,7 +37,7 @@ def rmsprop(
 
     Args:
       learning_rate: η, a number or an optax schedule.
-      rho: ρ in [0, 1), what the means keep.
+      rho: ρ in [0, 1), the share that the means keep.
       eps: ε, which keeps the root from 0.
       eps_place: "inside" or "outside" the root.
       centered: divide by the standard deviation of the gradient instead of its root mean square. The

@@ -1,4 +1,4 @@
-"""Solving (C + λI)·d = −g for Newton's step: all of C at once, or by conjugate gradients on its products."""
+"""Solves (C + λI)·d = −g for Newton's step: with the whole of C, or by conjugate gradients on products."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fnnets.core.layer import PyTree
 
 
 class Solution(NamedTuple):
-    """A step, and what was met on the way to it."""
+    """A step, and what the solver found on the way."""
 
     d: PyTree  # the shapes of params
     lowest: jax.Array  # () the lowest curvature of C that was met: its smallest eigenvalue, or least pᵀCp/pᵀp
@@ -26,7 +26,7 @@ Solver = Callable[[jax.Array], Solution]  # of λ
 
 
 def dense(product: Callable[[Any], Any], g: PyTree, *, absolute: bool) -> Solver:
-    """Solves by the eigenvalues w and eigenvectors Q of C, found once for every λ.
+    """Solves by the eigenvalues w and eigenvectors Q of C, computed once for all λ.
 
     Formula: d = −Q·(Qᵀ·g ⊘ (w + λ)), with |w| for w if `absolute`; 0 along eigenvectors where w + λ is 0.
     """
@@ -53,10 +53,10 @@ def conjugate_gradients(
 
     Formula: from d = 0, r = p = −g: α = rᵀr/pᵀAp, d ← d + αp, r' = r − αAp, p ← r' + (r'ᵀr'/rᵀr)·p, A = C + λI.
 
-    Why not `jax.scipy.sparse.linalg.cg`: it tells neither its iterations nor the sign of pᵀAp. On the Hessian
+    Why not `jax.scipy.sparse.linalg.cg`: it reports neither its iterations nor the sign of pᵀAp. On the Hessian
     (λ = 0) of a tanh network of 500 parameters at 20 random starts, all indefinite, it used up its 500
-    iterations every time and ended on a step uphill once; this one met the negative curvature, stopped and
-    told after 3 or 4.
+    iterations every time, and once ended on a step uphill; this one met the negative curvature, stopped and
+    reported it after 3 or 4.
     """
     b = optax.tree.scale(-1, g)
     square = optax.tree.vdot(b, b)

@@ -1,4 +1,4 @@
-"""What the rules share: an optax updater from a rule, wide arithmetic, the rate of a step, means and roots."""
+"""Parts of all updaters: an optax updater from a rule, arithmetic in float32 or wider, rates, means and roots."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def updater(
 
 
 def filled(params: Any, value: Any = 0.0) -> Any:
-    """An accumulator for each leaf of params, in at least float32; it is placed on the devices as params are."""
+    """An accumulator for each leaf of params, in at least float32; it has the placement of params."""
     return jax.tree.map(lambda p: jnp.full_like(p, value, dtype=float32_or_wider(p.dtype)), params)
 
 
@@ -63,30 +63,30 @@ def squared(tree: Any) -> Any:
 
 
 def over_root(g: jax.Array, v: jax.Array, eps: Any, eps_place: str) -> jax.Array:
-    """g/√(v+ε) for "inside", g/(√v+ε) for "outside"; g itself where that root is 0, which takes g² = 0 too."""
+    """g/√(v+ε) for "inside", g/(√v+ε) for "outside"; g itself where the root is 0, so that g² is 0 too."""
     root = jnp.sqrt(v + eps) if eps_place == "inside" else jnp.sqrt(v) + eps
     never_0 = isinstance(eps, int | float) and eps >= jnp.finfo(v.dtype).tiny
     return (g / (root if never_0 else jnp.where(root > 0, root, 1))).astype(g.dtype)
 
 
 def mass(rho: Any, count: jax.Array) -> jax.Array:
-    """1 − ρᵗ, the weight that t steps of a mean which began at 0 have given to what they averaged.
+    """1 − ρᵗ, the total weight in a mean that started at 0, after t steps.
 
-    As −expm1(t·log ρ), which keeps its digits: in float32, 1 − 0.999¹ is wrong by 5e-5.
+    As −expm1(t·log ρ), which keeps all digits: in float32, 1 − 0.999¹ is wrong by 5e-5.
     """
     log = math.log(rho) if isinstance(rho, int | float) and rho > 0 else jnp.log(rho)
     return -jnp.expm1(count.astype(jnp.result_type(float)) * log)
 
 
 def fractions(who: str, **values: Any) -> None:
-    """Refuses a rate of forgetting outside [0, 1); numbers only, a traced one is let through."""
+    """Refuses a number outside [0, 1); a traced value passes."""
     for name, value in values.items():
         if isinstance(value, int | float) and not 0 <= value < 1:
             raise ValueError(f"{who}: {name} must be at least 0 and below 1, got {value!r}.")
 
 
 def not_negative(who: str, **values: Any) -> None:
-    """Refuses a number below 0 (NaN too); a traced one or a schedule is let through."""
+    """Refuses a number below 0, and NaN; a traced value or a schedule passes."""
     for name, value in values.items():
         if isinstance(value, int | float) and not value >= 0:
             raise ValueError(f"{who}: {name} must be at least 0, got {value!r}.")
