@@ -3,7 +3,7 @@
 `fn.by_hand` allows forward mode and second derivatives, which a `jax.custom_vjp` does not. This measures what that costs
 a training step, in every benchmark that trains with `fn.by_hand`, at its own sizes: the feed-forward network, the residual
 network, four of its steps in a scan, and an LSTM and a GRU at five sizes each. The claim: it costs nothing. The compiler
-counts no more operations, traffic or temporary memory, and the step is no slower within the interval.
+counts no more operations, traffic or temporary memory, and the step is not slower within the interval.
 
 `fn.by_hand` falls back to `jax.custom_vjp` if a version of jax lacks what its primitive needs.
 

@@ -91,7 +91,7 @@ def judge(claim: Claim, rows: Sequence[Row]) -> list[Verdict]:
     best = min(rivals, key=lambda row: np.median(row.seconds))
     against = ratio(ours.seconds, best.seconds)
     held = against.low <= claim.times
-    words = "is no slower within the interval than" if held else "is SLOWER than"
+    words = "is not slower within the interval than" if held else "is SLOWER than"
     if claim.times != 1.0:
         most = f"{claim.times} × the time of"
         words = f"takes at most {most}" if held else f"takes MORE than {most}"

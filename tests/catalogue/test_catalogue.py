@@ -72,7 +72,7 @@ def test_the_factories_are_found():
 
 @pytest.mark.quick
 @pytest.mark.parametrize("name", FACTORIES)
-def test_everything_that_can_be_made_has_a_row(name):
+def test_every_factory_has_a_row(name):
     factory = FACTORIES[name]
     home = factory.__module__.split(".")[1:]  # ["layers", "activations", "rectifiers"]
     kinds = {path.stem for path in Path(catalogue.__file__).parent.glob("*.py")}

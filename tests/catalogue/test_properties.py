@@ -57,7 +57,7 @@ def test_any_network_agrees(net, batch, train, seed):
 
 @few
 @given(net=networks(3), seed=st.integers(0, 99))
-def test_what_stands_in_the_padding_changes_nothing(net, seed):
+def test_padding_changes_nothing(net, seed):
     net, rng = fn.serial(net), np.random.default_rng(seed)
     x, mask = rng.standard_normal((2, 3, 3)), rng.random((2, 3)) < 0.6
     params = jax.tree.map(jnp.float32, catalogue.random_params(net, rng, x))

@@ -22,14 +22,14 @@ PARAMS = NET.init(KEY, X)
 
 
 @pytest.mark.quick
-def test_jax_has_what_forward_mode_stands_on():
+def test_jax_has_the_parts_that_forward_mode_needs():
     assert not linear_primitive.MISSING, (
         f"jax {jax.__version__} has moved or removed a name that fnnets/gradients/linear_primitive.py builds its primitive on: "
         f"{linear_primitive.MISSING}. Until it is found again, by_hand falls back to jax.custom_vjp, without forward mode."
     )
 
 
-def test_without_them_reverse_mode_is_left_and_one_warning(monkeypatch):
+def test_without_these_parts_reverse_mode_remains_with_one_warning(monkeypatch):
     monkeypatch.setattr(linear_primitive, "MISSING", "module 'jax' has no attribute 'x'")
     custom_derivatives._warn_what_is_missing.cache_clear()
     with pytest.warns(UserWarning, match="no attribute 'x'.*reverse mode alone") as told:
@@ -90,7 +90,7 @@ def test_reverse_mode_runs_the_backward_once_and_forward_mode_never(name):
     assert len(calls) == traces
 
 
-def test_what_the_backward_says_is_the_gradient_everywhere():
+def test_the_backward_is_the_gradient_everywhere():
     double = toys.with_backward(NET, lambda dparams, dx: jax.tree.map(lambda leaf: 2 * leaf, (dparams, dx)))
     for name in ("grad", "vjp", "grad of scan", "grad of checkpoint", "grad of vmap, shared params"):
         wrong, right = (
@@ -194,7 +194,7 @@ def test_a_derivation_that_jax_cannot_transpose_is_summed_outside(twice):
     assert len(calls) == 1, "traced once, to be read and to be used"
 
 
-def test_what_a_backward_raises_is_raised_where_examples_share_the_params():
+def test_an_error_in_a_backward_surfaces_when_examples_share_the_params():
     calls = []
 
     def backward(params, saved, dy):
@@ -208,7 +208,7 @@ def test_what_a_backward_raises_is_raised_where_examples_share_the_params():
     assert len(calls) == 1, "not tried again in another way"
 
 
-# ---------------------------------------------------------------- whatever is no float, or does not move
+# ---------------------------------------------------------------- integers, keys and constants
 
 
 def test_precision_is_that_of_the_plain_layer():

@@ -12,7 +12,7 @@ NET = fn.by_hand(fn.serial(fn.dense(3), fn.tanh(), fn.dense(2)))
 PARAMS = NET.init(jax.random.key(0), X)
 
 
-def test_the_precision_of_products_is_that_of_where_the_network_is_called():
+def test_products_have_the_precision_set_at_the_call():
     """The rules run later: when the program is lowered, or when the derivative is taken."""
 
     def rough(transform):
@@ -42,7 +42,7 @@ def test_python_numbers_have_tangents():
     np.testing.assert_allclose(jax.jvp(run, (3.0,), (1.0,))[1], 6 * jnp.sum(X[0] ** 2), rtol=1e-6)
 
 
-def test_what_was_jitted_and_traced_before_is_traced_anew_inside_another():
+def test_a_layer_jitted_before_is_traced_again_inside_another():
     """Within an outer by_hand an inner one is its plain equations: a trace from outside must not be taken for them."""
     plain = fn.serial(fn.dense(3), fn.tanh())
     inner = fn.by_hand(plain)

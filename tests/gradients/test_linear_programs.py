@@ -53,7 +53,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", LINEAR)
-def test_what_is_read_as_linear_is_transposed_by_jax(name):
+def test_jax_transposes_what_counts_as_linear(name):
     assert transposable(jax.make_jaxpr(LINEAR[name])(DY), [True])
     outputs = lambda dy: [leaf for leaf in jax.tree.leaves(LINEAR[name](dy)) if leaf.shape]
     found = jax.eval_shape(outputs, DY)
@@ -65,7 +65,7 @@ def test_what_is_not_known_to_be_linear_is_refused(name):
     assert not transposable(jax.make_jaxpr(OTHERS[name])(DY), [True])
 
 
-def test_what_does_not_move_may_be_used_in_any_way():
+def test_constants_may_be_used_in_any_way():
     program = jax.make_jaxpr(lambda r, dy: jnp.where(r > 0, jnp.tanh(r) * dy, 0) / r)(DY, DY)
     assert transposable(program, [False, True])
     assert not transposable(program, [True, True])

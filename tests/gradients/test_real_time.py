@@ -157,7 +157,7 @@ def test_one_loop_and_memory_that_does_not_grow():
     assert short.memory_analysis().temp_size_in_bytes >= 4 * influence, "it is counted"
 
 
-def test_a_cell_will_do_and_vmap_over_params_too():
+def test_rtrl_takes_a_cell_and_vmap_over_params():
     cell, x = fn.elman(2).info.recurrence.cell, jax.ShapeDtypeStruct((3, T, 2), jnp.float32)
     params = jax.eval_shape(
         lambda: jax.vmap(lambda key: fn.elman(2).init(key, x))(jax.random.split(jax.random.key(0), 7))

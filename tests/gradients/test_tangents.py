@@ -26,7 +26,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.quick) for name in ROWS])
-def test_the_tangent_is_jvps_and_the_backwards_transpose(name, x64):
+def test_the_tangent_equals_jvp_and_is_the_transpose_of_the_backward(name, x64):
     layer, shape, settings = ROWS[name]
     settings = settings | ({"key": jax.random.key(3)} if settings.get("train") else {})
     rng = np.random.default_rng(0)
@@ -61,7 +61,7 @@ def test_only_what_offers_a_tangent_has_one():
     assert not any(layer.tangent for layer in others)
 
 
-def test_an_own_layers_tangent_is_taken_as_it_is():
+def test_the_tangent_of_a_user_layer_is_used():
     double = fn.layer(
         lambda key, x: (), lambda params, x: 2 * x, lambda params, x: (2 * x, None),
         lambda params, saved, dy: ((), 2 * dy), tangent=lambda params, saved, dparams, dx: 2 * dx,

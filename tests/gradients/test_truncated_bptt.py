@@ -70,7 +70,7 @@ def test_the_truncated_gradient_is_that_of_a_carry_held_constant(given, x64):
     assert aux.y.shape == TARGET.shape
 
 
-def test_truncation_leaves_something_out(x64):
+def test_truncation_changes_the_gradient(x64):
     _, grads = jax.jit(fn.truncated_bptt(NET, LOSS, S).whole)(PARAMS, X, TARGET)
     _, full = jax.jit(fn.value_and_grad_by_hand(NET, LOSS))(PARAMS, X, TARGET)
     assert np.abs(grads[0].u - full[0].u).max() > 1e-3
@@ -129,7 +129,7 @@ def test_no_padding_no_masks():
     assert (alone.x.shape, alone.mask.shape) == ((3, S, 2), (3, S)), "with no batch axis too"
 
 
-def test_a_row_that_is_reset_begins_anew():
+def test_a_reset_row_starts_again():
     net = fn.stack(toys.integrator(), 2)
     params = net.init(KEY, X)
     bptt = fn.truncated_bptt(net, LOSS, S)

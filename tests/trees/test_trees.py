@@ -238,7 +238,7 @@ def test_a_child_that_is_not_before_its_parent_gives_nan_up_to_the_root(kind):
 # ---------------------------------------------------------------- layers at nodes, networks
 
 
-def test_nodes_hands_key_mask_statistics_and_children_on():
+def test_nodes_passes_on_key_mask_statistics_and_children():
     net = fn.nodes(fn.serial(fn.dropout(0.5), toys.centred()))
     one = np.ones(2, np.float32)
     x, mask = fn.pad_trees([((one, one), one), one])
@@ -297,14 +297,14 @@ def test_pad_trees_of_other_objects():
     assert x[1].tolist() == [[[-1, -1], [-1, -1], [0, 1]]]
 
 
-def test_pad_trees_goes_as_deep_as_trees_do():
+def test_pad_trees_handles_deep_trees():
     deep = 1
     for _ in range(5000):
         deep = (deep,)
     assert fn.pad_trees([deep]).x[1][0, 1:, 0].tolist() == list(range(5000))
 
 
-def test_a_subtree_may_stand_twice():
+def test_a_subtree_may_occur_twice():
     pair = (1, 2)
     assert fn.pad_trees([(pair, pair)]).x[0].tolist() == [[1, 2, 0, 1, 2, 0, 0]]
 

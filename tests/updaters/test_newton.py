@@ -87,7 +87,7 @@ cube.defvjp(lambda x: (x**3, x), lambda x, dy: (three_squares(x) * dy,))
 three_squares.defvjp(lambda x: (3 * x**2, x), lambda x, dy: (6 * x * dy,))
 
 
-def test_hvp_where_forward_mode_is_closed():
+def test_hvp_without_forward_mode():
     """The derivative of `cube` has a custom_vjp of its own: only reverse mode passes through it."""
     product = jax.jit(lambda x, v: curvature.hvp(lambda x: cube(x).sum(), x)(v))
     np.testing.assert_allclose(product(jnp.array([1.0, 2.0]), jnp.array([1.0, -1.0])), [6.0, -12.0])
@@ -162,7 +162,7 @@ def test_a_quadratic_in_one_step(settings):
 
 
 @pytest.mark.quick
-def test_absolute_curvature_leaves_the_saddle_that_plain_newton_is_drawn_to():
+def test_absolute_curvature_escapes_the_saddle_that_attracts_plain_newton():
     start = [1.0, 0.01]
     plain, _ = run(updaters.newton(**PLAIN), saddle, start, 8)
     free, _ = run(updaters.newton(curvature="saddle_free", **PLAIN), saddle, start, 20)
@@ -265,7 +265,7 @@ def test_singular_curvature(solver):
 
 
 @pytest.mark.parametrize(("settings", "bad"), [({}, jnp.nan), (PLAIN, jnp.inf), ({"solver": "cg"}, jnp.nan)])
-def test_nan_moves_nothing_and_is_told(settings, bad):
+def test_nan_changes_nothing_and_is_reported(settings, bad):
     for extra in ({"grads": np.array([1.0, bad])}, {"product": lambda v: v * bad}):
         update, state = one(updaters.newton(**settings), saddle, [1.0, 0.1], **extra)
         np.testing.assert_array_equal(update, 0.0)
@@ -328,7 +328,7 @@ def test_damping_follows_the_ratio():
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_low_precision_is_worked_on_in_float32(dtype):
+def test_low_precision_is_computed_in_float32(dtype):
     with jax.enable_x64(False):
         start = jnp.array([2.0, -1.0], dtype)
         path, state = run(
