@@ -1,6 +1,6 @@
-"""Every layer, loss and updater in small configurations: one table, which the command line and the tests share.
+"""A table of every layer, loss and updater in small settings; the command line and the tests share it.
 
-A new layer is one new row in the file of its kind; a test reports a missing row.
+A new layer needs a row in the file of its kind. A test names what lacks a row.
 """
 
 from fnnets.catalogue.activations import activation_cases as activation_cases
@@ -27,7 +27,7 @@ from fnnets.catalogue.updaters import updater_cases as updater_cases
 
 
 def cases() -> list[Case]:
-    """All rows in which gradients are compared."""
+    """All rows whose gradients are compared."""
     return [
         *layer_cases(), *activation_cases(), *convolution_cases(), *normalisation_cases(), *pooling_cases(),
         *network_cases(), *recurrent_cases(), *sequence_cases(), *tree_cases(),

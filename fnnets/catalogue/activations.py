@@ -7,7 +7,7 @@ from fnnets.catalogue.case import Case, layer_case, normal
 
 
 def activation_cases() -> list[Case]:
-    """The rows with activations: each with its defaults, and some with other settings."""
+    """The rows with activations: each with its defaults, some with other settings."""
     plain = (
         fn.sigmoid, fn.tanh, fn.relu, fn.leaky_relu, fn.elu, fn.selu, fn.softplus, fn.gelu, fn.silu,
         fn.hard_sigmoid, fn.softmax, fn.log_softmax, fn.mish,

@@ -1,4 +1,4 @@
-"""A row of the catalogue, and how its numbers are drawn."""
+"""The rows of the catalogue, and how their numbers are drawn."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Case(NamedTuple):
     """A row of the catalogue.
 
     Attributes:
-      name: unique; what `--only` selects by.
-      problem: `(seed) -> Problem` at a random point away from initialisation, in float64.
-      layer: the layer; None in a row of a loss or a penalty.
-      x: `(rng) -> input`; None in a row of a loss or a penalty.
+      name: unique; `--only` selects by it.
+      problem: `(seed) -> Problem` at random params, away from initialisation, in float64.
+      layer: the layer; None in the row of a loss or a penalty.
+      x: `(rng) -> input`; None in the row of a loss or a penalty.
       mode: the keyword arguments of the layer's apply: train, key, mask.
-      carried: whether the problem has a carry, its gradient and that of the last carry.
-      made: what the row is of: the layer, the loss or the penalty.
-      y: `(rng) -> output`, in a row of a loss.
-      target: `(rng) -> target`, in a row of a loss.
+      carried: whether the problem compares a carry and its gradient too.
+      made: the layer, loss or penalty of the row.
+      y: `(rng) -> output`, in the row of a loss.
+      target: `(rng) -> target`, in the row of a loss.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Case(NamedTuple):
     target: Draw | None = None
 
     def factories(self) -> set[str]:
-        """The factories behind the row: `fn.dense` and `fn.serial` make a network of dense layers."""
+        """The names of all factories in the row: "serial" and "dense" for a network of dense layers."""
 
         def names(info: Info) -> set[str]:
             return {info.name}.union(*(names(child.info) for child in info.children))
@@ -53,14 +53,14 @@ class Case(NamedTuple):
         return names(self.made.info)
 
     def compare(self, seed: int = 0) -> Report:
-        """The row's report."""
+        """Compares the row's gradients and returns the report."""
         with jax.enable_x64(True):
             problem = self.problem(seed)
             return judge(problem, measure(problem))
 
 
 def random_params(layer: Layer, rng: np.random.Generator, x: Any) -> Any:
-    """Params drawn at random, biases too: zeros, as at initialisation, hide mistakes."""
+    """Random params, biases too: a bias of 0, as at the start, hides mistakes."""
 
     def draw(node: Any) -> Any:
         if isinstance(node, Stats):
@@ -73,7 +73,7 @@ def random_params(layer: Layer, rng: np.random.Generator, x: Any) -> Any:
 
 
 def random_like(tree: Any, rng: np.random.Generator) -> Any:
-    """A tree of the same shapes, standard normal."""
+    """A tree of the same shapes with standard normal values."""
     return jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape), tree)
 
 
@@ -83,7 +83,7 @@ def normal(*shape: int) -> Draw:
 
 
 def ids(below: int, *shape: int) -> Draw:
-    """Integers from 0 on, as int32."""
+    """Integers of at least 0 and less than `below`, as int32."""
     return lambda rng: rng.integers(0, below, shape, dtype=np.int32)
 
 
@@ -98,7 +98,7 @@ def log_probabilities(*shape: int) -> Draw:
 
 
 def shares(*shape: int) -> Draw:
-    """Numbers inside (0, 1)."""
+    """Numbers between 0.05 and 0.95."""
     return lambda rng: rng.uniform(0.05, 0.95, shape)
 
 
@@ -113,12 +113,12 @@ def one_hot(classes: int, *shape: int) -> Draw:
 
 
 def several(*draws: Draw) -> Draw:
-    """A tuple of inputs."""
+    """A tuple of draws."""
     return lambda rng: tuple(draw(rng) for draw in draws)
 
 
 def bools(mask: Any) -> Any:
-    """A mask of nested lists of 0 and 1 as an array, or as a tuple of arrays."""
+    """Converts a mask of nested lists of 0 and 1 to an array of bools, or a tuple of masks to a tuple."""
     if isinstance(mask, tuple):
         return tuple(map(bools, mask))
     return None if mask is None else np.array(mask, bool)
@@ -127,9 +127,9 @@ def bools(mask: Any) -> Any:
 def layer_case(
     name: str, layer: Layer, x: Draw, *, train: bool = False, mask: Any = None, carried: bool = False
 ) -> Case:
-    """A row for a layer; the mask is a nested list of 0 and 1, or a tuple of them where x is one.
+    """A row for a layer.
 
-    carried: with a carry drawn at random.
+    The mask is a nested list of 0 and 1, or a tuple of such lists if x is a tuple. `carried` adds a random carry.
     """
     mode: dict[str, Any] = {"train": train, "mask": bools(mask)}
 
@@ -137,10 +137,10 @@ def layer_case(
 
     def problem(seed: int) -> Problem:
         rng = np.random.default_rng(seed)
-        given = x(rng)
-        params, key = random_params(layer, rng, given), jax.random.key(seed) if train else None
-        carry = random_like(fn.zero_carry(layer, params, given), rng) if carried else None
-        return problems.of_layer(layer, params, given, key=key, carry=carry, compiled=compiled, **mode)
+        inputs = x(rng)
+        params, key = random_params(layer, rng, inputs), jax.random.key(seed) if train else None
+        carry = random_like(fn.zero_carry(layer, params, inputs), rng) if carried else None
+        return problems.of_layer(layer, params, inputs, key=key, carry=carry, compiled=compiled, **mode)
 
     return Case(name, problem, layer, x, mode, carried, made=layer)
 
@@ -165,7 +165,8 @@ def penalty_case(name: str, penalty: Any, layer: Layer, x: Draw) -> Case:
     return Case(name, problem, None, None, {}, made=penalty)
 
 
-GAPS = [[1, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 0]]  # right padding, left padding, a gap, nothing at all
+# Padding on the right, on the left, a gap, everything masked.
+GAPS = [[1, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 0]]
 
-# One batch with every kind of mask: nothing masked, padding right, padding left, a gap, nothing valid.
+# A batch with every kind of mask: none, padding on the right, on the left, a gap, everything masked.
 MASKS = [[1, 1, 1, 1], [1, 1, 0, 0], [0, 1, 1, 1], [1, 0, 0, 1], [0, 0, 0, 0]]

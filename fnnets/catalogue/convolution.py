@@ -1,4 +1,4 @@
-"""The rows with layers that move a window over their input."""
+"""The rows with convolutions and upsampling."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fnnets.catalogue.case import GAPS, Case, layer_case, normal
 
 
 def convolution_cases() -> list[Case]:
-    """The rows with convolutions: a covering selection of axes, strides, padding, dilation and groups."""
+    """The rows with convolutions; they cover axes, strides, padding, dilation and groups."""
     network = fn.serial(
         fn.conv(2, (2, 2)), fn.tanh(), fn.conv(2, (3, 3), strides=2), fn.flatten(3), fn.dense(2)
     )

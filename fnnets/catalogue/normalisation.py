@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnnets as fn
 from fnnets.catalogue.case import GAPS, Case, layer_case, normal
 
-# Three pictures of 2 × 3: one with gaps, one whole, one of which nothing counts.
+# Three pictures of 2 × 3: one with gaps, one whole, one fully masked.
 PICTURES = [[[1, 0, 1], [1, 1, 0]], [[1, 1, 1], [1, 1, 1]], [[0, 0, 0], [0, 0, 0]]]
 
 

@@ -9,7 +9,7 @@ from fnnets.catalogue.case import MASKS, Case, layer_case, normal
 
 
 def recurrent_cases() -> list[Case]:
-    """The rows with recurrent layers: a covering selection of variants, lengths, masks and carries."""
+    """The rows with recurrent layers; they cover variants, lengths, masks and carries."""
     masked: dict[str, Any] = {"mask": MASKS}
     short = normal(2, 3, 2)
     x, with_carry = normal(5, 4, 2), masked | {"carried": True}

@@ -11,7 +11,7 @@ from fnnets.catalogue.case import MASKS, Case, Draw, ids, layer_case
 
 
 def forest(*batch: int, nodes: int, places: int, width: int) -> Draw:
-    """Random trees with so many nodes and places for children; sometimes several trees side by side."""
+    """Draws random trees with these numbers of nodes and places for children; some have several roots."""
 
     def draw(rng: np.random.Generator) -> Any:
         children = np.full((*batch, nodes, places), -1, np.int32)
@@ -30,7 +30,7 @@ def forest(*batch: int, nodes: int, places: int, width: int) -> Draw:
 def tree_cases() -> list[Case]:
     """The rows with tree networks: kinds, numbers of children, and masks."""
     pairs, triples = (forest(5, nodes=4, places=places, width=2) for places in (2, 3))
-    there = np.arange(60).reshape(5, 4, 3) % 5 > 0  # some children are there by number, but masked
+    there = np.arange(60).reshape(5, 4, 3) % 5 > 0  # masks some children that have a number
     two: dict[str, Any] = {"mask": (MASKS, there[..., :2])}
     three: dict[str, Any] = {"mask": (MASKS, there)}
     kinds: tuple[Any, ...] = ("child_sum", "binary")

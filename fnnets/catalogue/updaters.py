@@ -14,10 +14,10 @@ class UpdaterCase(NamedTuple):
     """A row of the catalogue with an updater.
 
     Attributes:
-      name: unique; the factory's name, and what is special about the row.
-      factory: what makes it, such as `fn.updaters.adam`.
-      settings: the factory's arguments by name, with which it goes down Rosenbrock's valley in 10 000 steps.
-      order: 1 where the rule sees gradients alone, 2 where it sees curvature.
+      name: unique; the factory's name and the special setting of the row.
+      factory: makes the updater, such as `fn.updaters.adam`.
+      settings: the factory's arguments by name; with them it minimises Rosenbrock's function in 10 000 steps.
+      order: 1 if the rule uses gradients only, 2 if it uses curvature.
     """
 
     name: str
@@ -26,7 +26,7 @@ class UpdaterCase(NamedTuple):
     order: int = 1
 
     def make(self, **changed: Any) -> optax.GradientTransformationExtraArgs:
-        """The updater, with some settings changed."""
+        """Makes the updater, with some settings changed."""
         return self.factory(**self.settings | changed)
 
 

@@ -1,4 +1,4 @@
-"""Recursive (tree) networks: nodes in topological order, each made of its children."""
+"""Recursive (tree) networks: each node's state comes from its children's states."""
 
 from fnnets.trees._nodes import nodes as nodes
 from fnnets.trees._tree_lstm import tree_lstm as tree_lstm

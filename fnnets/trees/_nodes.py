@@ -10,27 +10,27 @@ from fnnets.core.layer import Layer, describe, keep_stats, named
 
 
 class NodesSaved(NamedTuple):
-    """What `nodes` saves for its backward."""
+    """What `nodes` keeps for its backward."""
 
     body: Any
     mask: Any
 
 
 def nodes(body: Layer) -> Layer:
-    """Applies a layer at every node of a tree, to the nodes' features; the children pass through.
+    """Applies a layer to the features of every node of a tree; passes the children on unchanged.
 
     Formula: (y, children) = (f(params, x), children).
 
-    Derivation: dx = (dx_f, None), with (dparams, dx_f) from the body's own backward at dy. Children are
+    Derivation: dx = (dx_f, None), with (dparams, dx_f) from the body's own backward at dy. The children are
     integers and have no gradient.
 
     Args:
-      body: a layer or network, such as `fn.embedding(5, 6)` for trees of words; its input is the nodes
-        in their order (…, N, ·), and so is its output.
+      body: a layer or network, such as `fn.embedding(5, 6)` for trees of words. Its input and output hold
+        the nodes in order, (…, N, ·).
 
     Returns:
-      A `Layer` from a pair to a pair, for use before `fn.recursive` or `fn.tree_lstm`. params are a tuple of one, the
-      body's. The mask is a pair, for the nodes and for their children; the body gets the nodes' mask.
+      A `Layer` from a pair (features, children) to such a pair; put it before `fn.recursive` or `fn.tree_lstm`.
+      Its params are a tuple that holds the body's. The mask is a pair (nodes, children); the body gets the nodes' mask.
 
     Raises:
       TypeError: x or the mask is not a pair.
@@ -49,8 +49,8 @@ def nodes(body: Layer) -> Layer:
     def paired(name: str, value: Any) -> Any:
         if not isinstance(value, tuple) or len(value) != 2:
             raise TypeError(
-                f"{info}: {name} must be a pair, for the nodes and for their children, "
-                f"got {type(value).__name__}; fn.pad_trees makes it from trees."
+                f"{info}: {name} must be a pair (one part for the nodes, one for their children), "
+                f"got {type(value).__name__}; fn.pad_trees builds it from trees."
             )
         return value
 

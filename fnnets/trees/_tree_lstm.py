@@ -29,7 +29,7 @@ def tree_lstm(
     Formula: for node j, in topological order (children before parents), with children k = 1, …, K,
 
         z_j = x_j·w + b                               in blocks i, f, g, o of H columns
-        child_sum:  h̃_j = Σ_k h_k                     the children in no order, as many as there are
+        child_sum:  h̃_j = Σ_k h_k                     any number of children, in no order
                     i = σ(z_i + h̃_j·u_i), g = tanh(z_g + h̃_j·u_g), o = σ(z_o + h̃_j·u_o)
                     f_k = σ(z_f + h_k·u_f)            a forget gate for each child
         binary:     q = [h_l, h_r]·u                  in blocks i, f_left, f_right, g, o
@@ -37,42 +37,42 @@ def tree_lstm(
                     f_l = σ(z_f + q_left), f_r = σ(z_f + q_right)
         c_j = i⊙g + Σ_k f_k⊙c_k,  h_j = o⊙tanh(c_j),  y_j = h_j
 
-    and h = c = 0 for a missing child. Every node has an input x_j. If only leaves have words, x_j = 0 at inner nodes.
+    and h = c = 0 for a missing child. Every node has an input x_j. If only leaves have words, inner nodes have x_j = 0.
 
-    Derivation: given dh and dc of h_j and c_j (dy_j, and what the parent sends back), with t = tanh(c_j):
+    Derivation: given the gradients dh and dc of h_j and c_j (from dy_j and from the parent), with t = tanh(c_j):
 
         dc ← dc + dh⊙o⊙(1−t²)
         dz_i = dc⊙g⊙i(1−i), dz_g = dc⊙i⊙(1−g²), dz_o = dh⊙t⊙o(1−o)
         df_k = dc⊙c_k, dz_fk = df_k⊙f_k(1−f_k), dc_k = dc⊙f_k
         child_sum:  dz_f = Σ_k dz_fk, dq_k = [dz_i, dz_fk, dz_g, dz_o]: node k's product q_k = h_k·u enters
-                    its parent's gates, so that dh_k = dq_k·uᵀ, which node k adds to its own dy
+                    its parent's gates, so dh_k = dq_k·uᵀ, which node k adds to its own dy
         binary:     dz_f = dz_left + dz_right, dq = [dz_i, dz_left, dz_right, dz_g, dz_o], [dh_l, dh_r] = dq·uᵀ
 
-    from the last node to the first, and after the loop, over all nodes: dw = Σ_j x_jᵀdz_j, db = Σ_j dz_j,
-    dx_j = dz_j·wᵀ, du = Σ_j h_jᵀdq_j (child_sum) or Σ_j [h_l, h_r]ᵀdq_j (binary). Children are integers and have no
-    gradient: dx is a pair (dfeatures, None).
+    from the last node to the first. After the loop, over all nodes: dw = Σ_j x_jᵀdz_j, db = Σ_j dz_j,
+    dx_j = dz_j·wᵀ, du = Σ_j h_jᵀdq_j (child_sum) or Σ_j [h_l, h_r]ᵀdq_j (binary). The children are integers and have
+    no gradient: dx is a pair (dfeatures, None).
 
     Args:
       features: H, the number of units.
-      kind: "child_sum", for children without an order, or many of them, as in dependency trees; "binary", for two
-        children, left and right.
-      forget_bias: the initial value of the forget block of b.
-      use_bias: whether the layer has a bias.
+      kind: "child_sum" for any number of unordered children, as in dependency trees; "binary" for two children, left
+        and right.
+      forget_bias: the initial value of b's forget block; `init` alone uses it.
+      use_bias: whether to add b.
       kernel_init: `(key, shape, dtype) -> w`.
       recurrent_init: `(key, (H, 4H) or (2H, 5H), dtype) -> u`.
 
     Returns:
-      A `Layer`; x is a pair: features (…, N, D), floats, and children (…, N, K), integers. `children[…, j, k]` is the
-      number of node j's k-th child, smaller than j, or negative for a missing child; `fn.pad_trees` makes them from
-      nested tuples. A child that does not come before its parent gives NaN there and in every node above. The mask is
-      a pair of bools too, for the nodes (…, N) and for the children (…, N, K); elsewhere the state is 0. y is
-      (…, N, features) in the dtype of the params, `ChildSumTreeLSTM(w, u, b)` or `BinaryTreeLSTM(w, u, b)`;
-      `fn.last()` takes the root's output: in `serial` the pair of masks ends here, and the root is the last node,
-      because `fn.pad_trees` pads in front.
+      A `Layer`; its params are `ChildSumTreeLSTM(w, u, b)` or `BinaryTreeLSTM(w, u, b)`.
+      x is a pair: features (…, N, D), floats, and children (…, N, K), integers. `children[…, j, k]` is the number of
+      node j's k-th child: smaller than j, or negative if there is none. `fn.pad_trees` builds x from nested tuples.
+      If a child does not come before its parent, the parent and every node above it become NaN.
+      The mask is a pair of bools: which nodes exist (…, N), and which children (…, N, K). The state of padding is 0.
+      y is (…, N, features) in the dtype of the params. In `serial` the masks end here. `fn.pad_trees` pads in front,
+      so the root is the last node, and `fn.last()` returns its state.
 
     Raises:
-      TypeError: x is not a pair of floats and integers, or the mask not a pair of bools; params of another layer.
-      ValueError: shapes do not fit; kind is neither of the two; K is not 2 for "binary".
+      TypeError: x is not a pair of floats and integers; the mask is not a pair of bools; params are another layer's.
+      ValueError: shapes do not fit; kind is unknown; "binary" and K is not 2.
 
     Example:
       >>> import fnnets as fn, jax
@@ -86,8 +86,8 @@ def tree_lstm(
       Tai, Socher & Manning, Improved semantic representations from tree-structured long short-term memory networks
       (ACL 2015), eqs. 2–8 (child-sum) and 9–14 with N = 2 (binary); their u is g here.
 
-    Differences: Tai's own code initialises all biases alike; here the forget bias is 1 as in `fn.lstm`. With many children
-    c then grows by Σ f_k on the way up: forget_bias=0 halves what each child passes on.
+    Differences: Tai's own code starts all biases alike; here the forget bias starts at 1, as in `fn.lstm`. With many
+    children c then grows by Σ f_k at each level; forget_bias=0 starts each f_k near ½.
     """
     checks.positive("tree_lstm", features=features)
     checks.choice("tree_lstm", "kind", kind, ("child_sum", "binary"))

@@ -1,4 +1,4 @@
-"""The binary Tree-LSTM: two children, left and right, each with its own weights."""
+"""The binary Tree-LSTM: two children, left and right, each with weights of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fnnets.trees.tree_cell import Arrays, Children, TreeCell
 
 
 class BinaryTreeLSTM(NamedTuple):
-    """The parameters of `tree_lstm(kind="binary")`: blocks i, f, g, o; in u there are two of f, for left and right."""
+    """The parameters of `tree_lstm(kind="binary")`: blocks i, f, g, o; u has two f blocks, left and right."""
 
     w: jax.Array  # (D, 4H)
     u: jax.Array  # (2H, 5H), the rows of the left child, then those of the right
@@ -28,9 +28,9 @@ BinaryTreeLSTM.blocks = dict.fromkeys("wb", ("i", "f", "g", "o")) | {  # type: i
 
 
 class Gates(NamedTuple):
-    """What a node saves for its backward."""
+    """What a node keeps for its backward."""
 
-    i: jax.Array  # (B, H), as are all
+    i: jax.Array  # (B, H), like all gates
     f_left: jax.Array
     f_right: jax.Array
     g: jax.Array

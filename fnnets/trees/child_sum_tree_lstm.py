@@ -1,4 +1,4 @@
-"""The child-sum Tree-LSTM: any number of children, without an order."""
+"""The child-sum Tree-LSTM: any number of children, in no order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ChildSumTreeLSTM.blocks = dict.fromkeys("wub", ("i", "f", "g", "o"))  # type: ig
 
 
 class Gates(NamedTuple):
-    """What a node saves for its backward."""
+    """What a node keeps for its backward."""
 
     i: jax.Array  # (B, H)
     f: jax.Array  # (K, B, H), one for each child
@@ -34,7 +34,7 @@ class Gates(NamedTuple):
 
 
 def child_sum(features: int, info: Info, init: Any) -> TreeCell:
-    """The cell, derived in `tree_lstm`. A child's product with u is computed once, at the child: q = h·u."""
+    """The cell, derived in `tree_lstm`. A child computes its product q = h·u once and hands it to its parent."""
 
     def project(params: ChildSumTreeLSTM, x: jax.Array) -> jax.Array:
         checks.node(info, params, ChildSumTreeLSTM)
@@ -77,8 +77,8 @@ def child_sum(features: int, info: Info, init: Any) -> TreeCell:
         dz_f = dc * c * f * (1 - f)
         dz_g = dc * i * (1 - g * g)
         dz_o = dh * t * o * (1 - o)
-        alike = [jnp.broadcast_to(a, f.shape) for a in (dz_i, dz_g, dz_o)]
-        dq_children = jnp.concatenate([alike[0], dz_f, *alike[1:]], -1)
+        dq_i, dq_g, dq_o = (jnp.broadcast_to(a, f.shape) for a in (dz_i, dz_g, dz_o))
+        dq_children = jnp.concatenate([dq_i, dz_f, dq_g, dq_o], -1)
         return jnp.concatenate([dz_i, dz_f.sum(0), dz_g, dz_o], -1), (dq_children, dc * f)
 
     def collect(

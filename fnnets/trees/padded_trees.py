@@ -1,4 +1,4 @@
-"""Converts Python's trees to arrays of one shape."""
+"""Turns nested Python trees into arrays of one shape."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Trees(NamedTuple):
 
     x: tuple[
         np.ndarray, np.ndarray
-    ]  # the nodes' values (B, N, …); their children (B, N, K), −1 where there is none
-    mask: tuple[np.ndarray, np.ndarray]  # which nodes there are (B, N), and which children (B, N, K)
+    ]  # the nodes' values (B, N, …); their children (B, N, K), −1 if there is none
+    mask: tuple[np.ndarray, np.ndarray]  # which nodes exist (B, N), and which children (B, N, K)
 
 
 def pad_trees(
@@ -27,26 +27,26 @@ def pad_trees(
     size: int | None = None,
     arity: int | None = None,
 ) -> Trees:
-    """Converts a batch of Python's trees to arrays: nested tuples and lists, or any objects.
+    """Turns a batch of trees (nested tuples and lists, or any objects) into padded arrays.
 
-    Nodes are numbered in postorder, children before their parent and left before right, so the root comes last. Smaller
-    trees are padded in front, so the root of every tree is the last of the N nodes.
+    Numbers the nodes in postorder: children before their parent, left before right. Pads smaller trees in front,
+    so the root of every tree is its last node.
 
     Args:
-      trees: the trees. By default a tuple or a list is an inner node with its elements as children; anything else is
-        a leaf with itself as value: a number, or an array, all of one shape.
+      trees: the trees. By default the elements of a tuple or list are its children; anything else is a leaf and its
+        own value: a number, or an array (all of one shape).
       children: `tree -> its children`, for other objects: `lambda tree: tree.children`.
-      value: `tree -> its value`, at every node; by default 0 at inner nodes, so with ids no word should have id 0.
-      size: N; by default the number of nodes of the largest tree. With a given size all batches share one compilation.
-      arity: K, the number of places for children; by default the largest number of children, at least 1.
+      value: `tree -> its value`, at every node. By default inner nodes get 0, so do not use id 0 for a word.
+      size: N; by default the number of nodes of the largest tree. Set size and arity to compile once for all batches.
+      arity: K, the places for children; by default the largest number of children, at least 1.
 
     Returns:
-      `Trees(x, mask)` in NumPy: x and mask are the pairs that `fn.recursive`, `fn.tree_lstm` and `fn.nodes` take. Values are
-      int32 or floats, 0 in the padding.
+      `Trees(x, mask)` in NumPy, the pairs that `fn.recursive`, `fn.tree_lstm` and `fn.nodes` take. Values are int32 or
+      floats, 0 in the padding.
 
     Raises:
-      ValueError: trees is empty; a tree is larger than size, has a node with more children than arity, contains
-        itself, or has values of different shapes.
+      ValueError: there are no trees; a tree has more nodes than size, a node more children than arity; a tree
+        contains itself; values differ in shape.
       TypeError: a value is neither a number nor an array of numbers.
 
     Example:
@@ -66,13 +66,13 @@ def pad_trees(
     most_children = max(len(below) for _, nodes in flat for below in nodes)
     n, k = most_nodes if size is None else size, max(1, most_children) if arity is None else arity
     checks.positive("pad_trees", size=n, arity=k)
-    for name, given, most, what in (
+    for name, limit, most, what in (
         ("size", n, most_nodes, "nodes"),
         ("arity", k, most_children, "children"),
     ):
-        if most > given:
+        if most > limit:
             raise ValueError(
-                f"pad_trees: {name} is {given}, but there are {most} {what}; give at least that."
+                f"pad_trees: {name} is {limit}, but there are {most} {what}; pass at least {most}."
             )
     values = _table([values for values, _ in flat], n)
     index, there = np.full((len(flat), n, k), -1, np.int32), np.zeros((len(flat), n), bool)
@@ -95,18 +95,18 @@ def _own(tree: Any) -> Any:
 def _postorder(
     number: int, tree: Any, children: Callable[[Any], Sequence[Any]], value: Callable[[Any], Any]
 ) -> tuple[list[Any], list[list[int]]]:
-    """The nodes' values, and the numbers of their children. No recursion: trees can be deep."""
+    """The nodes' values and the numbers of their children. Uses no recursion, since trees can be deep."""
     values: list[Any] = []
     below: list[list[int]] = []
     path: list[tuple[Any, Iterator[Any], list[int]]] = [
         (tree, iter(children(tree)), [])
-    ]  # from the root down: a node, its children to come, those done
+    ]  # from the root down: a node, its remaining children, the numbers of the finished ones
     above = {id(tree)}
     while path:
-        node, to_come, done = path[-1]
-        for child in to_come:
+        node, remaining, done = path[-1]
+        for child in remaining:
             if id(child) in above and len(children(child)) > 0:
-                raise ValueError(f"pad_trees: tree {number} contains itself; a tree has no circles.")
+                raise ValueError(f"pad_trees: tree {number} contains itself; a tree has no cycles.")
             above.add(id(child))
             path.append((child, iter(children(child)), []))
             break
@@ -121,10 +121,10 @@ def _postorder(
 
 
 def _table(values: list[list[Any]], n: int) -> np.ndarray:
-    """The values (B, n, …), padded in front; 0 where there is none."""
-    given = [np.asarray(value) for row in values for value in row if value is not None]
-    like = given[0] if given else np.zeros((), int)
-    dtype = np.result_type(*{value.dtype for value in given}, like.dtype)
+    """The values (B, n, …), padded in front; 0 for missing values."""
+    present = [np.asarray(value) for row in values for value in row if value is not None]
+    like = present[0] if present else np.zeros((), int)
+    dtype = np.result_type(*{value.dtype for value in present}, like.dtype)
     if not (np.issubdtype(dtype, np.integer) or np.issubdtype(dtype, np.floating)):
         raise TypeError(
             f"pad_trees: values must be numbers, got {dtype}; "

@@ -1,4 +1,4 @@
-"""A cell run over the nodes of trees: the scan, the scan back, padding and children, once for all cells."""
+"""Runs a cell over the nodes of trees: the scans, padding and children, shared by all tree cells."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from fnnets.trees.tree_cell import Arrays, TreeCell
 
 
 class Nodes(NamedTuple):
-    """The nodes of B trees in topological order, the order first."""
+    """The nodes of B trees in topological order; N is the first axis."""
 
     x: jax.Array  # (N, B, D), 0 in the padding
-    rows: jax.Array  # (N, K, B), where the children are; row N, of zeros, where there is none
+    rows: jax.Array  # (N, K, B), the children's rows; a missing child points to row N, which is 0
     keep: jax.Array | None  # (N, B), False in the padding
     broken: jax.Array  # (N, B), True where a child does not come before its parent
 
@@ -36,18 +36,18 @@ class TreeSaved(NamedTuple):
 
 
 def of_cell(cell: TreeCell) -> Layer:
-    """The layer that runs a cell over the nodes.
+    """Makes a layer that runs a cell over the nodes.
 
-    Formula: s_j = node(x_j, s_{c_j1}, …, s_{c_jK}) for j = 0, …, N − 1, y_j = h_j, the first part of s_j; s_j = 0 in
-    the padding and for a child that is not there.
+    Formula: s_j = node(x_j, s_{c_j1}, …, s_{c_jK}) for j = 0, …, N − 1, y_j = h_j, the first part of s_j. s_j = 0 in
+    the padding and for a missing child.
 
-    Derivation: with ds_j = ∂E/∂s_j, counting all that is above node j, the chain rule from the last node to the first:
+    Derivation: with ds_j = ∂E/∂s_j, which includes all nodes above j, the chain rule from the last node to the first:
 
-        ds_j   ← ds_j + dy_j                    the two ways in which s_j is used
-        ds_{c_jk} += ∂s_j/∂s_{c_jk}ᵀ·ds_j       the cell's backward, added where the child is
+        ds_j   ← ds_j + dy_j                    s_j is used in y_j and by its parents
+        ds_{c_jk} += ∂s_j/∂s_{c_jk}ᵀ·ds_j       the cell's backward, added to the child's row
 
-    All parents of a node come after it, so its ds is complete when its turn comes. Weights' gradients are sums over
-    all nodes, one matrix product each after the loop.
+    All parents of a node come after it, so its ds is complete when the scan reaches it. The weights' gradients are sums
+    over all nodes, each one matrix product after the loop.
     """
     info = cell.info
 
@@ -77,8 +77,8 @@ def of_cell(cell: TreeCell) -> Layer:
         def step(messages: Arrays, at: Any) -> Any:
             j, z, index, keep = at
             h, message, saved = cell.forward(params, z, gathered(messages, index))
-            shown = zero_in_padding(keep, (h, *message))
-            return written(messages, j, shown[1:]), (shown[0], saved)
+            masked = zero_in_padding(keep, (h, *message))
+            return written(messages, j, masked[1:]), (masked[0], saved)
 
         nodes = enter(cell, x, mask)
         z = project(params, nodes)
@@ -90,18 +90,18 @@ def of_cell(cell: TreeCell) -> Layer:
 
     def backward(params: Any, saved: TreeSaved, dy: jax.Array) -> tuple[Any, Any]:
         def step(dmessages: jax.Array, at: Any) -> tuple[jax.Array, jax.Array]:
-            j, dh, index, keep, kept = at
+            j, dh, index, keep, cell_saved = at
             dmessage = split_columns(dmessages[j], cell.message)
             children = gathered(saved.messages, index)
-            dz, dchildren = cell.backward(transpose_kernels_back(kernels), children, kept, dh, dmessage)
-            shown = zero_in_padding(keep, (dz, *dchildren))
-            return added(dmessages, index, shown[1:]), shown[0]
+            dz, dchildren = cell.backward(transpose_kernels_back(kernels), children, cell_saved, dh, dmessage)
+            masked = zero_in_padding(keep, (dz, *dchildren))
+            return added(dmessages, index, masked[1:]), masked[0]
 
         nodes, h, kernels = saved.nodes, saved.h, transpose_kernels(params)
         batch, dtype = saved.like.value
         order, dh = jnp.arange(len(h)), first(dy.astype(h.dtype), dy.ndim - 2)
         scanned = (order, dh, nodes.rows, nodes.keep, saved.cell)
-        (zeros,) = empty(h, (sum(cell.message),))  # side by side: what is added in each step is added once
+        (zeros,) = empty(h, (sum(cell.message),))  # side by side, so each step adds to one array
         zeros = varying_like(zeros, scanned)
         dmessages, dz = jax.lax.scan(step, zeros, scanned, reverse=True)
 
@@ -122,7 +122,7 @@ def parts(cell: TreeCell, x: Any) -> tuple[Any, Any]:
     if not isinstance(x, tuple) or len(x) != 2:
         got = f"a tuple of {len(x)}" if isinstance(x, tuple) else type(x).__name__
         raise TypeError(
-            f"{info}: x must be a pair (features, children), got {got}; fn.pad_trees makes it of trees."
+            f"{info}: x must be a pair (features, children), got {got}; fn.pad_trees builds it from trees."
         )
     features, children = checks.array(info, x[0], "features"), checks.integers(info, x[1], "children")
     if jnp.issubdtype(features.dtype, jnp.integer):
@@ -140,13 +140,13 @@ def parts(cell: TreeCell, x: Any) -> tuple[Any, Any]:
     if cell.places is not None and children.shape[-1] != cell.places:
         raise ValueError(
             f"{info}: children must have {cell.places} places on the last axis, got shape "
-            f"{checks.shape_text(children.shape)}; give fn.pad_trees arity={cell.places}, or use child_sum."
+            f"{checks.shape_text(children.shape)}; pass arity={cell.places} to fn.pad_trees, or use child_sum."
         )
     return features, children
 
 
 def enter(cell: TreeCell, x: Any, mask: Any) -> Nodes:
-    """An input without its padding, the nodes' order first and the batch axes made into one."""
+    """The input with padding set to 0, the node axis first and the batch axes flattened."""
     features, children = parts(cell, x)
     keep, there = masks(cell.info, mask, x)
     children = children.astype(jnp.int32)
@@ -166,13 +166,13 @@ def enter(cell: TreeCell, x: Any, mask: Any) -> Nodes:
 
 
 def masks(info: Info, mask: Any, x: Any) -> tuple[Any, Any]:
-    """The masks of the nodes and of the children; None where nothing is hidden."""
+    """The masks of the nodes and of the children; None without a mask."""
     if mask is None:
         return None, None
     if not isinstance(mask, tuple) or len(mask) != 2:
         raise TypeError(
-            f"{info}: mask must be a pair, for the nodes and for the children, got {type(mask).__name__}; "
-            "give (nodes, children >= 0), or what fn.pad_trees gave."
+            f"{info}: mask must be a pair (nodes, children), got {type(mask).__name__}; "
+            "pass (nodes, children >= 0), or the mask of fn.pad_trees."
         )
     keep, there = (checks.bools(info, part) for part in mask)
     checks.same_shape(info, "the nodes' mask", keep.shape, jnp.shape(x[1])[:-1], "one bool for each node.")
@@ -181,19 +181,19 @@ def masks(info: Info, mask: Any, x: Any) -> tuple[Any, Any]:
 
 
 def first(a: jax.Array, axis: int) -> jax.Array:
-    """An array (…, N, n) as (N, B, n)."""
+    """Reshapes (…, N, n) to (N, B, n)."""
     a = jnp.moveaxis(a, axis, 0)
     return a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])
 
 
 def leave(a: jax.Array, batch: tuple[int, ...]) -> jax.Array:
-    """An array (N, B, n) as (*batch, N, n)."""
+    """Reshapes (N, B, n) to (*batch, N, n)."""
     n, _, width = a.shape
     return jnp.moveaxis(a.reshape(n, *batch, width), 0, -2)
 
 
 def empty(like: jax.Array, widths: tuple[int, ...]) -> Arrays:
-    """A row of zeros for each node (N, B, ·), and one for the child that is not there."""
+    """Zeros (N + 1, B, ·): a row for each node, and one for missing children."""
     n, batch, _ = like.shape
     return tuple(jnp.zeros((n + 1, batch, width), like.dtype) for width in widths)
 
@@ -205,34 +205,34 @@ def gathered(rows: Arrays, index: jax.Array) -> Arrays:
 
 
 def added(rows: jax.Array, index: jax.Array, children: Arrays) -> jax.Array:
-    """The rows with something added where the children are: the gradient of `gathered`."""
+    """Adds to the children's rows: the gradient of `gathered`."""
     trees = jnp.arange(index.shape[-1])
     return rows.at[index, trees].add(jnp.concatenate(children, -1), mode="promise_in_bounds")
 
 
 def split_columns(rows: jax.Array, widths: tuple[int, ...]) -> Arrays:
-    """Arrays (…, width) that lie side by side."""
+    """Splits the last axis into arrays (…, width)."""
     return tuple(jnp.split(rows, list(itertools.accumulate(widths))[:-1], -1))
 
 
 def written(rows: Arrays, j: jax.Array, own: Arrays) -> Arrays:
-    """The rows with node j's own."""
+    """Writes node j's row."""
     return tuple(row.at[j].set(part) for row, part in zip(rows, own, strict=True))
 
 
 def zero_in_padding(keep: jax.Array | None, arrays: Arrays) -> Arrays:
-    """The arrays (…, B, ·) with 0 where the node is padding."""
+    """Sets arrays (…, B, ·) to 0 where the node is padding."""
     if keep is None:
         return arrays
     return tuple(zero_where_masked(a, jnp.expand_dims(keep, range(a.ndim - 2))) for a in arrays)
 
 
 def side_by_side(children: jax.Array) -> jax.Array:
-    """The children's rows (…, K, B, H) next to each other: (…, B, K·H)."""
+    """Joins the children's rows (…, K, B, H) to (…, B, K·H)."""
     rows = jnp.moveaxis(children, -3, -2)
     return rows.reshape(*rows.shape[:-2], rows.shape[-2] * rows.shape[-1])
 
 
 def one_below_the_other(rows: jax.Array, places: int) -> jax.Array:
-    """What `side_by_side` joined: (B, K·H) as (K, B, H)."""
+    """Splits (B, K·H) into the children's rows (K, B, H): the inverse of `side_by_side`."""
     return jnp.moveaxis(rows.reshape(*rows.shape[:-1], places, -1), -2, -3)

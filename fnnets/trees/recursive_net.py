@@ -38,36 +38,37 @@ def recursive(
 
         h_j = f([h_l, h_r]·u + x_j·w + b),  y_j = h_j
 
-    and h = 0 for a child that is not there. A leaf has no children: h_j = f(x_j·w + b), the projection of its
-    input. An inner node has x_j = 0 as a rule: h_j = f([h_l, h_r]·u + b); where it has a label, x_j is the label's.
-    With K places for children there are K blocks in [h_1, …, h_K], and K blocks of rows in u.
+    and h = 0 for a missing child. A leaf has no children: h_j = f(x_j·w + b), the projection of its input. An inner
+    node usually has x_j = 0: h_j = f([h_l, h_r]·u + b); if it has a label, x_j is the label's vector. With K places
+    for children, [h_1, …, h_K] has K blocks, and u has K blocks of rows.
 
-    Derivation: given dh of h_j (dy_j, and what the parent sends back),
+    Derivation: given the gradient dh of h_j (from dy_j and from the parent),
 
         dz = f'(z)⊙dh                 f's own backward
-        [dh_l, dh_r] = dz·uᵀ          added to what these children have
+        [dh_l, dh_r] = dz·uᵀ          added to these children's gradients
 
-    from the last node to the first, and after the loop, over all nodes: dw = Σ_j x_jᵀdz_j,
-    du = Σ_j [h_l, h_r]ᵀdz_j, db = Σ_j dz_j, dx_j = dz_j·wᵀ. Children are integers and have no gradient: dx is a
-    pair (dfeatures, None).
+    from the last node to the first. After the loop, over all nodes: dw = Σ_j x_jᵀdz_j,
+    du = Σ_j [h_l, h_r]ᵀdz_j, db = Σ_j dz_j, dx_j = dz_j·wᵀ. The children are integers and have no gradient: dx is
+    a pair (dfeatures, None).
 
     Args:
       features: H, the number of units.
       activation: f, a layer without params, such as `fn.tanh()`.
-      use_bias: whether the layer has a bias.
+      use_bias: whether to add b.
       kernel_init: `(key, shape, dtype) -> w`.
       recurrent_init: `(key, (K·H, H), dtype) -> u`.
 
     Returns:
-      A `Layer`; x is a pair: features (…, N, D), floats, and children (…, N, K), integers. `children[…, j, k]` is the
-      number of node j's k-th child, smaller than j, or negative where there is none; `fn.pad_trees` makes them of
-      nested tuples. A child that does not come before its parent gives NaN there and in every node above. The mask is
-      a pair too, of bools: which nodes there are (…, N), and which children (…, N, K); elsewhere the state is 0. y is
-      (…, N, features) in the dtype of the params, `Recursive(w, u, b)`. `fn.last()` takes the root's: in
-      `serial` the masks, a pair, end here, and the root is the last of all nodes, as `fn.pad_trees` pads in front.
+      A `Layer`; its params are `Recursive(w, u, b)`.
+      x is a pair: features (…, N, D), floats, and children (…, N, K), integers. `children[…, j, k]` is the number of
+      node j's k-th child: smaller than j, or negative if there is none. `fn.pad_trees` builds x from nested tuples.
+      If a child does not come before its parent, the parent and every node above it become NaN.
+      The mask is a pair of bools: which nodes exist (…, N), and which children (…, N, K). The state of padding is 0.
+      y is (…, N, features) in the dtype of the params. In `serial` the masks end here. `fn.pad_trees` pads in front,
+      so the root is the last node, and `fn.last()` returns its state.
 
     Raises:
-      TypeError: x is not a pair of floats and integers, or the mask not a pair of bools; params of another layer.
+      TypeError: x is not a pair of floats and integers; the mask is not a pair of bools; params are another layer's.
       ValueError: shapes do not fit; activation has params.
 
     Example:
@@ -83,8 +84,8 @@ def recursive(
       2011), eq. 1 (leaves) and section 4.1 (inner nodes); Goller & Küchler, Learning task-dependent distributed
       representations by backpropagation through structure (1996).
 
-    Differences: there, leaves have a bias of their own, and children are in two places; here b is shared, and the
-    number of places is that of the children's last axis.
+    Differences: in these papers leaves have their own bias, and nodes have two children. Here all nodes share b, and
+    the last axis of children sets the number of places.
     """
     checks.positive("recursive", features=features)
     info = describe(recursive, features=features, activation=activation, use_bias=use_bias)
@@ -104,7 +105,7 @@ def recursive(
         return z if params.b is None else z + params.b
 
     def below(params: Recursive, h: jax.Array) -> jax.Array:
-        """The children's part of z."""
+        """The part of z that comes from the children."""
         joined = side_by_side(h)
         checks.width(info, joined, params.u.shape[0], "the children's states, side by side,")
         return joined @ params.u

@@ -14,21 +14,21 @@ Children = Callable[[jax.Array], jax.Array]
 
 
 class TreeCell(NamedTuple):
-    """One node of a tree network; `recursion.of_cell` makes a `Layer` of it.
+    """One node of a tree network; `recursion.of_cell` turns it into a `Layer`.
 
-    The children's arrays come as (K, B, ·): K places for children, each 0 where there is none, B trees. What
-    leads over all nodes at once has their number N first: (N, B, ·).
+    The children's arrays are (K, B, ·): K places for children (0 for a missing child), B trees. Arrays over all
+    nodes are (N, B, ·), with N nodes.
 
     Attributes:
       init: `(key, features, places) -> params`; features (…, N, D) and the number of places K.
-      places: K where only that will do; None for any.
+      places: the K that the cell requires; None for any.
       state: the widths of a node's state, h first.
-      message: the widths of what `forward` hands from a node to its parent.
-      project: `(params, x) -> z`, (N, B, n): the part of a node that does not see its children, for all at once.
-      node: `(params, z, children) -> state`: the textbook equations of one node, on its children's states.
-      forward: `(params, z, children) -> (h, message, saved)`: the same, on its children's messages.
-      backward: `(params, children, saved, dh, dmessage) -> (dz, dchildren)`: one node back; dh is dy at this
-        node, dmessage what its parent sent back.
+      message: the widths of the arrays that `forward` hands from a node to its parent.
+      project: `(params, x) -> z`, (N, B, n): the part that does not depend on the children, for all nodes at once.
+      node: `(params, z, children) -> state`: the textbook equations of one node, from its children's states.
+      forward: `(params, z, children) -> (h, message, saved)`: the same, from its children's messages.
+      backward: `(params, children, saved, dh, dmessage) -> (dz, dchildren)`: the backward of one node; dh is dy at
+        this node, dmessage the gradient of its message.
       collect: `(params, x, h, children, dz, dmessages) -> (dparams, dx)`: all nodes at once; `children(h)` gives
         the children's rows of an array (N, B, ·), as (N, K, B, ·).
       info: name and settings.

@@ -1,4 +1,4 @@
-"""The updaters: each its rule, and each an optax GradientTransformation."""
+"""The updaters: each is one rule, and an optax GradientTransformation."""
 
 from fnnets.updaters._adadelta import AdadeltaState as AdadeltaState
 from fnnets.updaters._adadelta import adadelta as adadelta

@@ -1,4 +1,4 @@
-"""Adadelta: steps in the units of the parameters, without a learning rate."""
+"""Adadelta: steps in the units of the parameters, with no learning rate."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class AdadeltaState(NamedTuple):
 def adadelta(
     learning_rate: transformation.Rate = 1.0, rho: Scalar = 0.9, *, eps: Scalar = 1e-6
 ) -> optax.GradientTransformationExtraArgs:
-    """Adadelta: the gradient over its root mean square, times that of past steps.
+    """Adadelta: the gradient over its root mean square, times the root mean square of past steps.
 
     Formula: E[g²]_t = ρ·E[g²]_{t−1} + (1−ρ)·g²; Δ = −√(E[Δ²]_{t−1} + ε)/√(E[g²]_t + ε)·g;
     E[Δ²]_t = ρ·E[Δ²]_{t−1} + (1−ρ)·Δ². The update is η·Δ; η is 1 in the paper.
 
-    Both means start at 0, so the first steps are of the order of √ε: about √(ε/(1−ρ)).
+    Both means start at 0, so the first steps are small: about √(ε/(1−ρ)).
 
     Args:
-      learning_rate: η, a number or an optax schedule; 1 for the rule as published.
-      rho: ρ in [0, 1), the share that the two means keep.
-      eps: ε, inside both roots; with ε = 0 no step is ever taken.
+      learning_rate: η, a number or an optax schedule; 1 is the published rule.
+      rho: ρ in [0, 1), the decay of both means.
+      eps: ε, inside both roots. With 0 the parameters never move.
 
     Returns:
       An `optax.GradientTransformationExtraArgs` with state `AdadeltaState(count, g2, delta2)`.
@@ -51,7 +51,7 @@ def adadelta(
     References:
       Zeiler, ADADELTA: an adaptive learning rate method, arXiv:1212.5701 (2012), algorithm 1 (ρ = 0.95, ε = 1e-6).
 
-    Differences: the rule is the same everywhere, but the defaults differ.
+    Differences: the rule is the same everywhere; the defaults differ.
       optax.adadelta (learning_rate=None is 1 here, but ascends), torch.optim.Adadelta: rho=0.9, eps=1e-6 (the
       defaults here).
       keras.optimizers.Adadelta: learning_rate=0.001, rho=0.95, eps=1e-7.

@@ -1,4 +1,4 @@
-"""Adagrad: each parameter's rate falls with its squared gradients so far."""
+"""Adagrad: each parameter's rate falls as its squared gradients add up."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def adagrad(
     Formula: s_t = s_{t−1} + g², s_0 = initial_accumulator;
     Δ = −η·g/√(s_t + ε) with ε inside the root, −η·g/(√s_t + ε) outside.
 
-    The sum only grows, so the steps shrink forever; `rmsprop` and `adadelta` forget old gradients.
+    The sum only grows, so the steps keep shrinking; `rmsprop` and `adadelta` forget old gradients.
 
     Args:
       learning_rate: η, a number or an optax schedule.
-      eps: ε, which keeps the root from 0.
+      eps: ε, which keeps the root above 0.
       eps_place: "inside" or "outside" the root.
       initial_accumulator: s_0.
 

@@ -36,16 +36,16 @@ def adam(
     Formula: m_t = β₁·m_{t−1} + (1−β₁)·g, v_t = β₂·v_{t−1} + (1−β₂)·g², m_0 = v_0 = 0,
     m̂ = m_t/(1−β₁ᵗ), v̂ = v_t/(1−β₂ᵗ), Δ = −η·m̂/(√v̂ + ε).
 
-    With eps_place="uncorrected", ε is added to the root before the correction:
-    Δ = −η·√(1−β₂ᵗ)/(1−β₁ᵗ)·m_t/(√v_t + ε), so that ε is effectively larger by 1/√(1−β₂ᵗ), 32 times at the first step.
-    With "inside", Δ = −η·m̂/√(v̂ + ε), which can be differentiated where v is 0.
+    With eps_place="uncorrected", ε is added to the root before its correction:
+    Δ = −η·√(1−β₂ᵗ)/(1−β₁ᵗ)·m_t/(√v_t + ε). This ε is larger by 1/√(1−β₂ᵗ): 32 times at the first step.
+    With "inside", Δ = −η·m̂/√(v̂ + ε), which is differentiable even where v is 0.
 
     Args:
       learning_rate: η, a number or an optax schedule.
-      b1: β₁ in [0, 1), the share that the mean of g keeps.
-      b2: β₂ in [0, 1), the share that the mean of g² keeps.
-      eps: ε, which keeps the root from 0.
-      eps_place: "outside", "uncorrected" or "inside", where ε enters.
+      b1: β₁ in [0, 1), the decay of the mean of g.
+      b2: β₂ in [0, 1), the decay of the mean of g².
+      eps: ε, which keeps the root above 0.
+      eps_place: where ε stands: "outside", "uncorrected" or "inside".
 
     Returns:
       An `optax.GradientTransformationExtraArgs` with state `AdamState(count, m, v)`.
@@ -70,8 +70,8 @@ def adam(
       optax.adam, torch.optim.Adam: eps=1e-8, eps_place="outside" (the defaults here).
       keras.optimizers.Adam: eps=1e-7, eps_place="uncorrected".
       optax.adam(eps=0, eps_root=ε): eps_place="inside".
-      The means are kept in at least float32. 1−βᵗ is computed with all its digits; in float32 optax's first
-      step has a relative error of 2e-5.
+      The means are kept in at least float32. 1−βᵗ is computed to full precision; in float32 optax's
+      first step has a relative error of 2e-5.
     """
     check_adam("adam", learning_rate, b1, b2, eps, eps_place)
 
@@ -91,7 +91,7 @@ def start_adam(params: Params) -> AdamState:
 def adam_ratio(
     g: PyTree, state: AdamState, b1: Scalar, b2: Scalar, eps: Scalar, eps_place: str
 ) -> tuple[Any, AdamState]:
-    """m̂/(√v̂ + ε), with ε placed by eps_place, and the state with the two means of this step."""
+    """m̂/(√v̂ + ε), with ε where eps_place says, and the state with this step's means."""
     m = transformation.mean(b1, state.m, g)
     v = transformation.mean(b2, state.v, transformation.squared(g))
     count = optax.safe_increment(state.count)
@@ -112,7 +112,7 @@ def adam_ratio(
 def check_adam(
     who: str, learning_rate: transformation.Rate, b1: Scalar, b2: Scalar, eps: Scalar, eps_place: str
 ) -> None:
-    """Refuses settings out of range, for `adam` and `adamw`."""
+    """Raises ValueError for invalid settings of `adam` and `adamw`."""
     transformation.not_negative(who, learning_rate=learning_rate, eps=eps)
     transformation.fractions(who, b1=b1, b2=b2)
     checks.choice(who, "eps_place", eps_place, EPS_PLACES)

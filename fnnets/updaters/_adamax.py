@@ -1,4 +1,4 @@
-"""Adamax: Adam with the largest gradient so far in place of the root mean square."""
+"""Adamax: Adam with the largest gradient so far instead of the root mean square."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class AdamaxState(NamedTuple):
 
     count: jax.Array  # type: ignore[assignment]  # () int32, the steps taken
     m: PyTree  # the shapes of params: the running mean of g
-    u: PyTree  # the shapes of params: the largest |g|, each step forgotten by β₂
+    u: PyTree  # the shapes of params: the largest |g|, which decays by β₂ at each step
 
 
 def adamax(
@@ -29,21 +29,21 @@ def adamax(
     eps: Scalar = 1e-8,
     eps_place: str = "inside",
 ) -> optax.GradientTransformationExtraArgs:
-    """Adamax: Adam's mean of the gradient over the largest gradient so far, slowly forgotten.
+    """Adamax: Adam's mean of the gradient over a slowly decaying maximum of |g|.
 
     Formula: m_t = β₁·m_{t−1} + (1−β₁)·g, u_t = max(β₂·u_{t−1}, |g| + ε), m_0 = u_0 = 0, Δ = −η/(1−β₁ᵗ)·m_t/u_t.
 
     With eps_place="outside", u_t = max(β₂·u_{t−1}, |g|) and Δ = −η/(1−β₁ᵗ)·m_t/(u_t + ε).
 
-    u is the limit of Adam's (v_t)^½ with exponents p → ∞ in place of 2; a maximum that begins at 0 needs no
+    u is the limit of Adam's (v_t)^½ as the exponent p → ∞ replaces 2. A maximum that starts at 0 needs no
     correction, and |Δ| is at most about η.
 
     Args:
       learning_rate: η, a number or an optax schedule.
-      b1: β₁ in [0, 1), what the mean of g keeps.
-      b2: β₂ in [0, 1), what the maximum keeps.
-      eps: ε, which keeps u from 0.
-      eps_place: "inside" or "outside" the maximum, where ε stands.
+      b1: β₁ in [0, 1), the decay of the mean of g.
+      b2: β₂ in [0, 1), the decay of the maximum.
+      eps: ε, which keeps u above 0.
+      eps_place: where ε stands: "inside" or "outside" the maximum.
 
     Returns:
       An `optax.GradientTransformationExtraArgs` with state `AdamaxState(count, m, u)`.
@@ -82,8 +82,8 @@ def adamax(
         return jnp.maximum(b2 * u, jnp.abs(g) + inside).astype(u.dtype)
 
     def ratio(m: jax.Array, u: jax.Array) -> jax.Array:
-        below = u + outside
-        return (m / jnp.where(below > 0, below, 1)).astype(m.dtype)  # where both are 0, no step
+        denominator = u + outside
+        return (m / jnp.where(denominator > 0, denominator, 1)).astype(m.dtype)  # no step where both are 0
 
     def rule(g: PyTree, state: AdamaxState, params: Params) -> tuple[Any, AdamaxState]:
         del params

@@ -1,4 +1,4 @@
-"""AdamW: Adam with a weight decay that bypasses the division by the root."""
+"""AdamW: Adam with a decay that the root does not divide."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ def adamw(
     weight_decay: Scalar = 1e-4,
     mask: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam with decoupled weight decay.
+    """AdamW: Adam with decoupled weight decay.
 
     Formula: Δ = −η·(m̂/(√v̂ + ε) + λ·θ), m̂ and v̂ as in `adam`, θ the parameters.
 
-    An L2 penalty put into the gradient would be divided by √v̂ with it; here every parameter that decays
-    shrinks by the same (1 − η·λ).
+    Adam divides an L2 penalty in the gradient by √v̂. Here every decaying parameter shrinks by the same factor
+    (1 − η·λ).
 
     Args:
       learning_rate: η, a number or an optax schedule; it scales the decay as well.
-      b1: β₁ in [0, 1), what the mean of g keeps.
-      b2: β₂ in [0, 1), what the mean of g² keeps.
-      eps: ε, which keeps the root from 0.
-      eps_place: "outside", "uncorrected" or "inside", where ε stands, as in `adam`.
-      weight_decay: λ.
-      mask: which leaves decay: a tree of bools, a prefix of params' own, or a function from params to one,
-        such as `fn.kernels`; all of them by default.
+      b1: β₁ in [0, 1), the decay of the mean of g.
+      b2: β₂ in [0, 1), the decay of the mean of g².
+      eps: ε, which keeps the root above 0.
+      eps_place: where ε stands, as in `adam`: "outside", "uncorrected" or "inside".
+      weight_decay: λ, the strength of the decay.
+      mask: which leaves decay: a tree of bools, a prefix of params' tree, or a function that makes one from params,
+        such as `fn.kernels`. By default all leaves decay.
 
     Returns:
       An `optax.GradientTransformationExtraArgs` with state `AdamState(count, m, v)`; its update needs params.
 
     Raises:
-      ValueError: a negative learning rate, ε or λ, β outside [0, 1), an unknown eps_place; params are not given.
+      ValueError: a negative learning rate, ε or λ, β outside [0, 1), an unknown eps_place; update without params.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp, optax
@@ -57,7 +57,7 @@ def adamw(
     References:
       Loshchilov & Hutter, Decoupled weight decay regularization, ICLR (2019), algorithm 2.
 
-    Differences: the rule is the same everywhere, the defaults are not.
+    Differences: the rule is the same everywhere; the defaults differ.
       optax.adamw: eps=1e-8, weight_decay=1e-4 (the defaults here).
       torch.optim.AdamW: eps=1e-8, weight_decay=1e-2.
       keras.optimizers.AdamW: eps=1e-7, eps_place="uncorrected", weight_decay=4e-3.

@@ -1,4 +1,4 @@
-"""Gradient descent with momentum: each step adds to the ones before it."""
+"""Gradient descent with momentum: each step keeps part of the previous one."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def momentum(
     Formula: Δ_t = ρ·Δ_{t−1} − η_t·g, Δ_0 = 0, with η inside the memory;
     m_t = ρ·m_{t−1} + g, Δ_t = −η_t·m_t, with η outside.
 
-    The two are the same for a constant η. When a schedule lowers η, the memory from the old rate persists "inside",
-    and is scaled down at once "outside".
+    Both are the same for a constant η. When a schedule drops η, "inside" keeps a memory of steps at the old rate;
+    "outside" scales the memory down at once.
 
     Args:
       learning_rate: η, a number or an optax schedule.
       rho: ρ in [0, 1), the share of the last step that is kept.
-      rate_place: "inside" or "outside", where η enters.
+      rate_place: where η stands: "inside" or "outside" the memory.
 
     Returns:
       An `optax.GradientTransformationExtraArgs` with state `MomentumState(count, memory)`.
@@ -61,7 +61,7 @@ def momentum(
       initialization and momentum in deep learning, ICML (2013), eqs. 1-2.
 
     Differences: Keras's SGD(momentum=ρ) is rate_place="inside"; optax.sgd(momentum=ρ) and PyTorch's SGD are
-    "outside". There is no counterpart of PyTorch's dampening. The memory is kept in at least float32; optax keeps the
+    "outside". There is no dampening as in PyTorch. The memory is kept in at least float32; optax keeps the
     dtype of params.
     """
     return with_memory("momentum", learning_rate, rho, rate_place, look_ahead=False)
@@ -70,7 +70,7 @@ def momentum(
 def with_memory(
     who: str, learning_rate: transformation.Rate, rho: Scalar, rate_place: str, *, look_ahead: bool
 ) -> optax.GradientTransformationExtraArgs:
-    """`momentum`, or with look_ahead `nesterov`, which applies the memory once more."""
+    """`momentum`, or `nesterov` with look_ahead, which applies the memory once more."""
     transformation.not_negative(who, learning_rate=learning_rate)
     transformation.fractions(who, rho=rho)
     checks.choice(who, "rate_place", rate_place, PLACES)

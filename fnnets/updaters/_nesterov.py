@@ -17,17 +17,17 @@ def nesterov(
     Formula: v_t = ρ·v_{t−1} − η_t·g, v_0 = 0, Δ_t = ρ·v_t − η_t·g, with η inside the memory;
     m_t = ρ·m_{t−1} + g, Δ_t = −η_t·(ρ·m_t + g), with η outside.
 
-    Derivation: the method steps by v_t = ρ·v_{t−1} − η·∇E(θ + ρ·v_{t−1}). Write p = θ + ρ·v_{t−1} for the
-    place ahead, where g is taken; the next one is p' = θ + v_t + ρ·v_t, so that for constant ρ
+    Derivation: the method steps by v_t = ρ·v_{t−1} − η·∇E(θ + ρ·v_{t−1}). Let p = θ + ρ·v_{t−1} be the
+    point ahead, where g is taken. The next such point is p' = θ + v_t + ρ·v_t, so for constant ρ
 
         Δ_t = p' − p = v_t + ρ·v_t − ρ·v_{t−1} = ρ·v_t − η·g.
 
-    Params are thus the places ahead, and the gradient is taken at params as for every other updater.
+    So params hold the points ahead, and the gradient is taken at params, as for every other updater.
 
     Args:
       learning_rate: η, a number or an optax schedule.
-      rho: ρ in [0, 1), what is kept of the last step.
-      rate_place: "inside" or "outside", where η stands; the same for a constant η.
+      rho: ρ in [0, 1), the share of the last step that is kept.
+      rate_place: where η stands: "inside" or "outside" the memory. Both are the same for a constant η.
 
     Returns:
       An `optax.GradientTransformationExtraArgs` with state `MomentumState(count, memory)`; memory is v or m.

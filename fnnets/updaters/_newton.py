@@ -1,4 +1,4 @@
-"""Newton's method: a step to the minimum of the quadratic model of the loss."""
+"""Newton's method: a step to the lowest point of the loss's parabola."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from fnnets.updaters import linear_solvers, transformation
 CURVATURES = ("hessian", "ggn", "saddle_free")
 SOLVERS = ("dense", "cg")
 
-FACTOR = 4.0  # by which λ is raised and lowered
-FIRST_DAMPING = 1e-3  # the least λ that is raised to, in units of |C·g|/|g|
-LEAST_DAMPING = 1e-8  # in the same units, below which λ is 0
-MOST_SYSTEMS = 24  # tried in one step: λ rises by up to 4²³, about 1e14
-MOST_HALVINGS = 30  # of the step length, which then is 1e-9
-DECREASE = 1e-4  # the share of the decrease that the slope promises, which a step must reach (Armijo)
-ROUNDING = 8.0  # roundings of the loss, by which it may rise: near an optimum it is flat to the last digit
+FACTOR = 4.0  # λ is multiplied or divided by it
+FIRST_DAMPING = 1e-3  # the least λ after a raise, in units of |C·g|/|g|
+LEAST_DAMPING = 1e-8  # in the same units; a smaller λ becomes 0
+MOST_SYSTEMS = 24  # in one step: λ rises by up to 4²³, about 1e14
+MOST_HALVINGS = 30  # of the step length, down to 1e-9
+DECREASE = 1e-4  # the share of the slope's predicted decrease that a step must reach (Armijo)
+ROUNDING = 8.0  # how many roundings the loss may rise by: near an optimum it is flat to the last digit
 
 
 class NewtonState(NamedTuple):
-    """The state of `newton`, which describes the last step."""
+    """The state of `newton`: a report of its last step."""
 
     count: jax.Array  # type: ignore[assignment]  # () int32, the steps taken
-    damping: jax.Array  # () λ of the last step; before the first, that which it will try
-    step_length: jax.Array  # () t in Δ = t·d; 0 where no step was taken and Δ is 0, NaN before the first
-    ratio: jax.Array  # () decrease of the loss at t = 1 over the model's; below 0 it rose; NaN where unknown
-    lowest: jax.Array  # () the lowest curvature met: below 0 the loss is not convex here, 0 it is flat
-    systems: jax.Array  # () int32, linear systems solved: more than 1 where λ had to be raised
-    iterations: jax.Array  # () int32, conjugate-gradient iterations in all of them; 0 with solver="dense"
-    finite: jax.Array  # () bool, False where the gradient, the curvature or the loss held NaN or infinity
+    damping: jax.Array  # () λ of the last step; before the first step, the λ to try
+    step_length: jax.Array  # () t in Δ = t·d; 0 if no step was taken and Δ = 0; NaN before the first step
+    ratio: jax.Array  # () the loss's decrease at t = 1 over the parabola's; < 0 if it rose, NaN if unknown
+    lowest: jax.Array  # () the lowest curvature seen: negative if the loss is not convex, 0 if it is flat
+    systems: jax.Array  # () int32, linear systems solved; more than 1 if λ was raised
+    iterations: jax.Array  # () int32, conjugate-gradient iterations in all systems; 0 with solver="dense"
+    finite: jax.Array  # () bool, False if the gradient, the curvature or the loss held NaN or infinity
 
 
 def newton(
@@ -50,46 +50,45 @@ def newton(
     tolerance: float = 1e-5,
     max_iterations: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Newton's method, damped.
+    """Newton's method with damping and line search.
 
     Formula: Δ = t·d, (C + λ·I)·d = −g, with C the Hessian H ("hessian"), the generalised Gauss-Newton matrix G
     ("ggn"), or |H| = Q·|w|·Qᵀ of H = Q·w·Qᵀ ("saddle_free").
 
-    Derivation: the model E + gᵀd + ½·dᵀCd is lowest where C·d = −g. If C is not positive definite, it has
-    no minimum, and −H⁻¹g may lead to a saddle: its component along an eigenvector is −(qᵀg)/w, which climbs
-    for w < 0. With |w| it descends by the same amount.
-    λ > −min w makes C + λI positive definite, and d shorter: for λ → ∞, d → −g/λ.
+    Derivation: the parabola E + gᵀd + ½·dᵀCd is lowest where C·d = −g. If C is not positive definite, it has no
+    lowest point, and −H⁻¹g leads to saddles as well as minima: its component along an eigenvector is −(qᵀg)/w,
+    which climbs for w < 0. With |w| it descends at the same rate. λ > −min w makes C + λI positive definite and
+    shortens d: for λ → ∞, d → −g/λ.
 
-    A step:
+    A step in detail:
 
-    1. λ: with adapt_damping, from that of the last step: a quarter of it if ratio > ¾ (the model was right),
-       four times if ratio < ¼, 0 once it is negligible. Otherwise always `damping`.
-    2. With adapt_damping, λ is raised, and the system solved again, until C + λI is positive definite
-       as far as the solver can tell, d is finite and downhill, and the loss does not rise.
-    3. With line_search, t is halved from 1 until the loss falls by 1e-4 of what the slope predicts.
-    4. If there is no such step, or anything is NaN, Δ = 0. The state says so: step_length is 0, and finite is False
-       for NaN.
+    1. With adapt_damping, λ follows the last step: a quarter of its λ if ratio > ¾ (the parabola fits), four times
+       its λ if ratio < ¼; a negligible λ becomes 0. Otherwise λ is always `damping`.
+    2. With adapt_damping, λ rises until C + λI is positive definite as far as the solver sees it, d is finite and
+       downhill, and the loss does not rise. Each λ solves the system again.
+    3. With line_search, t starts at 1 and halves until the loss falls by 1e-4 of the decrease that the slope predicts.
+    4. If there is no such step, or a value is NaN, Δ = 0 and step_length is 0. `finite` tells the two cases apart.
 
     Args:
       curvature: "hessian", "ggn" or "saddle_free"; for "ggn" pass `product` to update.
-      solver: "dense" builds C by one product a parameter and takes its eigenvalues, for up to some thousand
-        parameters; "cg" solves by conjugate gradients on products alone.
-      damping: λ at the first step; at every step without adapt_damping.
-      adapt_damping: whether λ adapts to the loss.
-      line_search: whether t does.
-      tolerance: conjugate gradients stop at a residual of tolerance·|g|.
-      max_iterations: the limit of their iterations; by default the number of parameters.
+      solver: "dense" builds C with one product per parameter and takes its eigenvalues, for up to a few thousand
+        parameters; "cg" uses conjugate gradients, which need products only.
+      damping: λ at the first step; without adapt_damping, at every step.
+      adapt_damping: whether λ follows the loss.
+      line_search: whether to halve t until the loss falls; otherwise t is 1.
+      tolerance: the residual, relative to |g|, at which conjugate gradients stop.
+      max_iterations: the most conjugate-gradient iterations; by default the number of parameters.
 
     Returns:
       An `optax.GradientTransformationExtraArgs` with state `NewtonState`. Its
       `update(grads, state, params, *, value_fn=None, product=None)` takes
-      value_fn: `params -> loss`, whose gradient grads is; line_search and adapt_damping need it;
+      value_fn: `params -> loss`, the function that grads comes from; line_search and adapt_damping need it;
       product: v ↦ C·v, such as `fn.curvature.ggn(…)`; by default `fn.curvature.hvp(value_fn, params)`.
-      Params below float32 are computed in float32; Δ has the dtype of grads.
+      It computes in at least float32; Δ has the dtype of grads.
 
     Raises:
-      ValueError: an unknown curvature or solver; saddle_free with conjugate gradients, which compute no eigenvalues;
-        a negative damping; update is not given params, or one of value_fn and product that it needs.
+      ValueError: an unknown curvature or solver; saddle_free with conjugate gradients, which have no eigenvalues;
+        a negative damping; update lacks params, or a value_fn or product that it needs.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp, optax
@@ -110,24 +109,24 @@ def newton(
       attacking the saddle point problem in high-dimensional non-convex optimization, NeurIPS (2014),
       algorithm 1; G: Martens, Deep learning via Hessian-free optimization, ICML (2010), section 4.
 
-    Differences: optax and PyTorch have no Newton; optax.lbfgs takes value_fn in the same way. With damping=0,
-    adapt_damping=False and line_search=False this is −H⁻¹g and nothing else (−H⁺g, the pseudoinverse, for a
-    singular H). Inside `optax.masked` or `optax.multi_transform` value_fn gets the same tree as the updater,
-    with `optax.MaskedNode()` for the leaves that are left out; it must fill them in.
+    Differences: optax and PyTorch do not have Newton's method; optax.lbfgs takes value_fn in the same way. With
+    damping=0, adapt_damping=False and line_search=False, Δ is exactly −H⁻¹g (−H⁺g, with the pseudoinverse, for a
+    singular H). Inside `optax.masked` or `optax.multi_transform`, value_fn gets a tree with `optax.MaskedNode()`
+    for the leaves left out; it must fill them in.
     """
     checks.choice("newton", "curvature", curvature, CURVATURES)
     checks.choice("newton", "solver", solver, SOLVERS)
     transformation.not_negative("newton", damping=damping)
     if curvature == "saddle_free" and solver == "cg":
         raise ValueError(
-            "newton: saddle_free needs eigenvalues, got solver='cg'; take solver='dense', or curvature='ggn'."
+            "newton: saddle_free needs eigenvalues, got solver='cg'; use solver='dense' or curvature='ggn'."
         )
     settings = _Settings(adapt_damping, line_search)
 
     def init(params: Params) -> NewtonState:
-        nothing = _nothing(jax.tree.map(lambda p: jnp.zeros((), _dtype(params)), params))
-        attempt = nothing._replace(damping=jnp.asarray(damping, _dtype(params)))
-        return _state(transformation.start(), attempt, nothing.length, jnp.ones((), bool))
+        no_attempt = _no_attempt(jax.tree.map(lambda p: jnp.zeros((), _dtype(params)), params))
+        attempt = no_attempt._replace(damping=jnp.asarray(damping, _dtype(params)))
+        return _state(transformation.start(), attempt, no_attempt.length, jnp.ones((), bool))
 
     def solver_of(product: Any, g: PyTree, params: Params) -> linear_solvers.Solver:
         if solver == "dense":
@@ -145,7 +144,7 @@ def newton(
         **extra: Any,
     ) -> tuple[Any, NewtonState]:
         del extra
-        _check_given(curvature, settings, params, value_fn, product)
+        _check_arguments(curvature, settings, params, value_fn, product)
         dtype = _dtype(params)
         g = optax.tree.cast(grads, dtype)
         product = product or curvatures.hvp(value_fn, params)
@@ -174,13 +173,13 @@ class _Landscape(NamedTuple):
     """The loss around params."""
 
     g: PyTree
-    value: jax.Array  # () E(params); NaN where value_fn is not given
+    value: jax.Array  # () E(params); NaN without value_fn
     along: Callable[[Any, jax.Array], jax.Array]  # (d, t) -> E(params + t·d)
-    rounding: jax.Array  # () by how much E may rise without a meaning
+    rounding: jax.Array  # () a rise of E up to this is rounding
 
 
 class _Attempt(NamedTuple):
-    """A system solved for one λ, and the step that came of it."""
+    """The solution of the system for one λ, and its step."""
 
     damping: jax.Array
     solution: linear_solvers.Solution
@@ -192,7 +191,7 @@ class _Attempt(NamedTuple):
 
 
 def _state(count: jax.Array, attempt: _Attempt, length: jax.Array, finite: jax.Array) -> NewtonState:
-    """The state after an attempt, of which a step of that length was taken."""
+    """The state after an attempt and a step of this length."""
     return NewtonState(
         count=count,
         damping=attempt.damping,
@@ -213,10 +212,10 @@ def _search(
     scale: jax.Array,
     sound: jax.Array,
 ) -> _Attempt:
-    """Attempts with λ raised until one is accepted; a single one if λ is fixed; none if a value is not finite."""
+    """Raises λ until an attempt is accepted. Makes one attempt if λ is fixed, none if not sound."""
     most = MOST_SYSTEMS if settings.adapt_damping else 1
 
-    def going(a: _Attempt) -> jax.Array:
+    def unfinished(a: _Attempt) -> jax.Array:
         return ~a.accepted & sound & (a.systems < most)
 
     def attempt(a: _Attempt) -> _Attempt:
@@ -224,11 +223,11 @@ def _search(
         new = _attempt(settings, solve, landscape, damping)
         return new._replace(systems=a.systems + 1, iterations=a.iterations + new.iterations)
 
-    return jax.lax.while_loop(going, attempt, _nothing(landscape.g)._replace(damping=start))
+    return jax.lax.while_loop(unfinished, attempt, _no_attempt(landscape.g)._replace(damping=start))
 
 
-def _nothing(g: PyTree) -> _Attempt:
-    """The values before the first attempt."""
+def _no_attempt(g: PyTree) -> _Attempt:
+    """The attempt before the first: no step, all numbers NaN or 0."""
     dtype = jax.tree.leaves(g)[0].dtype
     nan, zero = functools.partial(jnp.full, (), jnp.nan, dtype), functools.partial(jnp.zeros, (), jnp.int32)
     no, no_step = functools.partial(jnp.zeros, (), bool), jax.tree.map(jnp.zeros_like, g)
@@ -276,9 +275,9 @@ class _Steps(NamedTuple):
 def _steps(
     settings: _Settings, landscape: _Landscape, d: PyTree, slope: jax.Array, usable: jax.Array
 ) -> _Steps:
-    """The first t of 1, ½, ¼, … at which the loss has fallen; 1 without line search."""
+    """The first t of 1, ½, ¼, … at which the loss falls; 1 without line search."""
 
-    def going(s: _Steps) -> jax.Array:
+    def unfinished(s: _Steps) -> jax.Array:
         unknown = s.t > 1
         return unknown | (usable & ~_fell(landscape, s.value, slope, s.t) & (s.t > 0.5**MOST_HALVINGS))
 
@@ -287,11 +286,11 @@ def _steps(
         return _Steps(s.t / 2, value, jnp.where(s.t > 1, value, s.full))
 
     before = _Steps(jnp.full_like(slope, 2), jnp.full_like(slope, jnp.nan), jnp.full_like(slope, jnp.nan))
-    return jax.lax.while_loop(going, halve, before) if settings.line_search else halve(before)
+    return jax.lax.while_loop(unfinished, halve, before) if settings.line_search else halve(before)
 
 
 def _fell(landscape: _Landscape, value: jax.Array, slope: jax.Array, t: Any) -> jax.Array:
-    """Whether E(params + t·d) has fallen enough below E(params); False for NaN and uphill."""
+    """Whether E(params + t·d) is far enough below E(params); False for NaN and uphill."""
     bound = landscape.value + DECREASE * t * slope + landscape.rounding
     return (value <= bound) & (slope <= 0)
 
@@ -311,9 +310,9 @@ def _landscape(value_fn: Any, params: Params, g: PyTree, dtype: Any) -> _Landsca
 
 
 def _scale(product: Callable[[Any], Any], g: PyTree) -> jax.Array:
-    """|C·g|/|g|, a curvature of the right size; 1 where C·g or g is 0, NaN where either is."""
-    norm, bent = optax.tree.norm(g), optax.tree.norm(product(g))
-    scale = bent / jnp.where(norm == 0, 1, norm)
+    """|C·g|/|g|, a curvature of the right size; 1 if C·g or g is 0, NaN if either is."""
+    norm, product_norm = optax.tree.norm(g), optax.tree.norm(product(g))
+    scale = product_norm / jnp.where(norm == 0, 1, norm)
     return jnp.where(scale == 0, 1, scale)
 
 
@@ -322,7 +321,7 @@ def _raised(damping: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def _next_damping(state: NewtonState, scale: jax.Array) -> jax.Array:
-    """λ from that of the last step and its ratio; a NaN ratio, as before the first step, changes nothing."""
+    """λ from the last step's λ and ratio; a NaN ratio, as before the first step, keeps λ."""
     lowered = state.damping / FACTOR
     lowered = jnp.where(lowered < LEAST_DAMPING * scale, 0, lowered)
     damping = jnp.where(state.ratio > 0.75, lowered, state.damping)
@@ -335,7 +334,7 @@ def _dtype(params: Params) -> Any:
 
 
 def _in_dtype(product: Callable[[Any], Any], params: Params, dtype: Any) -> Callable[[Any], Any]:
-    """The product on trees of one dtype, for one that works in the dtypes of params."""
+    """The product for trees of one dtype, from a product in the dtypes of params."""
 
     def wide(v: PyTree) -> Any:
         narrow = jax.tree.map(lambda v, p: v.astype(p.dtype), v, params)
@@ -344,7 +343,9 @@ def _in_dtype(product: Callable[[Any], Any], params: Params, dtype: Any) -> Call
     return wide
 
 
-def _check_given(curvature: str, settings: _Settings, params: Params, value_fn: Any, product: Any) -> None:
+def _check_arguments(
+    curvature: str, settings: _Settings, params: Params, value_fn: Any, product: Any
+) -> None:
     if params is None:
         raise ValueError(
             "newton: params are needed, got None; call update(grads, state, params, value_fn=…)."

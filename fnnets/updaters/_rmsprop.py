@@ -37,11 +37,11 @@ def rmsprop(
 
     Args:
       learning_rate: η, a number or an optax schedule.
-      rho: ρ in [0, 1), the share that the means keep.
-      eps: ε, which keeps the root from 0.
+      rho: ρ in [0, 1), the decay of the means.
+      eps: ε, which keeps the root above 0.
       eps_place: "inside" or "outside" the root.
-      centered: divide by the standard deviation of the gradient instead of its root mean square. The
-        difference of means is held at 0 where rounding makes it negative.
+      centered: whether to divide by the standard deviation of the gradient instead of its root mean square.
+        A variance that rounding makes negative becomes 0.
 
     Returns:
       An `optax.GradientTransformationExtraArgs` with state `RMSpropState(count, g2, g1)`.
@@ -64,7 +64,8 @@ def rmsprop(
       optax.rmsprop: rho=0.9, eps=1e-8, eps_place="inside" (the defaults here).
       keras.optimizers.RMSprop: rho=0.9, eps=1e-7, eps_place="inside".
       torch.optim.RMSprop: rho=0.99 (its alpha), eps=1e-8, eps_place="outside".
-      Their momentum=μ is `optax.chain(rmsprop(η), optax.trace(μ))`, η inside the memory as in optax and Keras.
+      Their momentum=μ is `optax.chain(rmsprop(η), optax.trace(μ))` here, with η inside the memory as in optax
+      and Keras.
       The means are kept in at least float32.
     """
     transformation.not_negative("rmsprop", learning_rate=learning_rate, eps=eps)

@@ -43,7 +43,7 @@ def sgd(learning_rate: transformation.Rate) -> optax.GradientTransformationExtra
     References:
       Robbins & Monro, A stochastic approximation method, Annals of Mathematical Statistics 22 (1951).
 
-    Differences: none; optax.sgd, torch.optim.SGD and keras.optimizers.SGD are this with their defaults.
+    Differences: none. optax.sgd, torch.optim.SGD and keras.optimizers.SGD do the same by default.
     """
     transformation.not_negative("sgd", learning_rate=learning_rate)
 

@@ -1,4 +1,4 @@
-"""Solves (C + λI)·d = −g for Newton's step: with the whole of C, or by conjugate gradients on products."""
+"""Solves (C + λI)·d = −g for Newton's step: with all of C at once, or by conjugate gradients."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from fnnets.core.layer import PyTree
 
 
 class Solution(NamedTuple):
-    """A step, and what the solver found on the way."""
+    """A step, and what the solver learned about C."""
 
     d: PyTree  # the shapes of params
-    lowest: jax.Array  # () the lowest curvature of C that was met: its smallest eigenvalue, or least pᵀCp/pᵀp
-    definite: jax.Array  # () bool, whether C + λI was positive definite wherever it was met
+    lowest: jax.Array  # () the lowest curvature of C: its smallest eigenvalue, or the least pᵀCp/pᵀp seen
+    definite: jax.Array  # () bool, whether C + λI is positive definite as far as the solver saw it
     iterations: jax.Array  # () int32, of conjugate gradients
 
 
-Solver = Callable[[jax.Array], Solution]  # of λ
+Solver = Callable[[jax.Array], Solution]  # λ -> Solution
 
 
 def dense(product: Callable[[Any], Any], g: PyTree, *, absolute: bool) -> Solver:
     """Solves by the eigenvalues w and eigenvectors Q of C, computed once for all λ.
 
-    Formula: d = −Q·(Qᵀ·g ⊘ (w + λ)), with |w| for w if `absolute`; 0 along eigenvectors where w + λ is 0.
+    Formula: d = −Q·(Qᵀ·g ⊘ (w + λ)), with |w| for w if `absolute`. d is 0 along eigenvectors where w + λ is 0.
     """
     flat, unravel = ravel_pytree(g)
     columns = jax.vmap(lambda v: ravel_pytree(product(unravel(v)))[0])(jnp.eye(flat.size, dtype=flat.dtype))
     w, q = jnp.linalg.eigh((columns + columns.T) / 2, symmetrize_input=False)
     along = q.T @ flat
-    bent = jnp.abs(w) if absolute else w
+    curvatures = jnp.abs(w) if absolute else w
     threshold = flat.size * jnp.finfo(flat.dtype).eps * jnp.abs(w).max()
 
     def solve(damping: jax.Array) -> Solution:
-        shifted = bent + damping
-        flatland = jnp.abs(shifted) <= threshold
-        d = -q @ jnp.where(flatland, 0, along / jnp.where(flatland, 1, shifted))
+        shifted = curvatures + damping
+        flat_direction = jnp.abs(shifted) <= threshold
+        d = -q @ jnp.where(flat_direction, 0, along / jnp.where(flat_direction, 1, shifted))
         return Solution(unravel(d), w[0], shifted.min() > threshold, jnp.zeros((), jnp.int32))
 
     return solve
@@ -49,20 +49,19 @@ def dense(product: Callable[[Any], Any], g: PyTree, *, absolute: bool) -> Solver
 def conjugate_gradients(
     product: Callable[[Any], Any], g: PyTree, *, tolerance: float, max_iterations: int
 ) -> Solver:
-    """Solves by conjugate gradients, stopped at a residual of tolerance·|g| or at a curvature below 0.
+    """Solves by conjugate gradients; stops at a residual of tolerance·|g| or at negative curvature.
 
     Formula: from d = 0, r = p = −g: α = rᵀr/pᵀAp, d ← d + αp, r' = r − αAp, p ← r' + (r'ᵀr'/rᵀr)·p, A = C + λI.
 
-    Why not `jax.scipy.sparse.linalg.cg`: it reports neither its iterations nor the sign of pᵀAp. On the Hessian
-    (λ = 0) of a tanh network of 500 parameters at 20 random starts, all indefinite, it used up its 500
-    iterations every time, and once ended on a step uphill; this one met the negative curvature, stopped and
-    reported it after 3 or 4.
     """
+    # `jax.scipy.sparse.linalg.cg` reports neither its iterations nor the sign of pᵀAp. On the Hessian (λ = 0) of
+    # a tanh network of 500 parameters at 20 random starts, all indefinite, it always used up its 500 iterations
+    # and once ended on a step uphill. This function stops at the negative curvature, after 3 or 4 iterations.
     b = optax.tree.scale(-1, g)
     square = optax.tree.vdot(b, b)
 
     def solve(damping: jax.Array) -> Solution:
-        def going(s: _Conjugate) -> jax.Array:
+        def unfinished(s: _Conjugate) -> jax.Array:
             return s.definite & (s.rr > tolerance**2 * square) & (s.iterations < max_iterations)
 
         def step(s: _Conjugate) -> _Conjugate:
@@ -82,8 +81,8 @@ def conjugate_gradients(
         start = _Conjugate(
             optax.tree.zeros_like(b), b, b, square, jnp.full_like(square, jnp.inf), zero == 0, zero
         )
-        end = jax.lax.while_loop(going, step, start)
-        stuck = ~end.definite & (end.iterations == 1)  # the first direction already: steepest descent is left
+        end = jax.lax.while_loop(unfinished, step, start)
+        stuck = ~end.definite & (end.iterations == 1)  # at the first direction: use steepest descent
         d = jax.tree.map(lambda d, b: jnp.where(stuck, b, d), end.d, b)
         return Solution(d, end.lowest, end.definite, end.iterations)
 
@@ -91,6 +90,8 @@ def conjugate_gradients(
 
 
 class _Conjugate(NamedTuple):
+    """The state of the iteration, in the letters of `conjugate_gradients`; rr is rᵀr."""
+
     d: PyTree
     r: PyTree
     p: PyTree

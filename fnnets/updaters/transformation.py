@@ -1,4 +1,4 @@
-"""Parts of all updaters: an optax updater from a rule, arithmetic in float32 or wider, rates, means and roots."""
+"""What the rules share: making an optax updater, wide arithmetic, rates, means and roots."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Rate = float | jax.Array | Callable[[Any], Any]  # a number, or an optax schedul
 def updater(
     init: Callable[[Any], Any], rule: Callable[[Any, Any, Any], tuple[Any, Any]]
 ) -> optax.GradientTransformationExtraArgs:
-    """A rule `(g, state, params) -> (delta, state)` as an optax updater that ignores extra arguments.
+    """Makes an optax updater from a rule `(g, state, params) -> (delta, state)`; it ignores extra arguments.
 
-    The rule sees g in at least float32: in bfloat16 a mean with ρ = 0.999 cannot move, in float16 g² underflows at
-    2e-4. It need not count: the count is increased here, and Δ is given in the gradients' own dtype.
+    The rule gets g in at least float32: in bfloat16 a mean with ρ = 0.999 cannot move, in float16 g² underflows at
+    2e-4. The updater increases the count and casts Δ to the dtype of the gradients.
     """
 
     def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
@@ -33,7 +33,7 @@ def updater(
 
 
 def filled(params: Any, value: Any = 0.0) -> Any:
-    """An accumulator for each leaf of params, in at least float32; it has the placement of params."""
+    """An accumulator for each leaf of params, in at least float32, on the same devices as params."""
     return jax.tree.map(lambda p: jnp.full_like(p, value, dtype=float32_or_wider(p.dtype)), params)
 
 
@@ -63,30 +63,30 @@ def squared(tree: Any) -> Any:
 
 
 def over_root(g: jax.Array, v: jax.Array, eps: Any, eps_place: str) -> jax.Array:
-    """g/√(v+ε) for "inside", g/(√v+ε) for "outside"; g itself where the root is 0, so that g² is 0 too."""
+    """g/√(v+ε) for "inside", g/(√v+ε) for "outside"; g itself where the root is 0 (g² is 0 there too)."""
     root = jnp.sqrt(v + eps) if eps_place == "inside" else jnp.sqrt(v) + eps
     never_0 = isinstance(eps, int | float) and eps >= jnp.finfo(v.dtype).tiny
     return (g / (root if never_0 else jnp.where(root > 0, root, 1))).astype(g.dtype)
 
 
 def mass(rho: Any, count: jax.Array) -> jax.Array:
-    """1 − ρᵗ, the total weight in a mean that started at 0, after t steps.
+    """1 − ρᵗ, the total weight in a running mean after t steps from 0.
 
-    As −expm1(t·log ρ), which keeps all digits: in float32, 1 − 0.999¹ is wrong by 5e-5.
+    Computes −expm1(t·log ρ), which keeps all digits: in float32, 1 − 0.999¹ is wrong by 5e-5.
     """
     log = math.log(rho) if isinstance(rho, int | float) and rho > 0 else jnp.log(rho)
     return -jnp.expm1(count.astype(jnp.result_type(float)) * log)
 
 
 def fractions(who: str, **values: Any) -> None:
-    """Refuses a number outside [0, 1); a traced value passes."""
+    """Raises ValueError for a decay outside [0, 1). Traced values pass unchecked."""
     for name, value in values.items():
         if isinstance(value, int | float) and not 0 <= value < 1:
             raise ValueError(f"{who}: {name} must be at least 0 and below 1, got {value!r}.")
 
 
 def not_negative(who: str, **values: Any) -> None:
-    """Refuses a number below 0, and NaN; a traced value or a schedule passes."""
+    """Raises ValueError for a negative number or NaN. Traced values and schedules pass unchecked."""
     for name, value in values.items():
         if isinstance(value, int | float) and not value >= 0:
             raise ValueError(f"{who}: {name} must be at least 0, got {value!r}.")

@@ -35,7 +35,7 @@ def both(case, params, x, **mode):
 
 @functools.cache
 def compiled(name):
-    """`both` of a row, compiled once for all tests: (params, x, key) → (y, gradients)."""
+    """Compiles `both` of a row once for all tests: (params, x, key) → (y, gradients)."""
     (case,) = [case for case in LAYERS if case.name == name]
     train, mask = case.mode["train"], case.mode["mask"]
     return jax.jit(lambda params, x, key: both(case, params, x, key=key, train=train, mask=mask))
@@ -49,7 +49,7 @@ def test_names_are_unique():
     assert len({case.name for case in CASES}) == len(CASES)
 
 
-# What a function makes is told by its annotation; these make one of what the caller brings.
+# A function's annotation says what it makes. Those in OF_THE_CALLERS wrap what the caller passes.
 KINDS = ("Layer", "Cell", "Loss", "Penalty", "optax.GradientTransformationExtraArgs")
 OF_THE_CALLERS = ("layer", "recurrent", "by_hand", "freeze")
 LISTS = {"fn": fn, "fn.losses": fn.losses, "fn.updaters": fn.updaters}
@@ -78,11 +78,11 @@ def test_every_factory_has_a_row(name):
     kinds = {path.stem for path in Path(catalogue.__file__).parent.glob("*.py")}
     file = next((part for part in reversed(home) if part in kinds), home[0])
     assert factory.__name__ in ROWS, (
-        f"{name} has no row in the catalogue: add one beside those of fnnets/catalogue/{file}.py"
+        f"{name} has no row in the catalogue: add one beside those in fnnets/catalogue/{file}.py"
     )
 
 
-def test_every_updater_has_a_row_of_its_own_name():
+def test_updater_rows_are_named_after_their_factories():
     names = [case.name for case in catalogue.updater_cases()]
     assert len(set(names)) == len(names)
     assert all(case.name.split()[0] == case.factory.__name__ for case in catalogue.updater_cases())
@@ -101,7 +101,7 @@ def test_hand_equals_autodiff_and_differences_on_50_seeds(case):
 
 @rows(LAYERS, everyday=SOME)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
-def test_dtype_is_kept(case, dtype):
+def test_the_dtype_stays(case, dtype):
     params, x, mode = at(case, dtype=dtype)
     assert jax.eval_shape(functools.partial(case.layer.apply, **mode), params, x).dtype == dtype
     y, (dparams, dx) = jax.eval_shape(functools.partial(both, case, **mode), params, x)
@@ -152,7 +152,7 @@ def test_vmap_over_examples(case):
 
 
 @rows(LAYERS, everyday=SOME)
-def test_init_gives_what_its_shapes_promise(case):
+def test_init_matches_its_abstract_shapes(case):
     params, x, _ = at(case)
     shape = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x)
     promised = jax.eval_shape(lambda key: case.layer.init(key, shape), jax.random.key(0))

@@ -1,4 +1,4 @@
-"""Properties over networks and inputs that hypothesis makes up."""
+"""Properties of networks and inputs that hypothesis generates."""
 
 import chex
 import jax
@@ -17,7 +17,7 @@ many = settings(max_examples=100, deadline=None, derandomize=True)
 
 
 def networks(width: int) -> st.SearchStrategy:
-    """Networks that keep the width of their input, nested at will."""
+    """Networks that keep the width of their input, nested freely."""
     leaves = st.one_of(
         st.sampled_from(ACTIVATIONS),
         st.booleans().map(lambda use_bias: fn.dense(width, use_bias=use_bias)),
@@ -57,7 +57,7 @@ def test_any_network_agrees(net, batch, train, seed):
 
 @few
 @given(net=networks(3), seed=st.integers(0, 99))
-def test_padding_changes_nothing(net, seed):
+def test_values_in_the_padding_change_nothing(net, seed):
     net, rng = fn.serial(net), np.random.default_rng(seed)
     x, mask = rng.standard_normal((2, 3, 3)), rng.random((2, 3)) < 0.6
     params = jax.tree.map(jnp.float32, catalogue.random_params(net, rng, x))

@@ -1,4 +1,4 @@
-"""The rows of the catalogue as the tests take them: with marks, params and inputs."""
+"""The rows of the catalogue for the tests: with marks, params and inputs."""
 
 import functools
 
@@ -12,19 +12,19 @@ from fnnets.comparison import float_trees
 
 CASES = catalogue.cases()
 LAYERS = [case for case in CASES if case.layer is not None]
-# What the newest jax is held to: every row but those that scan, of which a few, as they take long to compile.
+# The newest jax runs every row without a scan, and only a few with one: scans take long to compile.
 WITHOUT_SCANS = [
     *catalogue.layer_cases(), *catalogue.activation_cases(), *catalogue.convolution_cases(),
     *catalogue.normalisation_cases(), *catalogue.pooling_cases(), *catalogue.network_cases(), *catalogue.loss_cases(),
 ]  # fmt: skip
 SCANS = {"lstm", "gru, before, old", "lstm, no bias, sqrt memory", "bidirectional, concat", "recursive"}
 QUICK = {case.name for case in WITHOUT_SCANS} | SCANS
-FEWER = [case for case in LAYERS if case.name in QUICK]  # for what one machinery does for all of its rows
-SOME = {case.name for case in FEWER[::4]}  # of these, every day
+FEWER = [case for case in LAYERS if case.name in QUICK]  # for properties of code that all rows share
+SOME = {case.name for case in FEWER[::4]}  # the rows of FEWER for every day
 
 
 def rows(cases, quick=(), everyday=None):
-    """A test for each row; those of one row run in one process, which keeps what it compiled."""
+    """Parametrizes a test over the rows. All tests of a row run in one process, to share compiled functions."""
 
     def marks(case):
         kinds = [pytest.mark.quick] if case.name in quick else []
@@ -36,7 +36,7 @@ def rows(cases, quick=(), everyday=None):
 
 
 def at(case, seed=0, dtype=np.float32):
-    """Params, input and keyword arguments of a row."""
+    """Returns params, input and keyword arguments of a row."""
     rng = np.random.default_rng(seed)
     x = case.x(rng)
     params = catalogue.random_params(case.layer, rng, x)

@@ -1,4 +1,4 @@
-"""What the tests of the updaters share: problems, and the catalogue's rows."""
+"""Shared by the tests of the updaters: problems, and the catalogue's rows."""
 
 import json
 import pathlib
@@ -16,7 +16,7 @@ INPUTS, TARGETS = np.array(REFERENCE["inputs"]), np.array(REFERENCE["targets"])
 
 
 def quadratic(p):
-    """Condition 1000, not along the axes."""
+    """A quadratic with condition number 2000, not along the axes."""
     a, b, c = p[0] + p[1] + p[2], p[0] - p[1], p[0] + p[1] - 2 * p[2]
     return 0.5 * (a**2 + 30 * b**2 + 1000 * c**2) / 6
 

@@ -1,4 +1,4 @@
-"""Tree networks: against a loop over nodes written from the papers, against sequences, and on bad input."""
+"""Tree networks against a loop over nodes written from the papers, against sequences, and on bad input."""
 
 import functools
 import re
@@ -26,13 +26,13 @@ def sigmoid(z):
 
 
 def by_paper(kind, params, features, children):
-    """The states h of one tree's nodes, node by node: Socher et al. (2011), Tai et al. (2015) eqs. 2-8 and 9-14."""
+    """The states h of one tree, node by node: Socher et al. (2011), Tai et al. (2015) eqs. 2-8 and 9-14."""
     w, u, b = (np.asarray(leaf) for leaf in params)
     size = len(u) // 2 if kind in ("recursive", "binary") else len(u)
-    nothing = np.zeros(size), np.zeros(size)
+    missing = np.zeros(size), np.zeros(size)
     states = []
     for x, row in zip(features, children, strict=True):
-        below = [states[k] if k >= 0 else nothing for k in row]
+        below = [states[k] if k >= 0 else missing for k in row]
         if kind == "recursive":
             h = np.tanh(np.concatenate([h for h, _ in below]) @ u + x @ w + b)
             states.append((h, None))
@@ -78,7 +78,7 @@ def gradients(net, params, x, mask=None, dy=None):
 
 
 @kinds
-def test_states_are_the_papers(kind, x64):
+def test_states_match_the_papers(kind, x64):
     net, params, x = at(kind)
     expected = np.stack([by_paper(kind, params, *tree) for tree in zip(*x, strict=True)])
     chex.assert_trees_all_close(net.apply(params, x), expected, rtol=1e-13, atol=1e-13)
@@ -92,7 +92,7 @@ def test_three_nodes_by_hand(x64):
     # leaves 2·1 + 1 = 3 and 2·2 + 1 = 5; the root 3·3 + 5·5 + 1 = 35
     y, (dparams, dx) = gradients(fn.recursive(1, fn.identity()), plain, x, dy=np.array([[0.0], [0.0], [1.0]]))
     assert y.ravel().tolist() == [3, 5, 35]
-    # dE/du = (3, 5); into the leaves go 3 and 5: db = 1 + 3 + 5, dw = 3·1 + 5·2
+    # dE/du = (3, 5); the leaves receive 3 and 5: db = 1 + 3 + 5, dw = 3·1 + 5·2
     assert [leaf.ravel().tolist() for leaf in dparams] == [[13], [3, 5], [9]]
     assert dx[0].ravel().tolist() == [6, 10, 2]
     assert dx[1] is None
@@ -103,7 +103,7 @@ def test_three_nodes_by_hand(x64):
     np.testing.assert_allclose(y.ravel(), [0.1816997422, -0.2239274687, -0.0032430887], atol=1e-9)
 
 
-def test_a_batch_is_its_trees_one_by_one():
+def test_a_batch_equals_its_trees_one_by_one():
     net, params, x = at("child_sum")
     dy = np.random.default_rng(1).standard_normal((4, 7, 3)).astype(np.float32)
     y, (dparams, dx) = gradients(net, params, x, dy=dy)
@@ -126,12 +126,12 @@ def test_a_batch_is_its_trees_one_by_one():
     ],
     ids=["child_sum", "binary", "recursive"],
 )
-def test_a_chain_is_a_sequence(tree, sequence, places, x64):
+def test_a_chain_equals_a_sequence(tree, sequence, places, x64):
     x, children = np.random.default_rng(0).standard_normal((4, 5, 2)), np.full((4, 5, places), -1, np.int32)
     children[..., 0] = np.arange(5) - 1
     params = catalogue.random_params(sequence, np.random.default_rng(1), x)
     u = params.u
-    if places == 2:  # f of the left child is the forget gate; nothing is in the right one
+    if places == 2:  # the left child's f is the forget gate; there is no right child
         i, f, g, o = np.split(u, 4, 1)
         u = np.concatenate([np.concatenate([i, f, 0 * f, g, o], 1), np.ones((3, 15))])
     own = tree.init(jax.random.key(0), (x, children))._replace(w=params.w, u=u, b=params.b)
@@ -140,7 +140,7 @@ def test_a_chain_is_a_sequence(tree, sequence, places, x64):
     )
 
 
-def test_only_child_sum_forgets_the_order_of_children():
+def test_only_child_sum_ignores_the_order_of_children():
     for kind in KINDS:
         net, params, (features, children) = at(kind)
         apply = jax.jit(net.apply)
@@ -172,15 +172,15 @@ def test_one_compilation_for_a_hundred_trees():
         traced.append(1)
         return fn.value_and_grad_by_hand(net, fn.losses.mse())(params, x, jnp.zeros((1, 1)), mask=mask)
 
-    given = [fn.pad_trees([random_tree(int(rng.integers(1, 9)))], size=15, arity=2) for _ in range(100)]
-    params = net.init(jax.random.key(0), given[0].x)
-    for x, mask in given:
+    batches = [fn.pad_trees([random_tree(int(rng.integers(1, 9)))], size=15, arity=2) for _ in range(100)]
+    params = net.init(jax.random.key(0), batches[0].x)
+    for x, mask in batches:
         (value, _), grads = step(params, x, mask)
         chex.assert_tree_all_finite((value, grads))
     assert len(traced) == 1
 
 
-def test_no_weights_gradient_is_summed_inside_the_loop():
+def test_weight_gradients_are_summed_outside_the_loop():
     for kind in KINDS:
         net, params, x = at(kind)
         equations = jax.make_jaxpr(functools.partial(gradients.__wrapped__, net))(params, x).eqns
@@ -193,14 +193,14 @@ def test_no_weights_gradient_is_summed_inside_the_loop():
 
 
 @kinds
-def test_padding_anywhere_changes_nothing_and_its_nan_reaches_nothing(kind):
+def test_padding_anywhere_changes_nothing_and_its_nan_stays_there(kind):
     net, params, (features, children) = at(kind, batch=1)
     y, (dparams, dx) = gradients(net, params, (features, children))
     apply = jax.jit(net.apply)
     for places in ([0, 1, 2, 3, 4, 5, 6], [3, 4, 5, 6, 7, 8, 9], [0, 2, 3, 5, 6, 8, 9]):
         wide = np.full((1, 10, 2), np.nan, features.dtype)
         wide[:, places] = features
-        moved = np.full((1, 10, 2), 7, np.int32)  # nonsense in the padding
+        moved = np.full((1, 10, 2), 7, np.int32)  # invalid children in the padding
         moved[:, places] = np.where(children >= 0, np.take(places, children), -1)
         keep = np.zeros((1, 10), bool)
         keep[:, places] = True
@@ -214,7 +214,7 @@ def test_padding_anywhere_changes_nothing_and_its_nan_reaches_nothing(kind):
         assert not np.delete(dwide, places, 1).any()
 
 
-def test_nan_in_the_padding_reaches_nothing_by_autodiff_either():
+def test_nan_in_the_padding_stays_there_under_autodiff():
     net = fn.serial(fn.tree_lstm(3), fn.last(), fn.dense(2))
     x, mask = fn.pad_trees([((np.ones(2), np.ones(2)), np.ones(2)), np.ones(2)])
     bad = jnp.where(mask[0][..., None], x[0], jnp.nan), x[1]
@@ -254,7 +254,7 @@ def test_nodes_passes_on_key_mask_statistics_and_children():
     assert net.backward(params, saved, (y, None))[1][1] is None
 
 
-def test_a_network_on_trees_is_summarised_observed_and_trained():
+def test_a_network_on_trees_can_be_summarised_observed_and_trained():
     net = fn.serial(fn.nodes(fn.embedding(6, 4)), fn.tree_lstm(3), fn.last(), fn.dense(2))
     x, mask = fn.pad_trees([((1, 2), 3), (2, 4)])
     params = net.init(jax.random.key(0), x)
@@ -274,7 +274,7 @@ def test_the_report_names_the_forget_gate():
     assert "the block of f_right is zero" in str(fn.compare(wrong, params, x))
 
 
-# ---------------------------------------------------------------- trees as Python holds them
+# ---------------------------------------------------------------- nested Python trees
 
 
 def test_pad_trees():
@@ -309,7 +309,7 @@ def test_a_subtree_may_occur_twice():
     assert fn.pad_trees([(pair, pair)]).x[0].tolist() == [[1, 2, 0, 1, 2, 0, 0]]
 
 
-def circle():
+def cycle():
     tree = [1]
     tree.append([tree])
     return tree
@@ -321,7 +321,7 @@ def circle():
         (lambda: fn.pad_trees([]), "at least one tree, got none"),
         (lambda: fn.pad_trees([(1, 2)], size=2), "size is 2, but there are 3 nodes"),
         (lambda: fn.pad_trees([(1, 2, 3)], arity=2), "arity is 2, but there are 3 children"),
-        (lambda: fn.pad_trees([1, circle()]), "tree 1 contains itself"),
+        (lambda: fn.pad_trees([1, cycle()]), "tree 1 contains itself"),
         (lambda: fn.pad_trees([("a", "b")]), "values must be numbers, got <U1"),
         (lambda: fn.pad_trees([(np.ones(2), np.ones(3))]), "must have one shape, got (2,) and (3,)"),
         (lambda: fn.pad_trees([1], size=0), "size must be a whole number of at least 1"),
@@ -342,7 +342,7 @@ FEATURES, CHILDREN = np.ones((4, 5, 2), np.float32), np.full((4, 5, 2), -1)
 @pytest.mark.parametrize(
     ("x", "mask", "message"),
     [
-        (FEATURES, None, "x must be a pair (features, children), got ndarray; fn.pad_trees makes it"),
+        (FEATURES, None, "x must be a pair (features, children), got ndarray; fn.pad_trees builds it"),
         ((FEATURES, CHILDREN, CHILDREN), None, "got a tuple of 3"),
         ((CHILDREN[..., 0], CHILDREN), None, "fn.nodes(fn.embedding(…))"),
         ((FEATURES, FEATURES), None, "children must hold integers, got float32"),

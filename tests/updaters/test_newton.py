@@ -1,4 +1,4 @@
-"""Newton's method and the curvature it stands on."""
+"""Newton's method and the curvature it uses."""
 
 import functools
 import itertools
@@ -58,7 +58,7 @@ def rosenbrock(p):
 
 @functools.cache
 def network(features=(3, 2)):
-    """A small network, its parameters away from their start, an input and a target."""
+    """A small network, params away from initialisation, an input and a target."""
     net = fn.serial(fn.dense(features[0]), fn.tanh(), fn.dense(features[1]))
     x = jax.random.normal(jax.random.key(0), (6, 9))
     params = jax.jit(lambda: jax.tree.map(lambda p: p + 0.1, net.init(jax.random.key(1), x)))()
@@ -87,8 +87,8 @@ cube.defvjp(lambda x: (x**3, x), lambda x, dy: (three_squares(x) * dy,))
 three_squares.defvjp(lambda x: (3 * x**2, x), lambda x, dy: (6 * x * dy,))
 
 
-def test_hvp_without_forward_mode():
-    """The derivative of `cube` has a custom_vjp of its own: only reverse mode passes through it."""
+def test_hvp_where_forward_mode_is_unavailable():
+    """The derivative of `cube` has its own custom_vjp, so only reverse mode can differentiate it."""
     product = jax.jit(lambda x, v: curvature.hvp(lambda x: cube(x).sum(), x)(v))
     np.testing.assert_allclose(product(jnp.array([1.0, 2.0]), jnp.array([1.0, -1.0])), [6.0, -12.0])
 
@@ -127,7 +127,7 @@ def test_ggn_is_the_dense_matrix(wrap, loss):
     assert jnp.linalg.eigvalsh(matrix(product, params)).min() > -1e-10
 
 
-def test_ggn_of_a_linear_net_is_the_hessian_and_modes_pass_through():
+def test_ggn_of_a_linear_net_is_the_hessian_and_respects_train_and_mask():
     net = fn.serial(fn.dropout(0.5), fn.dense(2))
     x, key = jax.random.normal(jax.random.key(0), (5, 3)), jax.random.key(1)
     params, target, loss = net.init(key, x), jnp.ones((5, 2)), fn.losses.mse()
@@ -162,7 +162,7 @@ def test_a_quadratic_in_one_step(settings):
 
 
 @pytest.mark.quick
-def test_absolute_curvature_escapes_the_saddle_that_attracts_plain_newton():
+def test_absolute_curvature_leaves_the_saddle_that_attracts_plain_newton():
     start = [1.0, 0.01]
     plain, _ = run(updaters.newton(**PLAIN), saddle, start, 8)
     free, _ = run(updaters.newton(curvature="saddle_free", **PLAIN), saddle, start, 20)
@@ -177,7 +177,7 @@ def test_absolute_curvature_escapes_the_saddle_that_attracts_plain_newton():
 
 
 def test_convergence_is_quadratic():
-    """Σ eˣ − a·x, lowest at log a: the error after a step is ½ of the square of the one before it."""
+    """Σ eˣ − a·x is lowest at log a; each error is ½ of the square of the one before."""
     a = jnp.array([0.5, 2.0, 10.0])
     path, _ = run(updaters.newton(), lambda x: jnp.sum(jnp.exp(x) - a * x), jnp.log(a) + 0.5, 7)
     errors = np.abs(np.asarray(path) - np.log(a)).max(1)
@@ -214,7 +214,7 @@ def test_conjugate_gradients_equal_the_dense_solve_on_500_parameters():
 
 @pytest.mark.quick
 def test_newton_through_the_backward_of_an_lstm():
-    """The same steps as through autodiff, and the loss falls."""
+    """Takes the same steps as with autodiff, and the loss falls."""
     net, loss = fn.serial(fn.lstm(2), fn.last(), fn.dense(1)), fn.losses.mse()
     x, target = jax.random.normal(jax.random.key(0), (6, 3, 1)), jax.random.normal(jax.random.key(1), (6, 1))
     start = jax.tree.map(lambda p: p.astype(float), net.init(jax.random.key(2), x))
@@ -238,7 +238,7 @@ def test_newton_through_the_backward_of_an_lstm():
     chex.assert_trees_all_close(*values, rtol=1e-8, atol=1e-9)
 
 
-# ---------------------------------------------------------------- what goes wrong, and is reported
+# ---------------------------------------------------------------- failures and their reports
 
 
 def test_indefinite_curvature_is_damped():
@@ -252,7 +252,7 @@ def test_indefinite_curvature_is_damped():
 
 @pytest.mark.parametrize("solver", ["dense", "cg"])
 def test_singular_curvature(solver):
-    """E depends on x + y alone: the step is the shortest to its minimum, plain and damped."""
+    """E depends on x + y alone: the step is the shortest to the minimum, plain and damped."""
 
     def valley(p):
         return 0.5 * (p[0] + p[1] - 2) ** 2
@@ -265,7 +265,7 @@ def test_singular_curvature(solver):
 
 
 @pytest.mark.parametrize(("settings", "bad"), [({}, jnp.nan), (PLAIN, jnp.inf), ({"solver": "cg"}, jnp.nan)])
-def test_nan_changes_nothing_and_is_reported(settings, bad):
+def test_nan_takes_no_step_and_is_reported(settings, bad):
     for extra in ({"grads": np.array([1.0, bad])}, {"product": lambda v: v * bad}):
         update, state = one(updaters.newton(**settings), saddle, [1.0, 0.1], **extra)
         np.testing.assert_array_equal(update, 0.0)
@@ -283,7 +283,7 @@ def test_nan_changes_nothing_and_is_reported(settings, bad):
     assert not bool(state.finite)
 
 
-def test_a_nan_step_is_forgotten_by_the_next():
+def test_the_step_after_a_nan_equals_a_fresh_one():
     updater = updaters.newton()
     start = jnp.array([1.0, 0.1])
     step = jax.jit(functools.partial(updater.update, value_fn=saddle))
@@ -295,14 +295,14 @@ def test_a_nan_step_is_forgotten_by_the_next():
 
 
 def test_a_step_that_raises_the_loss():
-    """√(1 + x²) from 2: the full step is to −8."""
+    """On √(1 + x²) the full step from 2 leads to −8."""
 
     def loss(x):
         return jnp.sqrt(1 + x**2)
 
     update, state = one(updaters.newton(**PLAIN), loss, 2.0)
     np.testing.assert_allclose(update, -10.0)
-    assert float(state.ratio) < 0  # it rose, as the state says
+    assert float(state.ratio) < 0  # the loss rose
 
     update, state = one(updaters.newton(adapt_damping=False), loss, 2.0)
     assert float(state.step_length) == 0.25

@@ -1,4 +1,4 @@
-"""The rules of first order: three steps by hand, and trajectories of optax, PyTorch and Keras."""
+"""First-order rules: three steps by hand, and trajectories of optax, PyTorch and Keras."""
 
 import math
 
@@ -84,7 +84,7 @@ TABLES = [
             -0.1 * math.sqrt(8 / 7) * 0.125 / (math.sqrt(13 / 8) + 1),
         ),
     ),
-    # as adam, and −0.1·0.5·θ with θ = 10, the same at each step here
+    # adam's steps plus −0.1·0.5·θ; here θ = 10 at each step
     (
         updaters.adamw(0.1, 0.5, 0.5, eps=0.0, weight_decay=0.5),
         (1.0, 2.0, -1.0),
@@ -200,7 +200,7 @@ def test_two_hundred_steps_equal_optax(name):
 
     for problem, (mine, other) in run().items():
         assert worst(mine, other) < 1e-12, problem
-        assert np.abs(np.asarray(other)[-1] - np.array(STARTS[problem])).max() > 0.01  # it did move
+        assert np.abs(np.asarray(other)[-1] - np.array(STARTS[problem])).max() > 0.01  # the params did move
 
 
 FRAMEWORK_CASES = [
@@ -210,7 +210,7 @@ FRAMEWORK_CASES = [
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("library", "case"), FRAMEWORK_CASES)
-def test_each_convention_equals_its_framework(library, case):
+def test_each_convention_matches_its_framework(library, case):
     runs = [run for run in REFERENCE[library] if run["case"] == case]
 
     @jax.jit
@@ -232,7 +232,7 @@ def test_each_convention_equals_its_framework(library, case):
 
 
 def test_the_conventions_differ():
-    """The two places of a rate agree until a schedule moves it, and then part."""
+    """Both places of the rate agree until a schedule changes it, then differ."""
     ours, other = (
         np.asarray(
             trajectory(

@@ -1,4 +1,4 @@
-"""The updaters as optax holds its own to be: structure, dtype, schedules, composition, corners."""
+"""The updaters meet optax's own standards: structure, dtype, schedules, composition, corner cases."""
 
 import inspect
 import pathlib
@@ -16,7 +16,7 @@ from updater_cases import FIRST_ORDER, RULES, rosenbrock, step_of
 import fnnets as fn
 from fnnets import updaters
 
-# ---------------------------------------------------------------- what optax asks of an updater
+# ---------------------------------------------------------------- what optax expects of an updater
 
 
 def parabola(p):
@@ -46,7 +46,7 @@ def test_it_converges_and_compiles_once(name):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-def test_structure_and_dtype_are_kept(dtype):
+def test_structure_and_dtype_stay(dtype):
     with jax.enable_x64(dtype == "float64"):
         start = {"w": jnp.array([-1.0, 2.0], dtype), "none": None, "b": (jnp.array(1.0, dtype),)}
 
@@ -55,7 +55,7 @@ def test_structure_and_dtype_are_kept(dtype):
 
         def step(updater, params, state):
             grads = jax.grad(loss)(params)
-            updates, state = jax.lax.cond(  # both branches must agree in structure and dtype
+            updates, state = jax.lax.cond(  # both branches need the same structure and dtype
                 params["w"][0] < 0,
                 lambda: updater.update(grads, state, params, value_fn=loss),
                 lambda: (grads, state),
@@ -85,7 +85,7 @@ def test_structure_and_dtype_are_kept(dtype):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", FIRST_ORDER)
 def test_low_precision_follows_float32(name, dtype):
-    """Gradients as small as 1e-4, whose squares float16 cannot hold, give the steps of float32."""
+    """Gradients of 1e-4, whose squares underflow in float16, give the steps of float32."""
     updater = RULES[name].make()
     paths = []
     for kind in (dtype, "float32"):
@@ -106,7 +106,7 @@ def test_schedules_and_extra_arguments(name):
     scheduled = case.make(learning_rate=optax.constant_schedule(rate))
     params = jnp.array([1.0, 2.0])
     one, _ = constant.update(params, constant.init(params), params)
-    two, _ = scheduled.update(params, scheduled.init(params), params, value=1.0, nobody_knows=2)
+    two, _ = scheduled.update(params, scheduled.init(params), params, value=1.0, unknown=2)
     np.testing.assert_allclose(one, two, rtol=1e-6)
     frozen = case.make(learning_rate=lambda count: 0.1 * count)
     first, _ = frozen.update(params, frozen.init(params), params)
@@ -127,7 +127,7 @@ COMPOSED = [*FIRST_ORDER, "newton cg"]
 
 
 def first_updates(wrap, loss=bowl, steps=1):
-    """The updates of one step (the last of `steps` at the same params) of every wrapped updater, in one jit."""
+    """The last of `steps` updates at the same params, for every wrapped updater, in one jit."""
 
     def one(updater):
         state = updater.init(PARAMS)
@@ -166,7 +166,7 @@ def test_masked_freeze_and_multi_transform():
         )
     )
     for name in COMPOSED:
-        assert_close(masked[name]["b"], grads["b"])  # optax.masked passes it through
+        assert_close(masked[name]["b"], grads["b"])  # optax.masked passes b through
         assert_zero(frozen[name]["b"])
         assert_close(masked[name]["w"], frozen[name]["w"])
         assert_close(split[name], {"w": frozen[name]["w"], "b": -0.1 * grads["b"]})
@@ -199,7 +199,7 @@ def test_apply_if_finite(alone):
 
 @pytest.mark.parametrize("name", [*FIRST_ORDER, "newton cg"])
 def test_vmap_scan_and_donation(name):
-    """Three models in one vmapped scan go where each goes alone, in a Python loop with donated buffers."""
+    """Three models in one vmapped scan end where each ends alone, in a Python loop with donated buffers."""
     updater = RULES[name].make()
     starts = jnp.array([[0.1, 0.2], [-0.5, 0.5], [1.5, 1.0]])
 
@@ -260,11 +260,11 @@ def test_sharded_params_stay_sharded():
     assert done.stdout.strip() == "sharded", done.stderr
 
 
-# ---------------------------------------------------------------- corners
+# ---------------------------------------------------------------- corner cases
 
 
-def test_a_zero_gradient_moves_nothing():
-    """Even with ε = 0, where 0/0 stands."""
+def test_a_zero_gradient_gives_a_zero_update():
+    """Even with ε = 0, where the rule is 0/0."""
     rows = [case for case in RULES.values() if "eps" in inspect.signature(case.factory).parameters]
     zero = {"adagrad": {"initial_accumulator": 0.0}}
     for updater in (
@@ -285,13 +285,13 @@ def test_a_constant_gradient_has_no_negative_variance():
 
 
 def test_the_first_step_of_adam_has_all_its_digits():
-    """|Δ| is η at the first step, whatever g; 1 − 0.999 rounded to float32 would give it 2e-5 too little."""
+    """The first |Δ| is η for any g; with 1 − 0.999 rounded to float32 it would be 2e-5 too small."""
     updater = updaters.adam(1.0, eps=0.0)
     update, _ = updater.update(jnp.array([1e-3, 7.0]), updater.init(jnp.zeros(2)))
     np.testing.assert_allclose(update, -1.0, rtol=5e-7)
 
 
-def test_decay_reaches_only_what_the_mask_names():
+def test_decay_reaches_only_the_masked_leaves():
     params = (fn.Dense(jnp.ones((2, 2)), jnp.ones(2)), fn.Dense(jnp.ones((2, 2)), jnp.ones(2)))
     zeros = jax.tree.map(jnp.zeros_like, params)
     for mask, expected in (
