@@ -1,4 +1,4 @@
-"""Gradients of whole networks: by hand, for each example, over time, and of second order."""
+"""Gradients of whole networks: by hand, per example, through time, and second-order."""
 
 from fnnets.gradients._by_hand import Aux as Aux
 from fnnets.gradients._by_hand import by_hand as by_hand

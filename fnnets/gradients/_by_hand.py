@@ -1,4 +1,4 @@
-"""Differentiates networks by their backward: inside jax's transformations, or without any autodiff."""
+"""Differentiates networks by their own backward: inside JAX's transformations, or without autodiff."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ from fnnets.losses.loss import Loss
 
 
 def by_hand(layer: Layer) -> Layer:
-    """Returns the same layer with its own `backward` as the derivative of `apply` and `forward`.
+    """The same layer, with its own `backward` as the derivative of `apply` and `forward`.
 
-    Formula: y = apply(params, x) as before. With J = ∂y/∂(params, x), reverse mode (`jax.vjp`) computes Jᵀ·dy by
-    backward(params, saved, dy), and forward mode (`jax.jvp`) J·ẋ of the plain equations.
+    Formula: y = apply(params, x) as before. With J = ∂y/∂(params, x), reverse mode (`jax.vjp`) computes Jᵀ·dy with
+    backward(params, saved, dy). Forward mode (`jax.jvp`) computes J·ẋ by autodiff of the plain equations.
 
     Args:
       layer: any layer or network; a network is differentiated as a whole.
 
     Returns:
-      A `Layer` for every transformation of jax, in any order: `grad`, `vjp`, `jvp`, `linearize`, `jacfwd`, `jacrev`,
-      `hessian`, `vmap`, `jit`, `scan`, `checkpoint`, `shard_map`, `eval_shape`. `saved` and the statistics carry
-      no gradient. Reverse mode runs the backward once, and compiles to what a `jax.custom_vjp` would. Second
-      derivatives differentiate `forward` and `backward` by autodiff; at a kink, such as relu's at 0, and where
-      maxima tie they are autodiff's of the plain equations. Under `vmap` the gradient of params that all examples
-      share is summed inside the backward. What `linearize` gives evaluates the plain equations at each call.
+      A `Layer` that works in every JAX transformation, in any order: `grad`, `vjp`, `jvp`, `linearize`, `jacfwd`,
+      `jacrev`, `hessian`, `vmap`, `jit`, `scan`, `checkpoint`, `shard_map`, `eval_shape`. No gradient flows through
+      `saved` and the statistics.
+
+      - Reverse mode runs the backward once and compiles to the same program as `jax.custom_vjp`.
+      - Second derivatives differentiate `forward` and `backward` by autodiff. At kinks (relu at 0) and where
+        maxima tie, they equal those of the plain equations.
+      - Under `vmap`, params that all examples share get their gradient summed inside the backward.
+      - A function from `linearize` evaluates the plain equations at each call.
 
     Raises:
-      ValueError: `backward` gives a gradient whose structure or shapes are not those of params, x and the carry.
+      ValueError: `backward` returns gradients that do not match params, x and the carry in structure or shape.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp
@@ -78,15 +81,15 @@ def by_hand(layer: Layer) -> Layer:
 
 
 class Aux(NamedTuple):
-    """What `value_and_grad_by_hand` returns beside the value."""
+    """What `value_and_grad_by_hand` returns besides the value."""
 
     y: PyTree  # the network's output
-    carry: Carry  # the last carry; None without recurrent layers
+    carry: Carry  # the state after the last step; None without recurrent layers
     saved: Saved  # for `update_stats`
 
 
 def value_and_grad_by_hand(layer: Layer, loss: Loss) -> Callable[..., tuple[tuple[jax.Array, Aux], Params]]:
-    """The value of a loss and its gradient, without any autodiff.
+    """The value of a loss and its gradient, without autodiff.
 
     Formula: E = loss(apply(params, x), target).
 
@@ -99,11 +102,11 @@ def value_and_grad_by_hand(layer: Layer, loss: Loss) -> Callable[..., tuple[tupl
 
     Returns:
       A function `(params, x, target, *, carry=None, key=None, train=False, mask=None, loss_mask=None)
-      -> ((value, Aux(y, carry, saved)), dparams)`: the shape of `jax.value_and_grad(…, has_aux=True)`.
-      mask goes to the network, loss_mask (the shape of y without its last axis) to the loss.
+      -> ((value, Aux(y, carry, saved)), dparams)`, as `jax.value_and_grad(…, has_aux=True)` returns it.
+      mask goes to the network, loss_mask (with the shape of y without its last axis) to the loss.
 
     Raises:
-      ValueError: shapes of y and target differ; what the layers raise.
+      ValueError: the shapes of y and target differ; layers raise their own errors.
 
     Example:
       >>> import fnnets as fn, jax, jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Products of a vector with the curvature of a loss; the matrix itself is never built."""
+"""Products of a loss's curvature matrices with a vector, without storing the matrix."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def hvp(loss_fn: Callable[[Params], jax.Array], params: Params) -> Product:
 
         H·v = d/dε ∇E(params + ε·v) at ε = 0,
 
-    one forward sweep over the reverse one: about the cost of two gradients, whatever the number of
-    parameters. If a `jax.custom_vjp` within a backward forbids forward mode, H·v = Hᵀ·v = ∇(∇E·v) is used instead,
-    a reverse sweep over the reverse one.
+    forward mode over reverse mode: about the cost of two gradients, for any number of parameters. Where
+    forward mode is not available (a `jax.custom_vjp` inside a backward), H·v = Hᵀ·v = ∇(∇E·v), reverse mode
+    over reverse mode.
 
     Args:
       loss_fn: `params -> scalar`, twice differentiable.
-      params: where H is taken: any tree of floating-point arrays.
+      params: the point where H is taken; any tree of floating-point arrays.
 
     Returns:
-      A linear function from a tree like params (same shapes and dtypes) to another. The part that depends on params
-      alone is computed once, in this call.
+      A linear function from a tree like params (same shapes and dtypes) to another. Everything that depends
+      only on params is computed once, in this call.
 
     Raises:
       TypeError: loss_fn does not return a scalar.
@@ -64,35 +64,35 @@ def ggn(
     mask: Mask = None,
     loss_mask: Mask = None,
 ) -> Product:
-    """The product of the generalised Gauss-Newton matrix of a network and its loss with a vector.
+    """The product of the generalised Gauss-Newton matrix with a vector.
 
     Formula: v ↦ G·v, G = Jᵀ·H_y·J, J = ∂y/∂params, H_y = ∂²E/∂y², y = apply(params, x).
 
-    Derivation: by the chain rule H = Jᵀ·H_y·J + Σ_i ∂E/∂y_i · ∂²y_i/∂params². G leaves out the sum, which
-    vanishes where the residual does. Where the loss is convex in y, H_y ⪰ 0 and so
-    vᵀ·G·v = (J·v)ᵀ·H_y·(J·v) ≥ 0: G has no negative curvature, wherever params are. Right to left,
+    Derivation: by the chain rule H = Jᵀ·H_y·J + Σ_i ∂E/∂y_i · ∂²y_i/∂params². G omits the sum, which vanishes
+    where the residual vanishes. If the loss is convex in y, then H_y ⪰ 0 and so
+    vᵀ·G·v = (J·v)ᵀ·H_y·(J·v) ≥ 0: G has no negative curvature at any params. From right to left,
 
         J·v    one forward sweep through the network
         H_y·u  the Hessian-vector product of the loss alone
         Jᵀ·w   one reverse sweep through the network
 
-    Of a network made by `by_hand` J·v is that of the plain equations, and Jᵀ·w is by hand. Layers with a
-    `jax.custom_vjp` have no forward mode; there J·v is the transpose of the reverse sweep, by a reverse sweep over it.
+    For a network made by `by_hand`, J·v comes from the plain equations and Jᵀ·w from the backward. Layers with
+    a `jax.custom_vjp` have no forward mode; there J·v is the transpose of the reverse sweep.
 
     Args:
       net: any layer or network.
-      loss: a `Loss`, such as `fn.losses.mse()`; convex in y.
-      params: where G is taken.
+      loss: a `Loss` that is convex in y, such as `fn.losses.mse()`.
+      params: the point where G is taken.
       x: the network's input.
       target: the loss's target.
-      key: a random key, for dropout; the same key gives the same G as the same key's gradient.
-      train: whether dropout and batch statistics are those of training.
+      key: a random key, for dropout; the same key draws the same dropout as in the gradient.
+      train: True for the dropout and batch statistics of training.
       mask: goes to the network.
       loss_mask: goes to the loss.
 
     Returns:
-      A linear function from a tree like params (same shapes and dtypes) to another. The part that depends on params
-      alone is computed once, in this call.
+      A linear function from a tree like params (same shapes and dtypes) to another. Everything that depends
+      only on params is computed once, in this call.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -133,31 +133,31 @@ def empirical_fisher(
     mask: Mask = None,
     loss_mask: Mask = None,
 ) -> Product:
-    """The product of the empirical Fisher matrix of a network and its loss with a vector.
+    """The product of the empirical Fisher matrix with a vector.
 
-    Formula: v ↦ F·v, F = 1/n·Σ_i g_i·g_iᵀ, g_i = ∂E_i/∂params, E_i the loss of example i alone.
+    Formula: v ↦ F·v, F = 1/n·Σ_i g_i·g_iᵀ, g_i = ∂E_i/∂params, where E_i is the loss of example i alone.
 
-    Derivation: let K have the rows g_i: K = ∂(E_1, …, E_n)/∂params, F = 1/n·Kᵀ·K. Right to left,
+    Derivation: let K have the rows g_i: K = ∂(E_1, …, E_n)/∂params, F = 1/n·Kᵀ·K. From right to left,
 
         K·v         one forward sweep: the derivative of each example's loss in the direction v
-        1/n·Kᵀ·u    one reverse sweep, of the sum of the losses weighted by u/n
+        1/n·Kᵀ·u    one reverse sweep: the gradient of the sum of the losses, weighted by u/n
 
-    so that no example's gradient is ever held. vᵀ·F·v = 1/n·|K·v|² ≥ 0.
+    so the gradients of the examples are never stored. vᵀ·F·v = 1/n·|K·v|² ≥ 0.
 
     Args:
       net: any layer or network.
       loss: a `Loss`, such as `fn.losses.softmax_cross_entropy()`.
-      params: where F is taken.
-      x: the network's input, examples on the first axis, of every array.
-      target: the loss's target, examples on the first axis.
+      params: the point where F is taken.
+      x: the network's input, with the examples on the first axis of every array.
+      target: the loss's target, with the examples on the first axis.
       key: a random key, for dropout; split among the examples as in `fn.per_example_gradients`.
-      train: whether dropout and batch statistics are those of training; statistics are each example's own.
+      train: True for dropout and batch statistics of training; each example has its own statistics.
       mask: goes to the network.
       loss_mask: goes to the loss.
 
     Returns:
-      A linear function from a tree like params (same shapes and dtypes) to another. The part that depends on params
-      alone is computed once, in this call.
+      A linear function from a tree like params (same shapes and dtypes) to another. Everything that depends
+      only on params is computed once, in this call.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -171,8 +171,8 @@ def empirical_fisher(
       Martens, New insights and perspectives on the natural gradient method, JMLR 21 (2020), section 11; Kunstner,
       Balles & Hennig, Limitations of the empirical Fisher approximation, NeurIPS (2019), eq. 3.
 
-    Differences: the Fisher matrix itself averages over targets drawn from the network's own distribution, and is G
-    (`ggn`) for losses of exponential families. F takes the targets of the data, and is neither G nor the Hessian.
+    Differences: the true Fisher matrix averages over targets drawn from the network's own distribution; for losses
+    of exponential families it equals G (`ggn`). F uses the targets of the data and equals neither G nor the Hessian.
     """
 
     def values(params: Params) -> jax.Array:
@@ -201,7 +201,7 @@ def empirical_fisher_diagonal(grads: Params) -> Params:
       grads: per-example gradients, as from `fn.per_example_gradients`.
 
     Returns:
-      A tree like params, of the mean square of each gradient.
+      A tree like params, with the mean square of each parameter's gradients.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -214,7 +214,7 @@ def empirical_fisher_diagonal(grads: Params) -> Params:
 def _derivative(
     function: Callable[[Params], Any], params: Params, *, symmetric: bool = False
 ) -> Callable[[Any], Any]:
-    """v ↦ J·v: by forward mode, or where a `custom_vjp` has none by reverse mode."""
+    """v ↦ J·v, by forward mode, or by reverse mode where a `custom_vjp` rules out forward mode."""
     y, forward = jax.linearize(function, params)
     if _runs(forward, params):
         return forward
@@ -226,10 +226,10 @@ def _derivative(
 
 
 def _runs(linear: Callable[[Any], Any], v: Any) -> bool:
-    """Whether jax can run a linearized function; a `custom_vjp` inside prevents it.
+    """Whether JAX can run a linearized function; it cannot if the function contains a `custom_vjp`.
 
-    Tracing alone does not tell: jax raises its TypeError when the function runs, or is batched. Batching takes
-    shapes only, so it computes nothing.
+    Linearizing does not raise the TypeError; running or batching the function does. Batching under `eval_shape`
+    needs only shapes, so this computes nothing.
     """
 
     def batched(v: Any) -> Any:

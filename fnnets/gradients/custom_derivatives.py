@@ -1,4 +1,4 @@
-"""Installs a layer's backward as its JAX derivative: in every mode, or in reverse mode alone."""
+"""Installs a layer's backward as its JAX derivative: in every mode, or in reverse mode only."""
 
 from __future__ import annotations
 
@@ -18,56 +18,56 @@ from fnnets.core.layer import Carry, Layer, Params, Saved
 from fnnets.gradients import linear_primitive
 from fnnets.gradients.linear_primitive import Arrays
 
-# Part of the context on which jax's caches depend: a function traced outside is traced again inside.
+# JAX's caches take this context into account: a function traced outside it is traced again inside.
 _plain = jax.make_user_context(False)
 
 
 @contextmanager
 def plain_equations() -> Iterator[None]:
-    """Inside, layers made by `by_hand` are their plain equations again, for a comparison with autodiff."""
+    """Inside this context, layers made by `by_hand` run their plain equations, without the custom derivative."""
     with _plain(True):
         yield
 
 
 def are_plain() -> bool:
-    """Whether the caller is inside `plain_equations`."""
+    """Whether `plain_equations` is active."""
     return bool(_plain.value)
 
 
 class Installed(NamedTuple):
-    """A layer's two functions with their derivatives installed."""
+    """A layer's apply and forward, with the derivative installed."""
 
     apply: Callable[..., Any]  # (params, x, key, mask) -> y
     forward: Callable[..., Any]  # (params, x, carry, key, mask) -> (y, carry, saved)
 
 
 def install(layer: Layer, train: bool) -> Installed:
-    """Installs the derivative in every mode, or in reverse mode alone if this jax lacks what the others need."""
+    """Installs the derivative for every mode, or for reverse mode only where this JAX lacks what forward mode needs."""
     if linear_primitive.MISSING:
-        _warn_what_is_missing()
+        _warn_of_missing_names()
         return reverse_only(layer, train)
     return every_mode(layer, train)
 
 
 @functools.cache
-def _warn_what_is_missing() -> None:
-    """Warns, once a process."""
+def _warn_of_missing_names() -> None:
+    """Warns once that forward mode is not available."""
     warnings.warn(
-        f"fnnets: jax {jax.__version__} has moved what the forward mode of by_hand needs ({linear_primitive.MISSING}); "
-        "by_hand has reverse mode alone, like a jax.custom_vjp.",
+        f"fnnets: jax {jax.__version__} lacks a name that by_hand's forward mode needs ({linear_primitive.MISSING}); "
+        "by_hand supports reverse mode only, as jax.custom_vjp does. Use a jax version that fnnets is tested with.",
         stacklevel=4,
     )
 
 
 def every_mode(layer: Layer, train: bool) -> Installed:
-    """Installs every mode: autodiff's tangents in forward mode, the backward by hand in reverse mode.
+    """Installs both modes: forward mode by autodiff of the plain equations, reverse mode by hand.
 
     Formula: with J = ∂(y, carry)/∂(params, x, carry), ẏ = J·ẋ in forward mode and dx = Jᵀ·dy in reverse mode.
 
-    Derivation: a `jax.custom_jvp` computes y and saved by `layer.forward`, and binds J to a `linear_map` whose
-    residuals are all that J depends on: params, x, carry, key, mask, and saved, which the backward reads. J·ẋ is the derivative of the plain equations in the direction ẋ; Jᵀ·dy is `layer.backward`.
-    Derivatives of J itself, which second derivatives need, are autodiff's: through `forward` for saved, and
-    through `backward`.
+    Derivation: a `jax.custom_jvp` computes y and saved with `layer.forward` and binds J to a `linear_map`. The
+    residuals of this map are everything J depends on: params, x, carry, key, mask, and saved. J·ẋ is the derivative
+    of the plain equations in the direction ẋ; Jᵀ·dy is `layer.backward`. Second derivatives need the derivative
+    of J. Autodiff computes it, through `forward` and `backward`.
     """
 
     def plain(params: Params, x: Any, carry: Carry, key: Any, mask: Any) -> Any:
@@ -88,15 +88,15 @@ def every_mode(layer: Layer, train: bool) -> Installed:
     def apply_jvp(primals: Any, tangents: Any) -> Any:
         (params, x, key, mask), (dparams, dx, *_) = primals, tangents
         y, _, saved = plain_forward(layer, params, x, None, key, train, mask)
-        kept = _Kept(params, x, None, key, mask, saved)
-        dy, _ = _push(layer, plain, kept, (dparams, dx, None), (y, None))
+        residuals = _Residuals(params, x, None, key, mask, saved)
+        dy, _ = _push(layer, plain, residuals, (dparams, dx, None), (y, None))
         return y, dy
 
     def forward_jvp(primals: Any, tangents: Any) -> Any:
         (params, x, carry, key, mask), (dparams, dx, dcarry, *_) = primals, tangents
         y, last, saved = plain_forward(layer, params, x, carry, key, train, mask)
-        kept = _Kept(params, x, carry, key, mask, saved)
-        dy, dlast = _push(layer, stepwise, kept, (dparams, dx, dcarry), (y, last))
+        residuals = _Residuals(params, x, carry, key, mask, saved)
+        dy, dlast = _push(layer, stepwise, residuals, (dparams, dx, dcarry), (y, last))
         return (y, last, saved), (dy, dlast, jax.tree.map(_zero, saved))
 
     apply.defjvp(apply_jvp, symbolic_zeros=True)
@@ -104,8 +104,8 @@ def every_mode(layer: Layer, train: bool) -> Installed:
     return Installed(apply, forward)
 
 
-class _Kept(NamedTuple):
-    """Everything that the derivative depends on."""
+class _Residuals(NamedTuple):
+    """Everything the derivative depends on."""
 
     params: Params
     x: Any
@@ -115,22 +115,23 @@ class _Kept(NamedTuple):
     saved: Saved
 
 
-def _push(layer: Layer, run: Callable[..., Any], kept: _Kept, tangents: Any, ends: Any) -> Any:
+def _push(layer: Layer, run: Callable[..., Any], residuals: _Residuals, tangents: Any, outputs: Any) -> Any:
     """The tangents of (y, carry) from those of (params, x, carry)."""
     tree: Any
-    given, (out, tree) = jax.tree.leaves(tangents), jax.tree.flatten(ends)
-    moving = tuple(i for i, each in enumerate(given) if _moves(each))
+    leaves, (out, tree) = jax.tree.leaves(tangents), jax.tree.flatten(outputs)
+    moving = tuple(i for i, each in enumerate(leaves) if _moves(each))
     if not moving:
-        return jax.tree.map(_zero, ends)
+        return jax.tree.map(_zero, outputs)
     residual_tree: Any
-    residuals, residual_tree = jax.tree.flatten(kept)
+    arrays, residual_tree = jax.tree.flatten(residuals)
     floats = tuple(i for i, each in enumerate(out) if jnp.issubdtype(jnp.result_type(each), jnp.inexact))
     pair = _Pair(layer, run, residual_tree, moving, tree, floats)
-    found = linear_primitive.bind(pair, residuals, [given[i] for i in moving], [out[i] for i in floats])
-    return tree.unflatten(_replaced([_zero(each) for each in out], floats, found))
+    out_tangents = linear_primitive.bind(pair, arrays, [leaves[i] for i in moving], [out[i] for i in floats])
+    return tree.unflatten(_replaced([_zero(each) for each in out], floats, out_tangents))
 
 
 def _moves(tangent: Any) -> bool:
+    """Whether a tangent may differ from zero."""
     return not isinstance(tangent, SymbolicZero) and jnp.result_type(tangent) != jax.dtypes.float0
 
 
@@ -138,17 +139,17 @@ def _zero(value: Any) -> Any:
     return zero_from_primal(value, symbolic_zeros=True)
 
 
-def _replaced(values: Arrays, places: tuple[int, ...], by: Arrays) -> list[Any]:
-    """The values, replaced at some places."""
+def _replaced(values: Arrays, places: tuple[int, ...], others: Arrays) -> list[Any]:
+    """The values, with others at the given places."""
     values = list(values)
-    for place, value in zip(places, by, strict=True):
+    for place, value in zip(places, others, strict=True):
         values[place] = value
     return values
 
 
 @dataclass(frozen=True, repr=False)
 class _Pair:
-    """The derivative of a layer and its transpose, on lists of arrays."""
+    """A layer's derivative and its transpose, on lists of arrays."""
 
     layer: Layer
     run: Callable[..., Any]  # (params, x, carry, key, mask) -> (y, carry), the plain equations
@@ -162,38 +163,39 @@ class _Pair:
 
     def linear(self, residuals: Arrays, tangents: Arrays) -> Arrays:
         """J·ẋ, by autodiff of the plain equations."""
-        *given, key, mask, _ = self.residual_tree.unflatten(residuals)
+        *inputs, key, mask, _ = self.residual_tree.unflatten(residuals)
         tree: Any
-        leaves, tree = jax.tree.flatten(tuple(given))
+        leaves, tree = jax.tree.flatten(tuple(inputs))
 
         def outputs(*moved: Any) -> Arrays:
             with plain_equations():
-                ends = self.run(*tree.unflatten(_replaced(leaves, self.moving, moved)), key, mask)
-            out = jax.tree.leaves(ends)
+                out = jax.tree.leaves(
+                    self.run(*tree.unflatten(_replaced(leaves, self.moving, moved)), key, mask)
+                )
             return [out[i] for i in self.floats]
 
         return jax.jvp(outputs, [leaves[i] for i in self.moving], list(tangents))[1]
 
     def transpose(self, residuals: Arrays, cotangents: Arrays, types: Arrays) -> Arrays:
         """Jᵀ·dy, by hand."""
-        kept = self.residual_tree.unflatten(residuals)
+        point = self.residual_tree.unflatten(residuals)
         dy, dcarry = self.out_tree.unflatten(
             _replaced([None] * self.out_tree.num_leaves, self.floats, cotangents)
         )
-        values = (kept.params, kept.x, kept.carry)
-        gradients = checked_backward(self.layer, *values, kept.saved, dy, dcarry)
-        found = dict(jax.tree_util.tree_leaves_with_path(gradients))
+        values = (point.params, point.x, point.carry)
+        gradients = checked_backward(self.layer, *values, point.saved, dy, dcarry)
+        by_path = dict(jax.tree_util.tree_leaves_with_path(gradients))
         leaves = jax.tree_util.tree_leaves_with_path(values)
-        asked = [found[leaves[i][0]] for i in self.moving]
-        return [gradient.astype(type_.dtype) for gradient, type_ in zip(asked, types, strict=True)]
+        moving = [by_path[leaves[i][0]] for i in self.moving]
+        return [gradient.astype(type_.dtype) for gradient, type_ in zip(moving, types, strict=True)]
 
 
 def plain_forward(
     layer: Layer, params: Params, x: Any, carry: Carry, key: Any, train: bool, mask: Any
 ) -> tuple[Any, Carry, Saved]:
-    """`layer.forward` with a derivative of saved, which `by_hand` of a layer inside would stop.
+    """Runs `layer.forward` so that saved can be differentiated, even where the layer contains `by_hand` layers.
 
-    The derivative of a backward, and so every second derivative, passes through saved.
+    Second derivatives differentiate the backward, and so pass through saved. `by_hand` stops the gradient there.
     """
     with plain_equations():
         return layer.forward(params, x, carry, key=key, train=train, mask=mask)
@@ -202,7 +204,7 @@ def plain_forward(
 def checked_backward(
     layer: Layer, params: Params, x: Any, carry: Carry, saved: Saved, dy: Any, dcarry: Carry
 ) -> tuple[Any, Any, Carry]:
-    """The backward by hand; refuses gradients without the structure and shapes of their values."""
+    """Runs the backward by hand and checks that its gradients match params, x and carry in structure and shape."""
     dparams, dx, dcarry = layer.backward(params, saved, dy, dcarry)
     dcarry = None if carry is None else dcarry
     for name, gradient, value in (("dparams", dparams, params), ("dx", dx, x), ("dcarry", dcarry, carry)):
@@ -211,7 +213,7 @@ def checked_backward(
 
 
 def reverse_only(layer: Layer, train: bool) -> Installed:
-    """Installs reverse mode alone, by `jax.custom_vjp`; `every_mode` must be as fast."""
+    """Installs reverse mode only, with `jax.custom_vjp`; tests compare the cost of `every_mode` with it."""
 
     @jax.custom_vjp
     def apply(params: Params, x: Any, key: Any, mask: Any) -> Any:
@@ -221,8 +223,8 @@ def reverse_only(layer: Layer, train: bool) -> Installed:
         y, _, saved = plain_forward(layer, params, x, None, key, train, mask)
         return y, (params, x, saved)
 
-    def apply_backward(kept: Any, dy: Any) -> Any:
-        params, x, saved = kept
+    def apply_backward(residuals: Any, dy: Any) -> Any:
+        params, x, saved = residuals
         dparams, dx, _ = checked_backward(layer, params, x, None, saved, dy, None)
         return dparams, dx, None, None
 
@@ -234,9 +236,9 @@ def reverse_only(layer: Layer, train: bool) -> Installed:
         y, last, saved = plain_forward(layer, params, x, carry, key, train, mask)
         return (y, last, saved), (params, x, carry, saved)
 
-    def forward_backward(kept: Any, cotangents: Any) -> Any:
+    def forward_backward(residuals: Any, cotangents: Any) -> Any:
         dy, dcarry, _ = cotangents
-        params, x, carry, saved = kept
+        params, x, carry, saved = residuals
         return *checked_backward(layer, params, x, carry, saved, dy, dcarry), None, None
 
     apply.defvjp(apply_forward, apply_backward)

@@ -1,21 +1,21 @@
-"""A linear map with a given transpose: the derivative that autodiff uses for a function derived by hand.
+"""A primitive for a linear map whose transpose is derived by hand.
 
-jax differentiates in two steps. Forward mode maps tangents to tangents, ẏ = J·ẋ; reverse mode is that map
-transposed, dx = Jᵀ·dy. A `jax.custom_vjp` gives the second alone, and forbids forward mode. Here a primitive
-stands for J in the tangents' program. It holds both directions as functions of the residuals r (everything that
-the derivative depends on):
+JAX differentiates in two steps. Forward mode maps tangents to tangents, ẏ = J·ẋ; reverse mode transposes this
+map, dx = Jᵀ·dy. A `jax.custom_vjp` defines only the second, and so rules out forward mode. Here a primitive stands
+for J in the program of the tangents. It holds both directions, as functions of the residuals r (everything the
+derivative depends on):
 
     linear(r, t)       J(r)·t
     transpose(r, dy)   J(r)ᵀ·dy, derived by hand
 
-Every transformation of jax is a rule of this primitive:
+For each transformation, JAX calls one function of this primitive:
 
     evaluation, lowering    linear
-    transposition           transpose, the only thing that reverse mode runs
-    forward mode            the product rule: d(J(r)·t) = J(r)·dt + (∂J/∂r·dr)·t
+    transposition           transpose; reverse mode runs nothing else
+    forward mode            d(J(r)·t) = J(r)·dt + (∂J/∂r·dr)·t
     vmap                    both directions under vmap
 
-J is linear in t, so reverse mode never computes it: only its transpose remains in the program.
+J is linear in t, so reverse mode never computes J·t: only the transpose remains in the program.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import jax
 from fnnets.core.devices import varying_like
 from fnnets.gradients.linear_programs import transposable
 
-try:  # jax says that these may move
+try:  # JAX documents that names in these modules may change
     from jax.extend.core import Primitive, jaxpr_as_fun, mapped_aval, unmapped_aval
     from jax.interpreters import ad, batching, mlir
 
@@ -48,13 +48,13 @@ Arrays = Sequence[Any]
 
 
 class Pair(Protocol):
-    """A linear map and its transpose, on lists of arrays; equal pairs have equal hashes, for jax's caches."""
+    """A linear map and its transpose, on lists of arrays. Equal pairs have equal hashes, for JAX's caches."""
 
     def linear(self, residuals: Arrays, tangents: Arrays) -> Arrays:
         """J(r)·t."""
 
     def transpose(self, residuals: Arrays, cotangents: Arrays, types: Arrays) -> Arrays:
-        """J(r)ᵀ·dy, one for each tangent and of its type."""
+        """J(r)ᵀ·dy: one array for each tangent, of its type."""
 
 
 class _Settings(NamedTuple):
@@ -62,66 +62,69 @@ class _Settings(NamedTuple):
 
     pair: Pair
     number: int  # of residuals, which come before the tangents
-    outs: tuple[Any, ...]  # the types of the outputs
-    precision: Any  # of matrix products, at the call: the rules run later, when it may differ
-    jaxpr: Any  # the traced map, if collectives need the named axes of the call; else None
+    outs: tuple[Any, ...]  # the types of the map's outputs
+    precision: Any  # of matrix products at the call; the functions below run later, when it may differ
+    jaxpr: Any  # the traced map, where collectives need the axis names of the call; else None
 
 
 def bind(pair: Pair, residuals: Arrays, tangents: Arrays, outs: Arrays) -> Arrays:
-    """Binds J(r)·t, whose transpose is by hand.
+    """J(r)·t, with a transpose derived by hand.
 
     Args:
-      pair: both directions.
+      pair: the map and its transpose.
       residuals: r, arrays of any dtype.
       tangents: t, floating-point arrays.
-      outs: arrays of the types of J(r)·t.
+      outs: arrays with the types of J(r)·t.
+
+    Returns:
+      J(r)·t, a list of arrays.
     """
     types = [jax.typeof(out) for out in outs]
-    given = varying_like([*residuals, *tangents], list(outs))
-    return _bind(pair, len(residuals), given, tuple(type_.to_tangent_aval() for type_ in types))
+    operands = varying_like([*residuals, *tangents], list(outs))
+    return _bind(pair, len(residuals), operands, tuple(type_.to_tangent_aval() for type_ in types))
 
 
-def _bind(pair: Pair, number: int, given: Arrays, outs: tuple[Any, ...]) -> Arrays:
+def _bind(pair: Pair, number: int, operands: Arrays, outs: tuple[Any, ...]) -> Arrays:
     jaxpr, precision = None, getattr(jax.config, "jax_default_matmul_precision", None)
-    if jax.sharding.get_abstract_mesh().manual_axes:  # lowering happens outside, where its axes have no names
-        jaxpr = jax.make_jaxpr(lambda *given: pair.linear(given[:number], given[number:]))(*given)
-    return _primitive.bind(*given, settings=_Settings(pair, number, outs, precision, jaxpr))
+    if jax.sharding.get_abstract_mesh().manual_axes:  # lowering runs outside, where the axes have no names
+        jaxpr = jax.make_jaxpr(lambda *each: pair.linear(each[:number], each[number:]))(*operands)
+    return _primitive.bind(*operands, settings=_Settings(pair, number, outs, precision, jaxpr))
 
 
-def _as_bound(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """Runs the rule with the precision of matrix products that was set when the map was bound."""
+def _as_bound(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Runs a function of the primitive with the matrix-product precision that was set at `bind`."""
 
-    @functools.wraps(rule)
-    def run(*given: Any, settings: _Settings) -> Any:
+    @functools.wraps(function)
+    def run(*args: Any, settings: _Settings) -> Any:
         with jax.default_matmul_precision(settings.precision):
-            return rule(*given, settings=settings)
+            return function(*args, settings=settings)
 
     return run
 
 
 @_as_bound
-def _evaluate(*given: Any, settings: _Settings) -> Arrays:
-    return list(settings.pair.linear(given[: settings.number], given[settings.number :]))
+def _evaluate(*operands: Any, settings: _Settings) -> Arrays:
+    return list(settings.pair.linear(operands[: settings.number], operands[settings.number :]))
 
 
 @_as_bound
-def _lower(ctx: Any, *given: Any, settings: _Settings) -> Any:
+def _lower(ctx: Any, *operands: Any, settings: _Settings) -> Any:
     if settings.jaxpr is None:
-        return mlir.lower_fun(_evaluate)(ctx, *given, settings=settings)
-    return mlir.core_call_lowering(ctx, *given, name="linear_map", call_jaxpr=settings.jaxpr)
+        return mlir.lower_fun(_evaluate)(ctx, *operands, settings=settings)
+    return mlir.core_call_lowering(ctx, *operands, name="linear_map", call_jaxpr=settings.jaxpr)
 
 
 @_as_bound
-def _transpose(cotangents: Arrays, *given: Any, settings: _Settings) -> Arrays:
-    residuals, tangents = given[: settings.number], given[settings.number :]
+def _transpose(cotangents: Arrays, *operands: Any, settings: _Settings) -> Arrays:
+    residuals, tangents = operands[: settings.number], operands[settings.number :]
     types = [tangent.aval if ad.is_undefined_primal(tangent) else jax.typeof(tangent) for tangent in tangents]
     cotangents = [ad.instantiate_zeros(each) for each in cotangents]
-    found = settings.pair.transpose(residuals, cotangents, types)
-    wanted = [
+    gradients = settings.pair.transpose(residuals, cotangents, types)
+    needed = [
         varying_like(value, cotangents) if ad.is_undefined_primal(tangent) else None
-        for value, tangent in zip(found, tangents, strict=True)
+        for value, tangent in zip(gradients, tangents, strict=True)
     ]
-    return [None] * settings.number + wanted
+    return [None] * settings.number + needed
 
 
 @_as_bound
@@ -149,18 +152,18 @@ def _moves(direction: Any) -> bool:
 
 
 @_as_bound
-def _batch(axis: Any, given: Arrays, axes: Sequence[int | None], *, settings: _Settings) -> Any:
+def _batch(axis: Any, operands: Arrays, axes: Sequence[int | None], *, settings: _Settings) -> Any:
     pair, number, outs, *_ = settings
     if all(each is None for each in axes):
-        return _bind(pair, number, given, outs), [None] * len(outs)
+        return _bind(pair, number, operands, outs), [None] * len(outs)
     mapped = _Mapped(pair, tuple(axes[:number]), tuple(axes[number:]), axis.size, axis.name, axis.spmd_name)
     types = tuple(unmapped_aval(axis.size, 0, out, axis.explicit_mesh_axis) for out in outs)
-    return _bind(mapped, number, given, types), [0] * len(outs)
+    return _bind(mapped, number, operands, types), [0] * len(outs)
 
 
 @dataclass(frozen=True)
 class _Mapped:
-    """A pair under `vmap`; its outputs have the new axis first."""
+    """A pair under `vmap`; the outputs of the map have the new axis first."""
 
     pair: Pair
     residual_axes: tuple[int | None, ...]
@@ -196,25 +199,25 @@ class _Mapped:
         return [value.sum(0) if axis is None else value for value, axis in zip(each, axes, strict=True)]
 
     def _traced(self, pull: Callable[..., Arrays], residuals: list, cotangents: list) -> Any:
-        """The program of one example's Jᵀ·dy, traced where the axis of the examples has its name.
+        """The program of one example's Jᵀ·dy, traced inside vmap, where the axis of the examples has its name.
 
-        The derivation runs here alone, and what it raises is raised here: from now on it is a program.
+        The backward runs only here, so its errors are raised here. Everything after works on the program.
         """
-        found = []
+        programs = []
 
         def trace(residuals: Arrays, cotangents: Arrays) -> Arrays:
-            found.append(jax.make_jaxpr(pull)(residuals, cotangents))
+            programs.append(jax.make_jaxpr(pull)(residuals, cotangents))
             return []
 
         jax.eval_shape(self._vmap(trace, 0, 0), residuals, cotangents)
-        return found[0]
+        return programs[0]
 
     def _summed(self, pull: Callable[..., Arrays], residuals: list, cotangents: list, types: list) -> Arrays:
-        """The transpose where all examples share a tangent t: its cotangent is Σ_i J_iᵀ·dy_i.
+        """The transpose where all examples share a tangent t; its cotangent is Σ_i J_iᵀ·dy_i.
 
-        Each J_iᵀ·dy_i is as large as t. So the sum is not of these: the program of J_iᵀ, derived by hand, is
-        transposed to one for J_i·t, put under vmap with the one t, and transposed back. It computes the same
-        products, and where two examples' were to be added, jax now has one product over both.
+        Each J_iᵀ·dy_i is as large as t, so adding them up would take one copy of t per example. Instead, the
+        program of J_iᵀ (derived by hand) is transposed to one for J_i·t, mapped over the examples with the one t,
+        and transposed back. The products stay the same, but JAX now contracts over the examples in one product.
         """
         ends = [mapped_aval(self.size, 0, jax.typeof(each)) for each in cotangents]
 
@@ -237,7 +240,7 @@ if not MISSING:
     _primitive = Primitive("linear_map")
     _primitive.multiple_results = True
     _primitive.def_impl(_evaluate)
-    _primitive.def_abstract_eval(lambda *given, settings: settings.outs)
+    _primitive.def_abstract_eval(lambda *operands, settings: settings.outs)
     mlir.register_lowering(_primitive, _lower)
     ad.primitive_transposes[_primitive] = _transpose
     ad.primitive_jvps[_primitive] = _jvp

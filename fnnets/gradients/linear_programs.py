@@ -1,9 +1,9 @@
-"""Whether jax can transpose a program: whether it is linear, equation by equation, in some of its inputs.
+"""Decides whether JAX can transpose a program: whether each equation is linear in the inputs in question.
 
-jax offers no such test: `jax.linear_transpose` raises one of many errors at the first equation that it cannot
-transpose. So this module reads the program. An equation with a moving operand (one that depends on the inputs in
-question) must be known to be linear in all its moving operands together. An unknown equation is refused, which
-costs memory but never gives a wrong gradient.
+JAX cannot be asked: `jax.linear_transpose` raises one of many errors when it meets an equation that it cannot
+transpose. So this module reads the program. An operand moves if it depends on the inputs in question. Each equation
+with moving operands must be known to be linear in all of them together. An unknown equation counts as not linear:
+this costs memory, but never makes a gradient wrong.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import jax.numpy as jnp
 
 from fnnets.core.programs import scan_parts
 
-Moving = Sequence[bool]  # for each operand, or output, whether it depends on the inputs in question
+Moving = Sequence[bool]  # for each operand or output, whether it depends on the inputs in question
 
 
 def transposable(program: Any, moving: Moving) -> bool:
-    """Whether jax can transpose a program with respect to the marked inputs.
+    """Whether JAX can transpose a program with respect to the marked inputs.
 
     Args:
-      program: a jaxpr from `jax.make_jaxpr`.
-      moving: a bool for each input.
+      program: the result of `jax.make_jaxpr`.
+      moving: one bool for each input; True marks it.
 
     Returns:
       True if every equation is known to be linear in its moving operands.
@@ -39,10 +39,10 @@ def transposable(program: Any, moving: Moving) -> bool:
 
 def _through(jaxpr: Any, moving: Moving) -> list[bool] | None:
     """Which outputs of a program move; None where an equation is not known to be linear."""
-    found = {variable for variable, moves in zip(jaxpr.invars, moving, strict=True) if moves}
+    moved = {variable for variable, moves in zip(jaxpr.invars, moving, strict=True) if moves}
 
     def marks(atoms: Any) -> list[bool]:
-        return [not hasattr(atom, "val") and atom in found for atom in atoms]  # a literal has a `val`
+        return [not hasattr(atom, "val") and atom in moved for atom in atoms]  # only a literal has a `val`
 
     for equation in jaxpr.eqns:
         operands = marks(equation.invars)
@@ -55,7 +55,7 @@ def _through(jaxpr: Any, moving: Moving) -> list[bool] | None:
             if moves and not jnp.issubdtype(variable.aval.dtype, jnp.inexact):
                 return None  # rounded to integers
             if moves:
-                found.add(variable)
+                moved.add(variable)
     return marks(jaxpr.outvars)
 
 
@@ -76,7 +76,7 @@ def _outputs(equation: Any, moving: Moving) -> list[bool] | None:
 
 
 def _through_scan(equation: Any, moving: Moving) -> list[bool] | None:
-    """As `_outputs`: what moves in the carry after any step moves in it before all of them."""
+    """Like `_outputs`, for a scan. A carry that moves after one step moves before the next, so repeat until stable."""
     first, count = scan_parts(equation)
     moving = list(moving)
     while (outputs := _through(equation.params["jaxpr"].jaxpr, moving)) is not None:
@@ -88,22 +88,26 @@ def _through_scan(equation: Any, moving: Moving) -> list[bool] | None:
 
 
 def _in_all(moving: Moving) -> bool:
+    """Linear in all operands together."""
     return any(moving)
 
 
 def _in_one(moving: Moving) -> bool:
+    """Linear in any one operand."""
     return sum(moving) == 1
 
 
 def _but(*places: int) -> Callable[[Moving], bool]:
+    """Linear in all operands together, except those at these places."""
     return lambda moving: not any(moving[place] for place in places)
 
 
 def _only(*places: int) -> Callable[[Moving], bool]:
+    """Linear in the operands at these places together, and in no others."""
     return lambda moving: not any(moves for place, moves in enumerate(moving) if place not in places)
 
 
-# The primitives that derivations are made of, by their names, and in which operands together each is linear.
+# The primitives that backward passes consist of, and the operands in which each is linear.
 LINEAR: dict[str, Callable[[Moving], bool]] = {
     **dict.fromkeys(
         (

@@ -1,4 +1,4 @@
-"""The gradient of each example by itself, and what the spread of these gradients tells."""
+"""The gradient of each single example, and the noise scale of these gradients."""
 
 from __future__ import annotations
 
@@ -35,38 +35,36 @@ def examples(
     mask: Mask = None,
     loss_mask: Mask = None,
 ) -> Example:
-    """Splits a batch into batches of one on a new first axis, each with its own key."""
-    alone = jax.tree.map(lambda leaf: leaf[:, None], (x, target, mask, loss_mask))
-    x, target, mask, loss_mask = alone
-    carry = jax.tree.map(
-        lambda leaf: jnp.moveaxis(leaf, -2, 0)[..., None, :], carry
-    )  # a stack's has depth first
+    """Splits a batch into batches of one along a new first axis, each with its own key."""
+    single = jax.tree.map(lambda leaf: leaf[:, None], (x, target, mask, loss_mask))
+    x, target, mask, loss_mask = single
+    # The examples are on the second last axis: the carry of a stack has the depth first.
+    carry = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -2, 0)[..., None, :], carry)
     count = jax.tree.leaves(target)[0].shape[0]
     return Example(x, target, carry, None if key is None else jax.random.split(key, count), mask, loss_mask)
 
 
 def per_example_gradients(net: Layer, loss: Loss) -> Callable[..., Params]:
-    """The gradient of each example's own loss, by hand and all examples at once.
+    """The gradient of each example's own loss, by hand, for all examples at once.
 
     Formula: g_i = ∂E_i/∂params, E_i = loss(apply(params, x_i), t_i), for i = 1 … n.
 
-    Derivation: the backward of a batch ends in sums over its examples, such as dw = Σ_i x_iᵀ·dz_i. Under
-    `jax.vmap` each example is a batch of one, whose sum has one term: g_i. Where the loss is the mean over the
-    examples, E = 1/n·Σ E_i, so 1/n·Σ g_i is the gradient of the batch.
+    Derivation: the backward of a batch sums over its examples, as in dw = Σ_i x_iᵀ·dz_i. Under `jax.vmap` each
+    example is a batch of one, and its sum has one term: g_i. If the loss is the mean over the examples,
+    E = 1/n·Σ E_i, then 1/n·Σ g_i is the gradient of the batch.
 
     Args:
       net: any layer or network.
       loss: a `Loss`, such as `fn.losses.mse()`.
 
     Returns:
-      A function `(params, x, target, *, carry=None, key=None, train=False, mask=None, loss_mask=None) -> grads`;
-      grads has the structure of params, with the examples on a new first axis: n times the memory of params. Every
-      argument but params, carry and key has the examples on its first axis; carry is (…, n, H), as the network
-      hands it on. In training each example has a key of its own, split from key, and batch statistics are those of
-      the one example.
+      A function `(params, x, target, *, carry=None, key=None, train=False, mask=None, loss_mask=None) -> grads`.
+      grads has the structure of params, with the examples on a new first axis: n times the memory of params.
+      x, target and the masks have the examples on the first axis; carry is (…, n, H), as the network returns it.
+      In training each example has its own key, split from key, and its own batch statistics.
 
     Raises:
-      ValueError: the network has time first; what the network and the loss raise.
+      ValueError: the network has time first; the network and the loss raise their own errors.
 
     Example:
       >>> import fnnets as fn, jax.numpy as jnp
@@ -79,7 +77,7 @@ def per_example_gradients(net: Layer, loss: Loss) -> Callable[..., Params]:
     References:
       Goodfellow, Efficient per-example gradient computations (2015), section 3, for dense networks.
 
-    Differences: opacus and BackPACK derive these rules layer by layer; here they are the backward under vmap.
+    Differences: opacus and BackPACK derive these gradients for each layer; here they are the layer's backward under vmap.
     """
     examples_first("per_example_gradients", net)
     value_and_grad = value_and_grad_by_hand(net, loss)
@@ -107,30 +105,30 @@ def per_example_gradients(net: Layer, loss: Loss) -> Callable[..., Params]:
 
 
 class GradientNoise(NamedTuple):
-    """The results of `gradient_noise_scale`, all scalars."""
+    """The result of `gradient_noise_scale`, all scalars."""
 
-    scale: jax.Array  # tr(Σ)/|G|², in examples; infinite if the noise hides the gradient
+    scale: jax.Array  # tr(Σ)/|G|², in examples; infinite where the estimate of |G|² is not above 0
     trace: jax.Array  # tr(Σ), the variance of one example's gradient
-    square: jax.Array  # |G|², the square of the true gradient's norm; an estimate, which may be below 0
+    square: jax.Array  # |G|², the squared norm of the true gradient; the estimate may be below 0
 
 
 def gradient_noise_scale(grads: Params) -> GradientNoise:
     """The batch size at which the noise of a gradient is as large as the gradient.
 
-    Formula: B = tr(Σ)/|G|², G the expectation of an example's gradient g_i, Σ its covariance.
+    Formula: B = tr(Σ)/|G|²; G is the expectation of an example's gradient g_i, and Σ its covariance.
 
-    Derivation: the mean ḡ of n independent gradients has the expectation G and the covariance Σ/n, so that
-    E|ḡ|² = |G|² + tr(Σ)/n: at n = B noise and signal are equal. Without bias,
+    Derivation: the mean ḡ of n independent gradients has expectation G and covariance Σ/n, so
+    E|ḡ|² = |G|² + tr(Σ)/n: at n = B noise and signal are equal. Unbiased estimates are
 
         tr(Σ) ≈ Σ_i |g_i − ḡ|²/(n − 1),  |G|² ≈ |ḡ|² − tr(Σ)/n
 
-    These are the paper's estimates from batches of 1 and of n: |G|² = (n·|ḡ|² − ⟨|g|²⟩)/(n − 1) and
-    tr(Σ) = (⟨|g|²⟩ − |ḡ|²)/(1 − 1/n), ⟨|g|²⟩ = 1/n·Σ_i |g_i|². Their ratio is biased: average trace and
-    square over steps before dividing.
+    They equal the paper's estimates from batches of 1 and of n: |G|² = (n·|ḡ|² − ⟨|g|²⟩)/(n − 1) and
+    tr(Σ) = (⟨|g|²⟩ − |ḡ|²)/(1 − 1/n), where ⟨|g|²⟩ = 1/n·Σ_i |g_i|². Their ratio is biased: average trace and
+    square over several steps before dividing.
 
     Args:
-      grads: per-example gradients, as from `fn.per_example_gradients`: a tree whose leaves have the examples on the first
-        axis.
+      grads: per-example gradients, as from `fn.per_example_gradients`: a tree whose leaves have the examples
+        on the first axis.
 
     Returns:
       A `GradientNoise(scale, trace, square)` of scalars in at least float32.

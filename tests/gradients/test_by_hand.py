@@ -1,4 +1,4 @@
-"""Gradients by hand inside jax's transformations, and with no autodiff at all."""
+"""Gradients by hand inside JAX's transformations, and without autodiff."""
 
 import chex
 import jax
@@ -21,26 +21,26 @@ def counting(layer):
 
 
 @pytest.mark.quick
-def test_the_backward_by_hand_is_what_runs():
+def test_grad_runs_the_backward_by_hand():
     layer, calls = counting(NET)
     params = layer.init(KEY, X)
-    found = jax.grad(lambda params: fn.by_hand(layer).apply(params, X).sum())(params)
+    grads = jax.grad(lambda params: fn.by_hand(layer).apply(params, X).sum())(params)
     assert len(calls) == 1
-    chex.assert_trees_all_close(found, jax.grad(lambda params: NET.apply(params, X).sum())(params), rtol=1e-5)
+    chex.assert_trees_all_close(grads, jax.grad(lambda params: NET.apply(params, X).sum())(params), rtol=1e-5)
     jax.grad(lambda params: layer.apply(params, X).sum())(params)
-    assert len(calls) == 1, "the plain layer is autodiff's own"
+    assert len(calls) == 1, "autodiff differentiates the plain layer"
 
 
 def test_a_wrong_backward_gives_a_wrong_gradient():
     wrong = fn.by_hand(
         toys.with_backward(NET, lambda dparams, dx: (jax.tree.map(jnp.zeros_like, dparams), dx))
     )
-    found = jax.grad(lambda params: wrong.apply(params, X).sum())(NET.init(KEY, X))
-    assert not any(leaf.any() for leaf in jax.tree.leaves(found))
+    grads = jax.grad(lambda params: wrong.apply(params, X).sum())(NET.init(KEY, X))
+    assert not any(leaf.any() for leaf in jax.tree.leaves(grads))
 
 
 @pytest.mark.full
-def test_transformations_of_by_hand():
+def test_by_hand_equals_the_plain_layer_in_common_transformations():
     net, params = fn.by_hand(NET), NET.init(KEY, X)
     gradient = lambda layer: jax.grad(lambda params, x: jnp.sum(layer.apply(params, x) ** 2), argnums=(0, 1))
     chex.assert_trees_all_close(jax.jit(gradient(net))(params, X), gradient(NET)(params, X), rtol=1e-4)
@@ -85,9 +85,9 @@ def test_integers_keys_masks_and_carries_through_by_hand():
         y, carry, _ = layer.forward(params, ids, carry, **mode)
         return y.sum() + carry[2].sum()
 
-    by_hand = jax.grad(lambda *given: loss(fn.by_hand(net), *given), argnums=(0, 1))(params, carry)
+    by_hand = jax.grad(lambda *point: loss(fn.by_hand(net), *point), argnums=(0, 1))(params, carry)
     chex.assert_trees_all_close(
-        by_hand, jax.grad(lambda *given: loss(net, *given), argnums=(0, 1))(params, carry), rtol=1e-4
+        by_hand, jax.grad(lambda *point: loss(net, *point), argnums=(0, 1))(params, carry), rtol=1e-4
     )
     from_zero = jax.grad(lambda params: loss(fn.by_hand(net), params, None))(params)
     chex.assert_trees_all_close(
@@ -97,10 +97,10 @@ def test_integers_keys_masks_and_carries_through_by_hand():
 
 def test_saved_carries_no_gradient():
     net = fn.by_hand(NET)
-    leak = jax.grad(
+    dx = jax.grad(
         lambda x: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(net.forward(NET.init(KEY, X), x)[2]))
     )(X)
-    assert not leak.any()
+    assert not dx.any()
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_saved_carries_no_gradient():
         ),
     ],
 )
-def test_a_backward_of_another_structure_is_refused(change, says):
+def test_gradients_of_another_structure_are_refused(change, says):
     net = fn.by_hand(toys.with_backward(NET, change))
     with pytest.raises(ValueError, match=says):
         jax.grad(lambda params, x: net.apply(params, x).sum(), argnums=(0, 1))(NET.init(KEY, X), X)
@@ -127,7 +127,7 @@ def test_train_must_be_static():
 
 
 @pytest.mark.quick
-def test_value_and_grad_by_hand_is_value_and_grad():
+def test_value_and_grad_by_hand_equals_value_and_grad():
     target, loss = jnp.array([0, 1, 1, 0]), fn.losses.softmax_cross_entropy()
     net = fn.serial(fn.dense(8), fn.relu(), fn.dropout(0.3), fn.dense(2))
     params, mode = net.init(KEY, X), {"key": jax.random.key(3), "train": True}
@@ -145,9 +145,9 @@ def test_value_and_grad_by_hand_with_masks_and_a_carry():
     x = jnp.asarray(np.random.default_rng(1).standard_normal((2, 4, 3)), jnp.float32)
     mask, target = jnp.array([[1, 1, 1, 0], [1, 0, 0, 0]], bool), jnp.ones((2, 4, 3))
     params, carry = net.init(KEY, x), (None, jnp.full((2, 3), 0.5))
-    dirty = jnp.where(mask[..., None], x, jnp.nan)
+    with_nans = jnp.where(mask[..., None], x, jnp.nan)
     run = fn.value_and_grad_by_hand(net, loss)
-    (value, aux), grads = run(params, dirty, target, carry=carry, mask=mask, loss_mask=mask)
+    (value, aux), grads = run(params, with_nans, target, carry=carry, mask=mask, loss_mask=mask)
 
     def plain(params):
         y, _, _ = net.forward(params, x, carry, mask=mask)
@@ -157,7 +157,7 @@ def test_value_and_grad_by_hand_with_masks_and_a_carry():
     assert aux.carry[1].shape == (2, 3)
 
 
-def test_both_gradients_train_alike():
+def test_training_by_hand_equals_training_with_autodiff():
     rng = np.random.default_rng(4)
     x = jnp.asarray(rng.standard_normal((64, 2)), jnp.float32)
     target = (x[:, :1] * x[:, 1:] > 0).astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""The derivative by hand inside jax's machinery: what runs, what it costs, and what happens where it cannot."""
+"""The derivative by hand inside JAX's transformations: what runs, what it costs, and the fallbacks."""
 
 import subprocess
 import sys
@@ -22,20 +22,20 @@ PARAMS = NET.init(KEY, X)
 
 
 @pytest.mark.quick
-def test_jax_has_the_parts_that_forward_mode_needs():
+def test_jax_has_the_names_that_forward_mode_needs():
     assert not linear_primitive.MISSING, (
-        f"jax {jax.__version__} has moved or removed a name that fnnets/gradients/linear_primitive.py builds its primitive on: "
-        f"{linear_primitive.MISSING}. Until it is found again, by_hand falls back to jax.custom_vjp, without forward mode."
+        f"jax {jax.__version__} has moved or removed a name that fnnets/gradients/linear_primitive.py needs: "
+        f"{linear_primitive.MISSING}. Until this is fixed, by_hand falls back to jax.custom_vjp, without forward mode."
     )
 
 
-def test_without_these_parts_reverse_mode_remains_with_one_warning(monkeypatch):
+def test_without_these_names_by_hand_warns_once_and_keeps_reverse_mode(monkeypatch):
     monkeypatch.setattr(linear_primitive, "MISSING", "module 'jax' has no attribute 'x'")
-    custom_derivatives._warn_what_is_missing.cache_clear()
-    with pytest.warns(UserWarning, match="no attribute 'x'.*reverse mode alone") as told:
+    custom_derivatives._warn_of_missing_names.cache_clear()
+    with pytest.warns(UserWarning, match="no attribute 'x'.*reverse mode only") as warned:
         net = fn.by_hand(NET)
-    assert len(told) == 1
-    assert told[0].filename == __file__
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fn.by_hand(NET)
@@ -43,7 +43,7 @@ def test_without_these_parts_reverse_mode_remains_with_one_warning(monkeypatch):
     chex.assert_trees_all_close(jax.grad(energy(net))(PARAMS), jax.grad(energy(NET))(PARAMS), rtol=1e-5)
     with pytest.raises(TypeError, match="custom_vjp"):
         jax.jvp(energy(net), (PARAMS,), (PARAMS,))
-    custom_derivatives._warn_what_is_missing.cache_clear()
+    custom_derivatives._warn_of_missing_names.cache_clear()
 
 
 # ---------------------------------------------------------------- what runs
@@ -62,7 +62,7 @@ def over_vmap(net):
     return lambda params: jax.vmap(total(net), (None, 0))(params, XS).sum()
 
 
-TRACES = {  # how often the backward is traced, and so how often it stands in the program
+TRACES = {  # how often the backward is traced, and so appears in the program
     "grad": (1, lambda net: jax.grad(total(net))),
     "grad of jit": (1, lambda net: jax.grad(jax.jit(total(net)))),
     "vjp": (1, lambda net: lambda params: jax.vjp(lambda p: net.apply(p, X), params)[1](jnp.ones((4, 2)))),
@@ -90,7 +90,7 @@ def test_reverse_mode_runs_the_backward_once_and_forward_mode_never(name):
     assert len(calls) == traces
 
 
-def test_the_backward_is_the_gradient_everywhere():
+def test_the_backward_defines_the_gradient_in_every_transformation():
     double = toys.with_backward(NET, lambda dparams, dx: jax.tree.map(lambda leaf: 2 * leaf, (dparams, dx)))
     for name in ("grad", "vjp", "grad of scan", "grad of checkpoint", "grad of vmap, shared params"):
         wrong, right = (
@@ -122,7 +122,7 @@ def cost(function, *given):
 
 
 @pytest.mark.parametrize("name", BUDGETED)
-def test_a_training_step_compiles_to_what_custom_vjp_gives(name):
+def test_a_training_step_costs_the_same_as_with_custom_vjp(name):
     net, x = BUDGETED[name]
     params, key = net.init(KEY, x), jax.random.key(1)
 
@@ -149,8 +149,8 @@ SHARED = [
 
 
 @pytest.mark.parametrize(("net", "x"), SHARED, ids=[repr(net) for net, _ in SHARED])
-def test_the_gradient_of_shared_params_is_summed_inside(net, x):
-    """A hundred examples under vmap: no more temporary memory than with autodiff, and far from a hundred params."""
+def test_gradients_of_shared_params_are_summed_inside_the_backward(net, x):
+    """A hundred examples under vmap take little more temporary memory than autodiff, far less than a hundred params."""
     examples = 100
     params, xs = net.init(KEY, x), jnp.stack([x] * examples)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
@@ -177,8 +177,8 @@ def by_its_size(dy):
 
 
 @pytest.mark.parametrize("twice", [in_a_loop, by_a_branch, by_its_size])
-def test_a_derivation_that_jax_cannot_transpose_is_summed_outside(twice):
-    """Each of these fails in jax with an error of its own."""
+def test_gradients_of_a_backward_that_jax_cannot_transpose_are_summed_outside(twice):
+    """JAX raises a different error for each of these."""
     calls = []
 
     def backward(a, x, dy):
@@ -191,10 +191,10 @@ def test_a_derivation_that_jax_cannot_transpose_is_summed_outside(twice):
     )
     together = lambda a: jax.vmap(lambda x: net.apply(a, x).sum())(XS).sum()
     np.testing.assert_allclose(jax.grad(together)(X[0]), 2 * XS.sum((0, 1)), rtol=1e-5)
-    assert len(calls) == 1, "traced once, to be read and to be used"
+    assert len(calls) == 1, "one trace serves both the check and the gradient"
 
 
-def test_an_error_in_a_backward_surfaces_when_examples_share_the_params():
+def test_an_error_in_the_backward_is_raised_when_examples_share_the_params():
     calls = []
 
     def backward(params, saved, dy):
@@ -205,25 +205,25 @@ def test_an_error_in_a_backward_surfaces_when_examples_share_the_params():
     together = lambda a: jax.vmap(lambda x: net.apply(a, x).sum())(XS).sum()
     with pytest.raises(NotImplementedError, match="a derivation is missing"):
         jax.grad(together)(X[0])
-    assert len(calls) == 1, "not tried again in another way"
+    assert len(calls) == 1, "the backward does not run again after the error"
 
 
-# ---------------------------------------------------------------- integers, keys and constants
+# ---------------------------------------------------------------- dtypes, and inputs without a tangent
 
 
-def test_precision_is_that_of_the_plain_layer():
+def test_dtypes_are_those_of_the_plain_layer():
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), PARAMS)
-    given = (params, X)
+    point = (params, X)
     for transformed in (
-        lambda net: jax.eval_shape(jax.grad(total(net), argnums=(0, 1)), *given),
-        lambda net: jax.eval_shape(lambda *given: jax.jvp(total(net), given, given), *given),
+        lambda net: jax.eval_shape(jax.grad(total(net), argnums=(0, 1)), *point),
+        lambda net: jax.eval_shape(lambda *point: jax.jvp(total(net), point, point), *point),
         lambda net: jax.eval_shape(lambda xs: jax.grad(over_vmap(net))(params), XS),
     ):
         chex.assert_trees_all_equal_shapes_and_dtypes(transformed(fn.by_hand(NET)), transformed(NET))
 
 
 @pytest.mark.quick
-def test_only_what_moves_has_a_tangent(x64):
+def test_only_differentiated_inputs_have_a_tangent(x64):
     net = fn.serial(fn.embedding(4, 3), fn.dropout(0.5), toys.integrator(), fn.dense(2))
     ids, mask = jnp.array([[1, 2, 0]]), jnp.array([[True, True, False]])
     params, mode = net.init(KEY, ids), {"key": KEY, "train": True, "mask": mask}
@@ -266,7 +266,7 @@ def test_moving_statistics_are_constants_to_every_derivative(x64):
 
 @pytest.mark.quick
 def test_by_hand_inside_by_hand_and_third_derivatives(x64):
-    """Second derivatives pass through what the inner layers save, third ones through that once more."""
+    """Second derivatives pass through the saved of the inner layers; third derivatives do so twice."""
     block = fn.serial(fn.dense(3), fn.sigmoid())
     net = fn.serial(block, fn.stack(block, 2), fn.tanh())
     nested = fn.serial(fn.by_hand(block), fn.stack(fn.by_hand(block), 2), fn.tanh())
@@ -294,7 +294,9 @@ def test_by_hand_inside_by_hand_and_third_derivatives(x64):
 
 # ---------------------------------------------------------------- kinks
 
-ZEROS = jnp.array([[0.0, 1.0, -1.0, 0.0], [3.0, -3.0, 0.0, 2.0]])  # where rectifiers and hard_sigmoid bend
+ZEROS = jnp.array(
+    [[0.0, 1.0, -1.0, 0.0], [3.0, -3.0, 0.0, 2.0]]
+)  # the kinks of the rectifiers and of hard_sigmoid
 KINKS = [
     *[(make(), ZEROS) for make in (fn.relu, fn.elu, fn.hard_sigmoid, fn.prelu)],
     (fn.max_pool(3, strides=1), jnp.zeros((1, 4, 4, 1))),
@@ -304,8 +306,8 @@ KINKS = [
 
 
 @pytest.mark.parametrize(("layer", "x"), KINKS, ids=[repr(layer) for layer, _ in KINKS])
-def test_second_derivatives_at_kinks_and_ties_are_autodiffs(x64, layer, x):
-    """relu″(0) = 0; of a tie's share the derivative is 0; both as the plain equations have them."""
+def test_second_derivatives_at_kinks_and_ties_equal_autodiff(x64, layer, x):
+    """relu″(0) = 0, and the shares of tied maxima have derivative 0, as in the plain equations."""
     x = x.astype(float)
     params = layer.init(KEY, x)
 
@@ -358,7 +360,7 @@ print(len(jax.tree.leaves(hand)), "agree")
 
 
 def test_two_devices_with_shared_statistics(tmp_path):
-    """`shard_map` with jax's account of what varies: psum within, the same params and key on every device."""
+    """`shard_map` with JAX's check of varying axes: psum inside, the same params and key on every device."""
     flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
     environment = {
         "XLA_FLAGS": flags,

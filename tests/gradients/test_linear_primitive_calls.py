@@ -1,4 +1,4 @@
-"""Where a network by hand is called: with a precision of products set there, and with Python's numbers."""
+"""Calls of a network made by `by_hand`: under a set precision, with Python numbers, and inside jit."""
 
 import jax
 import jax.numpy as jnp
@@ -12,22 +12,22 @@ NET = fn.by_hand(fn.serial(fn.dense(3), fn.tanh(), fn.dense(2)))
 PARAMS = NET.init(jax.random.key(0), X)
 
 
-def test_products_have_the_precision_set_at_the_call():
-    """The rules run later: when the program is lowered, or when the derivative is taken."""
+def test_matrix_products_have_the_precision_set_at_the_call():
+    """The functions of the primitive run later: when the program is lowered or differentiated."""
 
-    def rough(transform):
+    def imprecise(transform):
         def of(params, x):
             with jax.default_matmul_precision("highest"):
                 return jnp.sum(NET.apply(params, x) ** 2)
 
-        program = jax.jit(lambda *given: transform(of, given)).lower(PARAMS, X).as_text()
+        program = jax.jit(lambda *point: transform(of, point)).lower(PARAMS, X).as_text()
         return [line for line in program.splitlines() if "dot_general" in line and "HIGHEST" not in line]
 
-    assert not rough(lambda of, given: jax.jvp(of, given, given))
-    assert not rough(lambda of, given: jax.grad(of)(*given))
-    assert not rough(lambda of, given: jax.jvp(jax.grad(of), given, given))
-    assert not rough(
-        lambda of, given: jax.grad(lambda params: jax.vmap(of, (None, 0))(params, XS).sum())(PARAMS)
+    assert not imprecise(lambda of, point: jax.jvp(of, point, point))
+    assert not imprecise(lambda of, point: jax.grad(of)(*point))
+    assert not imprecise(lambda of, point: jax.jvp(jax.grad(of), point, point))
+    assert not imprecise(
+        lambda of, point: jax.grad(lambda params: jax.vmap(of, (None, 0))(params, XS).sum())(PARAMS)
     )
 
 
@@ -42,8 +42,8 @@ def test_python_numbers_have_tangents():
     np.testing.assert_allclose(jax.jvp(run, (3.0,), (1.0,))[1], 6 * jnp.sum(X[0] ** 2), rtol=1e-6)
 
 
-def test_a_layer_jitted_before_is_traced_again_inside_another():
-    """Within an outer by_hand an inner one is its plain equations: a trace from outside must not be taken for them."""
+def test_a_jitted_network_is_traced_again_inside_an_outer_by_hand():
+    """Inside an outer by_hand, an inner one runs its plain equations; an earlier trace must not be reused."""
     plain = fn.serial(fn.dense(3), fn.tanh())
     inner = fn.by_hand(plain)
     forward = jax.jit(inner.forward, static_argnames="train")

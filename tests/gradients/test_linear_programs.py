@@ -1,4 +1,4 @@
-"""Which programs are read as linear: those that jax transposes, and no others."""
+"""Programs count as linear only if JAX can transpose them."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ ROWS = jnp.array([2, 0, 2])
 
 
 def over_time(dy):
-    """As a recurrence goes back: a carry of zeros, and one that counts the steps."""
+    """Like the backward of a recurrence: one carry starts at zeros, one counts the steps."""
 
     def step(state, row):
         n, dh = state
@@ -24,7 +24,7 @@ def over_time(dy):
 
 
 def powers(dy):
-    """What does not move in the first step moves in the second: there two of its factors are dy."""
+    """Not linear from the second step on: the carry then depends on dy, and is multiplied by it."""
     return jax.lax.scan(lambda product, row: (product * row, None), jnp.ones(3), dy)[0]
 
 
@@ -35,15 +35,15 @@ LINEAR = {
     "where": lambda dy: jnp.where(W[:1] > 0, dy, 0),
     "jit": jax.jit(lambda dy: (dy @ W, W)),
     "scan": over_time,
-    "half the digits": lambda dy: dy.astype(jnp.bfloat16),
+    "lower precision": lambda dy: dy.astype(jnp.bfloat16),
 }  # fmt: skip
 OTHERS = {
     "product": lambda dy: dy * dy,
     "matrix product": lambda dy: dy.T @ dy,
     "quotient": lambda dy: 1 / dy,
     "comparison": lambda dy: jnp.where(dy > 0, dy, 0),
-    "rows of its own": lambda dy: W[dy[:, 0].argsort()],
-    "whole numbers": lambda dy: dy.astype(int).astype(float),
+    "rows chosen by dy": lambda dy: W[dy[:, 0].argsort()],
+    "rounding to integers": lambda dy: dy.astype(int).astype(float),
     "function": jnp.tanh,
     "inside jit": jax.jit(lambda dy: dy * dy),
     "inside scan": powers,
@@ -53,19 +53,19 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", LINEAR)
-def test_jax_transposes_what_counts_as_linear(name):
+def test_jax_transposes_every_program_that_counts_as_linear(name):
     assert transposable(jax.make_jaxpr(LINEAR[name])(DY), [True])
     outputs = lambda dy: [leaf for leaf in jax.tree.leaves(LINEAR[name](dy)) if leaf.shape]
-    found = jax.eval_shape(outputs, DY)
-    jax.eval_shape(lambda t: jax.linear_transpose(outputs, DY)(t), found)
+    shapes = jax.eval_shape(outputs, DY)
+    jax.eval_shape(lambda t: jax.linear_transpose(outputs, DY)(t), shapes)
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_what_is_not_known_to_be_linear_is_refused(name):
+def test_a_program_not_known_to_be_linear_is_refused(name):
     assert not transposable(jax.make_jaxpr(OTHERS[name])(DY), [True])
 
 
-def test_constants_may_be_used_in_any_way():
+def test_a_program_may_be_nonlinear_in_the_other_inputs():
     program = jax.make_jaxpr(lambda r, dy: jnp.where(r > 0, jnp.tanh(r) * dy, 0) / r)(DY, DY)
     assert transposable(program, [False, True])
     assert not transposable(program, [True, True])

@@ -1,4 +1,4 @@
-"""Per-example gradients, the empirical Fisher matrix and the gradient noise scale, against independent numbers."""
+"""Per-example gradients, the empirical Fisher matrix and the gradient noise scale, against independent values."""
 
 import chex
 import jax
@@ -51,7 +51,7 @@ def one_by_one(net, loss, params, x, target, *, key=None, train=False, mask=None
 
 @pytest.mark.quick
 @pytest.mark.parametrize("name", NETS)
-def test_per_example_gradients_are_those_of_each_example(name):
+def test_per_example_gradients_equal_a_loop_over_the_examples(name):
     net, x, mode = NETS[name]
     params, x = start(net, x), jnp.asarray(x)
 
@@ -68,7 +68,7 @@ def test_per_example_gradients_are_those_of_each_example(name):
         chex.assert_trees_all_close(mean, whole, rtol=1e-10, atol=1e-12)
 
 
-def test_per_example_gradients_with_a_carry_and_masks_of_the_loss():
+def test_per_example_gradients_with_a_carry_and_a_loss_mask():
     net, x, target = (
         fn.serial(fn.gru(2), fn.dense(1)),
         RNG.standard_normal((3, 4, 2)),
@@ -90,7 +90,7 @@ def test_per_example_gradients_with_a_carry_and_masks_of_the_loss():
     chex.assert_trees_all_close(*both(params), rtol=1e-9, atol=1e-12)
 
 
-def test_an_example_of_a_stacks_carry_has_the_depth_first():
+def test_the_carry_of_a_stack_is_split_behind_its_depth_axis():
     net, x = fn.serial(fn.stack(fn.elman(2), 3), fn.elman(2)), np.ones((2, 4, 2))
     params = jax.eval_shape(net.init, jax.random.key(0), x)
     shapes = jax.eval_shape(lambda: fn.zero_carry(net, params, x))
@@ -102,7 +102,7 @@ def test_an_example_of_a_stacks_carry_has_the_depth_first():
 
 
 @pytest.mark.parametrize("wrap", [lambda net: net, fn.by_hand], ids=["plain", "by_hand"])
-def test_the_empirical_fisher_is_the_mean_of_squares(wrap):
+def test_the_empirical_fisher_is_the_mean_of_outer_products(wrap):
     net, x, mode = NETS["dropout"]
     params, x = start(net, x), jnp.asarray(x)
     flat, unravel = ravel_pytree(params)
@@ -119,7 +119,7 @@ def test_the_empirical_fisher_is_the_mean_of_squares(wrap):
     np.testing.assert_allclose(diagonal, (rows**2).mean(0), rtol=1e-9, atol=1e-12)
 
 
-def test_the_product_holds_no_examples_gradient():
+def test_the_fisher_product_does_not_store_the_examples_gradients():
     net, x = fn.by_hand(fn.dense(200, use_bias=False)), jnp.ones((100, 200))
     params, target = net.init(jax.random.key(0), x), jnp.ones((100, 200))
     run = lambda params: fn.curvature.empirical_fisher(net, MSE, params, x, target)(params)
@@ -128,8 +128,8 @@ def test_the_product_holds_no_examples_gradient():
 
 
 @pytest.mark.quick
-def test_gradient_noise_scale_in_numbers():
-    """Both estimators as the paper writes them, from batches of 1 and of n."""
+def test_gradient_noise_scale_equals_the_papers_estimates():
+    """The paper's formulas, with batches of 1 and of n."""
     grads = {"w": RNG.standard_normal((8, 3, 2)) + 1, "b": RNG.standard_normal((8, 2))}
     rows = np.concatenate([grads["w"].reshape(8, -1), grads["b"]], 1)
     small, big = (rows**2).sum(1).mean(), (rows.mean(0) ** 2).sum()
@@ -139,8 +139,8 @@ def test_gradient_noise_scale_in_numbers():
     np.testing.assert_allclose(noise.trace, np.trace(np.cov(rows.T)), rtol=1e-12)
 
 
-def test_gradient_noise_scale_is_without_bias_and_knows_its_limits():
-    """Gradients of mean G and covariance Σ that are known: |G|² = 6, tr(Σ) = 12."""
+def test_gradient_noise_scale_is_unbiased_and_handles_edge_cases():
+    """Gradients with known mean G and covariance Σ: |G|² = 6, tr(Σ) = 12."""
     batches = 1 + np.sqrt(2.0) * RNG.standard_normal((4000, 5, 6))
     noise = jax.jit(jax.vmap(fn.gradient_noise_scale))(batches)
     np.testing.assert_allclose(noise.trace.mean(), 12, rtol=0.02)

@@ -1,4 +1,4 @@
-"""Real-time recurrent learning, held against backpropagation through time."""
+"""Real-time recurrent learning, against backpropagation through time."""
 
 import chex
 import jax
@@ -10,10 +10,10 @@ import toys
 import fnnets as fn
 from fnnets import catalogue
 
-B, T, D = 5, 4, 2  # as the masks of the catalogue
+B, T, D = 5, 4, 2  # B and T fit the masks of the catalogue
 MSE, SUM, LABELS = fn.losses.mse(), fn.losses.half_squared_error(), fn.losses.softmax_cross_entropy()
 MASK = np.array(catalogue.MASKS, bool)
-WHERE = MASK[::-1]  # the loss's own
+WHERE = MASK[::-1]  # a different mask, for the loss
 NET = fn.serial(fn.lstm(2), fn.dense(2))
 DEEP = fn.serial(fn.embedding(6, 3), fn.gru(2), fn.elman(3), fn.dense(3))
 IDS = np.random.default_rng(5).integers(0, 6, (B, T))
@@ -25,7 +25,7 @@ ROWS = {
     "gru, before, new": (fn.gru(2, reset="before", update="new"), SUM, {}),
     "ids, deep": (DEEP, LABELS, {"x": IDS, "mask": MASK, "loss_mask": MASK}),
     "a stack": (fn.stack(fn.residual(fn.elman(2)), 2), MSE, {"carry": True}),
-    "an own layer": (toys.integrator(), MSE, {"mask": MASK, "carry": True}),
+    "a custom layer": (toys.integrator(), MSE, {"mask": MASK, "carry": True}),
 }
 VARIANTS = {
     "gru": (fn.gru(2), MSE, {"mask": MASK, "loss_mask": WHERE}),
@@ -47,38 +47,38 @@ VARIANTS = {
 }
 
 
-def drawn(net, loss, given):
-    """(params, x, target, carry) and the masks."""
+def drawn(net, loss, options):
+    """Random (params, x, target, carry), and the masks."""
     rng = np.random.default_rng(0)
-    x = given.get("x", rng.standard_normal((B, T, D)))
+    x = options.get("x", rng.standard_normal((B, T, D)))
     params = catalogue.random_params(net, rng, x)
     y = jax.eval_shape(net.apply, params, x)
     target = (
         rng.standard_normal(y.shape) if loss is not LABELS else rng.integers(0, y.shape[-1], y.shape[:-1])
     )
-    carry = catalogue.random_like(fn.zero_carry(net, params, x), rng) if given.get("carry") else None
-    return params, x, target, carry, {name: given.get(name) for name in ("mask", "loss_mask")}
+    carry = catalogue.random_like(fn.zero_carry(net, params, x), rng) if options.get("carry") else None
+    return params, x, target, carry, {name: options.get(name) for name in ("mask", "loss_mask")}
 
 
 @pytest.mark.parametrize("name", [*ROWS, *(pytest.param(name, marks=pytest.mark.full) for name in VARIANTS)])
-def test_value_and_gradient_are_those_of_bptt(name, x64):
-    net, loss, given = (ROWS | VARIANTS)[name]
-    params, x, target, carry, masks = drawn(net, loss, given)
+def test_value_and_gradient_equal_those_of_bptt(name, x64):
+    net, loss, options = (ROWS | VARIANTS)[name]
+    params, x, target, carry, masks = drawn(net, loss, options)
 
     def both(params, x, target, carry):
         (value, aux), dparams = fn.rtrl(net, loss).whole(params, x, target, carry, **masks)
         (same, full), grads = fn.value_and_grad_by_hand(net, loss)(params, x, target, carry=carry, **masks)
         return (value, aux.y, aux.carry, dparams), (same, full.y, full.carry, grads)
 
-    found, expected = jax.jit(both)(params, x, target, carry)
+    ours, expected = jax.jit(both)(params, x, target, carry)
     scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected[-1]))
-    assert scale > 1e-3, "there is a gradient"
-    chex.assert_trees_all_close(found, expected, rtol=1e-10, atol=1e-10 * scale)
+    assert scale > 1e-3, "the gradient is not trivial"
+    chex.assert_trees_all_close(ours, expected, rtol=1e-10, atol=1e-10 * scale)
 
 
 @pytest.mark.quick
 def test_a_stream_step_by_step(x64):
-    """After each step the loss and its gradient so far are those of the sequence so far; and each step's are its own."""
+    """`so_far` equals BPTT over the steps so far, and the losses and gradients of single steps add up to it."""
     net, loss = NET, MSE
     params, x, target, carry, _ = drawn(net, loss, {"carry": True})
     x[MASK == 0] = np.nan
@@ -91,24 +91,24 @@ def test_a_stream_step_by_step(x64):
             state, ((value, _), dparams) = rtrl.step(params, state, x, target, mask=mask, loss_mask=loss_mask)
             return state, ((value, dparams), rtrl.so_far(state))
 
-        given = (jnp.swapaxes(each, 0, 1) for each in (x, target, MASK, WHERE))
-        state, (steps, sums) = jax.lax.scan(advance, rtrl.start(params, x[:, 0], carry), tuple(given))
+        by_step = (jnp.swapaxes(each, 0, 1) for each in (x, target, MASK, WHERE))
+        state, (steps, sums) = jax.lax.scan(advance, rtrl.start(params, x[:, 0], carry), tuple(by_step))
         return steps, sums, state.carry
 
     @jax.jit
     def windows(params, x, target, carry):
-        found = []
+        results = []
         for t in (2, T):
             masks = {"mask": MASK[:, :t], "loss_mask": WHERE[:, :t]}
             (value, aux), grads = bptt(params, x[:, :t], target[:, :t], carry=carry, **masks)
-            found.append((value, grads))
-        return found, aux.carry
+            results.append((value, grads))
+        return results, aux.carry
 
     steps, sums, last = stream(params, x, target, carry)
     expected, same = windows(params, x, target, carry)
-    for t, due in zip((2, T), expected, strict=True):
+    for t, prefix in zip((2, T), expected, strict=True):
         chex.assert_trees_all_close(
-            jax.tree.map(lambda leaf, t=t: leaf[t - 1], sums), due, rtol=1e-10, atol=1e-12
+            jax.tree.map(lambda leaf, t=t: leaf[t - 1], sums), prefix, rtol=1e-10, atol=1e-12
         )
     chex.assert_trees_all_close(last, same, rtol=1e-10, atol=1e-12)
     weights = WHERE.sum(0) / WHERE.sum()
@@ -116,7 +116,7 @@ def test_a_stream_step_by_step(x64):
     chex.assert_trees_all_close(mean, expected[-1], rtol=1e-10, atol=1e-12)
 
 
-def test_what_does_not_reach_the_carry_has_no_influence_by_hand_either():
+def test_params_behind_the_carry_have_no_influence_with_by_hand():
     net, x = fn.serial(fn.elman(2), fn.dense(1)), jnp.ones((3, D))
     params = net.init(jax.random.key(0), x[:, None])
     state = jax.eval_shape(fn.rtrl(fn.by_hand(net), MSE).start, params, x)
@@ -124,7 +124,7 @@ def test_what_does_not_reach_the_carry_has_no_influence_by_hand_either():
     assert state.influence[1].w is None
 
 
-def test_the_influence_is_the_states_derivative(x64):
+def test_the_influence_is_the_derivative_of_the_state(x64):
     net = fn.serial(fn.gru(2), fn.dense(1))
     params, x, target, _, _ = drawn(net, MSE, {})
     rtrl = fn.rtrl(net, MSE)
@@ -135,9 +135,9 @@ def test_the_influence_is_the_states_derivative(x64):
             state, _ = rtrl.step(params, state, x[:, t], target[:, t])
         return state.influence, jax.jacfwd(lambda params: net.forward(params, x[:, :3])[1][0])(params)
 
-    found, expected = jax.jit(run)(params, x, target)
-    chex.assert_trees_all_close(found[0], expected[0], rtol=1e-10, atol=1e-12)
-    assert found[1] == fn.Dense(None, None), "what only reads the state is left out"
+    influence, expected = jax.jit(run)(params, x, target)
+    chex.assert_trees_all_close(influence[0], expected[0], rtol=1e-10, atol=1e-12)
+    assert influence[1] == fn.Dense(None, None), "the readout is left out"
     assert not any(leaf.any() for leaf in jax.tree.leaves(expected[1]))
 
 
@@ -149,15 +149,15 @@ def program(steps):
 
 
 @pytest.mark.quick
-def test_one_loop_and_memory_that_does_not_grow():
+def test_rtrl_compiles_to_one_loop_with_constant_memory():
     short, long = program(10), program(1000)
-    assert short.as_text().count(" while(") == 1, "one scan: those of a single step are none"
+    assert short.as_text().count(" while(") == 1, "one scan over the steps, and none inside a step"
     assert long.memory_analysis().temp_size_in_bytes <= short.memory_analysis().temp_size_in_bytes
     influence = 3 * 8 * (4 * 4 * (2 + 4 + 1) + 3 * 4)
-    assert short.memory_analysis().temp_size_in_bytes >= 4 * influence, "it is counted"
+    assert short.memory_analysis().temp_size_in_bytes >= 4 * influence, "the analysis counts the influence"
 
 
-def test_rtrl_takes_a_cell_and_vmap_over_params():
+def test_rtrl_takes_a_cell_and_works_under_vmap_over_params():
     cell, x = fn.elman(2).info.recurrence.cell, jax.ShapeDtypeStruct((3, T, 2), jnp.float32)
     params = jax.eval_shape(
         lambda: jax.vmap(lambda key: fn.elman(2).init(key, x))(jax.random.split(jax.random.key(0), 7))
@@ -167,12 +167,12 @@ def test_rtrl_takes_a_cell_and_vmap_over_params():
     chex.assert_trees_all_equal_shapes_and_dtypes(dparams, params)
 
 
-def test_dtypes_stay(x64):
+def test_rtrl_keeps_the_dtypes(x64):
     x = jax.ShapeDtypeStruct((3, T, 2), jnp.bfloat16)
     params = jax.eval_shape(NET.init, jax.random.key(0), x)
     carry = jax.eval_shape(
         lambda params, x: fn.zero_carry(NET, params, x), params, x
-    )  # float64, whatever the params
+    )  # float64, for all dtypes of the params
     for dtype in (jnp.float32, jnp.bfloat16, jnp.float64):
         like = jax.tree.map(lambda leaf, dtype=dtype: jax.ShapeDtypeStruct(leaf.shape, dtype), params)
         (value, aux), dparams = jax.eval_shape(fn.rtrl(NET, MSE).whole, like, x, x, carry)
@@ -181,7 +181,7 @@ def test_dtypes_stay(x64):
         assert aux.y.dtype == dtype
 
 
-def test_mistakes():
+def test_wrong_inputs_raise():
     x, target = jnp.ones((3, T, 2)), jnp.ones((3, T, 2))
 
     def run(net, loss=MSE, x=x, target=target, **masks):
@@ -198,10 +198,10 @@ def test_mistakes():
         run(NET, mask=jnp.ones((3, T)))
     with pytest.raises(ValueError, match="target must have shape"):
         run(NET, target=target[..., :1])
-    own = MSE._replace(
+    custom = MSE._replace(
         forward=lambda y, target, mask: (MSE.apply(y, target), y), backward=lambda y, dvalue=1.0: y
     )
     with pytest.raises(TypeError, match=r"must be one of fn\.losses"):
-        run(NET, own)
+        run(NET, custom)
     with pytest.raises(TypeError, match="layer 0 must be a Layer"):
         fn.rtrl(fn.lstm, MSE)

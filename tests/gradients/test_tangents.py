@@ -1,4 +1,4 @@
-"""Forward mode by hand: dense, tanh, the LSTM, and chains of them, held against jax.jvp and their own backward."""
+"""Forward mode by hand: dense, tanh, the LSTM and chains of them, against jax.jvp and their own backward."""
 
 import chex
 import jax
@@ -54,14 +54,14 @@ def test_the_tangent_equals_jvp_and_is_the_transpose_of_the_backward(name, x64):
     np.testing.assert_allclose(inner(dout, hand), inner(gradient, change), rtol=1e-12)
 
 
-def test_only_what_offers_a_tangent_has_one():
-    offering = (fn.serial(fn.dense(2), fn.tanh()), fn.serial(), CHAIN, fn.lstm(2))
-    assert all(layer.tangent for layer in offering)
-    others = (fn.relu(), fn.serial(fn.dense(2), fn.relu()), fn.elman(2), fn.lstm(2, memory="sqrt"))
-    assert not any(layer.tangent for layer in others)
+def test_a_chain_has_a_tangent_only_if_all_its_layers_do():
+    with_tangent = (fn.serial(fn.dense(2), fn.tanh()), fn.serial(), CHAIN, fn.lstm(2))
+    assert all(layer.tangent for layer in with_tangent)
+    without = (fn.relu(), fn.serial(fn.dense(2), fn.relu()), fn.elman(2), fn.lstm(2, memory="sqrt"))
+    assert not any(layer.tangent for layer in without)
 
 
-def test_the_tangent_of_a_user_layer_is_used():
+def test_a_custom_layer_may_define_its_tangent():
     double = fn.layer(
         lambda key, x: (), lambda params, x: 2 * x, lambda params, x: (2 * x, None),
         lambda params, saved, dy: ((), 2 * dy), tangent=lambda params, saved, dparams, dx: 2 * dx,
@@ -76,7 +76,7 @@ def test_the_tangent_of_a_user_layer_is_used():
         double.tangent((), None, (), x, x)
 
 
-def test_dtypes_stay(x64):
+def test_tangents_keep_the_dtypes(x64):
     for layer in (fn.dense(2), fn.tanh(), fn.lstm(2)):
         x = jax.ShapeDtypeStruct((2, 3, 2), jnp.float32)
         params = jax.eval_shape(layer.init, jax.random.key(0), x)

@@ -1,6 +1,7 @@
-"""by_hand under every transformation of jax: every row of the catalogue × every transformation, hand equals plain.
+"""by_hand under every JAX transformation: for each row of the catalogue it equals the plain equations.
 
-The everyday run takes one in `SHARE` of the table; `pytest tests/gradients/test_transformations.py --full` takes all.
+The default run takes every `SHARE`-th cell of the table; `pytest tests/gradients/test_transformations.py --full`
+takes all.
 """
 
 import jax
@@ -13,9 +14,9 @@ from fnnets import catalogue
 
 ROWS = {case.name: case for case in catalogue.cases() if case.layer is not None}
 TABLE = [(row, name) for row in ROWS for name in TRANSFORMATIONS]
-SHARE = 103  # no multiple of the number of transformations: the everyday run meets them all
+SHARE = 103  # not a multiple of the number of transformations, so the default run covers all of them
 
-# jax refuses the derivative of erfc where it keeps account of what varies, of the plain equations too.
+# With its check of varying axes, JAX refuses the derivative of erfc, in the plain equations too.
 REFUSED = {("gelu", "shard_map"), ("deep", "shard_map")} if jax.__version_info__ >= (0, 11) else set()
 
 
@@ -27,7 +28,7 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("cell", rows)
 
 
-def test_the_everyday_run_meets_every_transformation():
+def test_the_default_run_covers_every_transformation():
     assert {name for _, name in TABLE[::SHARE]} == set(TRANSFORMATIONS)
 
 

@@ -1,4 +1,4 @@
-"""Truncated backpropagation through time: against autodiff with the carry held constant between windows."""
+"""Truncated backpropagation through time: against autodiff with a constant carry between windows."""
 
 import chex
 import jax
@@ -24,7 +24,7 @@ PARAMS = catalogue.random_params(NET, np.random.default_rng(1), X)
 
 
 def with_autodiff(params, x, target, steps, reset=None, mask=None, loss_mask=None, cut=jax.lax.stop_gradient):
-    """The loss of the whole stream, through windows between which no gradient passes."""
+    """The loss of the whole stream, in windows; no gradient passes between them."""
     carry, ys = fn.zero_carry(NET, params, x), []
     for w, start in enumerate(range(0, x.shape[1], steps)):
         carry = cut(carry)
@@ -50,37 +50,37 @@ def test_one_window_is_the_full_gradient(net, loss, x, target, steps, x64):
     masks = {"mask": MASK, "loss_mask": LOSS_MASK}
     (value, full_aux), full = jax.jit(fn.value_and_grad_by_hand(net, loss))(params, x, target, **masks)
     whole = jax.jit(fn.truncated_bptt(net, loss, steps).whole)
-    (found, aux), grads = whole(params, x, target, **masks)
-    chex.assert_trees_all_close((found, grads), (value, full), rtol=1e-10, atol=1e-14)
+    (truncated, aux), grads = whole(params, x, target, **masks)
+    chex.assert_trees_all_close((truncated, grads), (value, full), rtol=1e-10, atol=1e-14)
     chex.assert_trees_all_close((aux.y, aux.carry), (full_aux.y, full_aux.carry), rtol=1e-10)
 
 
 @pytest.mark.parametrize(
-    "given",
+    "options",
     [{}, {"reset": RESET, "mask": MASK, "loss_mask": LOSS_MASK}],
     ids=["plain", "reset and masks"],
 )
-def test_the_truncated_gradient_is_that_of_a_carry_held_constant(given, x64):
+def test_the_truncated_gradient_treats_the_carry_as_a_constant(options, x64):
     (expected, carry), plain = jax.jit(jax.value_and_grad(with_autodiff, has_aux=True), static_argnums=3)(
-        PARAMS, X, TARGET, S, **given
+        PARAMS, X, TARGET, S, **options
     )
-    (value, aux), grads = jax.jit(fn.truncated_bptt(NET, LOSS, S).whole)(PARAMS, X, TARGET, **given)
+    (value, aux), grads = jax.jit(fn.truncated_bptt(NET, LOSS, S).whole)(PARAMS, X, TARGET, **options)
     chex.assert_trees_all_close((value, grads), (expected, plain), rtol=1e-10, atol=1e-14)
     chex.assert_trees_all_close(aux.carry, carry, rtol=1e-10)
     assert aux.y.shape == TARGET.shape
 
 
-def test_truncation_changes_the_gradient(x64):
+def test_the_truncated_gradient_differs_from_the_full_one(x64):
     _, grads = jax.jit(fn.truncated_bptt(NET, LOSS, S).whole)(PARAMS, X, TARGET)
     _, full = jax.jit(fn.value_and_grad_by_hand(NET, LOSS))(PARAMS, X, TARGET)
     assert np.abs(grads[0].u - full[0].u).max() > 1e-3
-    chex.assert_trees_all_close(grads[1], full[1], rtol=1e-10), "what no carry passes is exact"
+    chex.assert_trees_all_close(grads[1], full[1], rtol=1e-10), "the readout has the exact gradient"
 
 
-def test_the_windows_weighted_mean_is_the_whole(x64):
+def test_the_whole_is_the_weighted_mean_of_the_windows(x64):
     bptt = fn.truncated_bptt(NET, LOSS, S)
-    given = {"mask": MASK, "loss_mask": LOSS_MASK, "reset": RESET}
-    windows = bptt.windows(X, TARGET, **given)
+    options = {"mask": MASK, "loss_mask": LOSS_MASK, "reset": RESET}
+    windows = bptt.windows(X, TARGET, **options)
     assert windows.x.shape == (3, B, S, 2)
     assert not windows.mask[-1, :, 1:].any(), "the last window has one step"
     step = jax.jit(bptt.value_and_grad)
@@ -92,13 +92,13 @@ def test_the_windows_weighted_mean_is_the_whole(x64):
         part = jax.tree.map(lambda leaf, n=n: n * leaf, (value, grads))
         total = part if total is None else jax.tree.map(jnp.add, total, part)
         counted += n
-    (value, aux), grads = jax.jit(bptt.whole)(PARAMS, X, TARGET, **given)
+    (value, aux), grads = jax.jit(bptt.whole)(PARAMS, X, TARGET, **options)
     mean = jax.tree.map(lambda leaf: leaf / counted, total)
     chex.assert_trees_all_close(mean, (value, grads), rtol=1e-10, atol=1e-14)
     chex.assert_trees_all_close(carry, aux.carry, rtol=1e-10)
 
 
-def test_a_loop_over_windows_compiles_once_and_is_the_scan():
+def test_a_loop_over_windows_compiles_once_and_equals_the_scan():
     bptt = fn.truncated_bptt(TEXT, CLASSES, S)
     params = jax.tree.map(jnp.float32, catalogue.random_params(TEXT, np.random.default_rng(1), IDS))
     windows = bptt.windows(IDS, LABELS)
@@ -121,15 +121,15 @@ def test_a_loop_over_windows_compiles_once_and_is_the_scan():
     )
 
 
-def test_no_padding_no_masks():
+def test_full_windows_need_no_masks():
     windows = fn.truncated_bptt(NET, LOSS, S).windows(X[:, :6], TARGET[:, :6])
     assert (windows.mask, windows.loss_mask, windows.reset) == (None, None, None)
     np.testing.assert_allclose(windows.x[1], X[:, 3:6], rtol=1e-6)
     alone = fn.truncated_bptt(NET, LOSS, S).windows(X[0], TARGET[0])
-    assert (alone.x.shape, alone.mask.shape) == ((3, S, 2), (3, S)), "with no batch axis too"
+    assert (alone.x.shape, alone.mask.shape) == ((3, S, 2), (3, S)), "without a batch axis"
 
 
-def test_a_reset_row_starts_again():
+def test_a_reset_row_starts_from_a_zero_carry():
     net = fn.stack(toys.integrator(), 2)
     params = net.init(KEY, X)
     bptt = fn.truncated_bptt(net, LOSS, S)
@@ -138,9 +138,9 @@ def test_a_reset_row_starts_again():
     carry = jax.tree.map(lambda leaf: leaf + 1, fn.zero_carry(net, params, window.x))
     (_, aux), _ = jax.jit(bptt.value_and_grad)(params, window, carry)
     forward = jax.jit(lambda carry: net.forward(params, window.x, carry)[0])
-    anew, kept = forward(fn.zero_carry(net, params, window.x)), forward(carry)
-    chex.assert_trees_all_close(aux.y[::2], anew[::2], rtol=1e-6)
-    chex.assert_trees_all_close(aux.y[1], kept[1], rtol=1e-6)
+    from_zero, continued = forward(fn.zero_carry(net, params, window.x)), forward(carry)
+    chex.assert_trees_all_close(aux.y[::2], from_zero[::2], rtol=1e-6)
+    chex.assert_trees_all_close(aux.y[1], continued[1], rtol=1e-6)
 
 
 def test_each_window_draws_its_own_dropout():
@@ -163,13 +163,13 @@ BPTT, AS_FLOAT32 = fn.truncated_bptt(NET, LOSS, S), jax.tree.map(jnp.float32, PA
         (lambda: BPTT.windows(X, TARGET[:, :5]), ValueError, r"target's leading axes must have shape \(3, 7\), got \(3, 5\)"),
         (lambda: BPTT.windows(X, TARGET, mask=MASK.astype(int)), TypeError, "truncated_bptt.*: mask must hold bools"),
         (lambda: BPTT.windows(X, TARGET, loss_mask=MASK[:, :2]), ValueError, r"loss_mask must have shape \(3, 7\), got \(3, 2\)"),
-        (lambda: BPTT.windows(X, TARGET, reset=MASK), ValueError, r"reset must have shape \(3, 3\), got \(3, 7\); give one bool for each of the 3 windows"),
+        (lambda: BPTT.windows(X, TARGET, reset=MASK), ValueError, r"reset must have shape \(3, 3\), got \(3, 7\); one bool for each of the 3 windows"),
         (lambda: BPTT.windows(X, TARGET, reset=RESET.astype(float)), TypeError, "reset must hold bools"),
         (lambda: BPTT.windows(X[0, 0], TARGET), ValueError, "x must have at least 2 axes"),
         (lambda: BPTT.whole(AS_FLOAT32, X, TARGET, (jnp.ones((2, 3)), None), reset=RESET), ValueError, r"the carry's batch axes must have shape \(3,\), got \(2,\)"),
         (lambda: fn.truncated_bptt(fn.serial(NET, fn.last()), LOSS, S).whole((AS_FLOAT32, ()), X, TARGET), ValueError, r"the network's output must have shape \(3, 3, 2\), got \(3, 2\); one row for each step"),
     ],
 )  # fmt: skip
-def test_bad_input(call, error, says):
+def test_wrong_inputs_raise(call, error, says):
     with pytest.raises(error, match=says):
         call()

@@ -1,4 +1,4 @@
-"""Every transformation of jax, applied to a network at a point: the columns of a table whose rows are networks."""
+"""JAX transformations of a network at a point: the columns of a table whose rows are networks."""
 
 from typing import Any, NamedTuple
 
@@ -18,13 +18,13 @@ class At(NamedTuple):
 
     point: Any  # {"params", "x"}, and "carry" where there is one
     other: Any  # another point
-    fixed: Any  # what has no gradient: integers, the mask, the key
+    fixed: Any  # inputs without a gradient: integers, the mask, the key
     v: Any  # directions
     u: Any
 
 
 def at(case, seed=0):
-    """A row of the catalogue at a random point; needs float64."""
+    """A random point for a row of the catalogue; needs float64."""
     rng = np.random.default_rng(seed)
     x = case.x(rng)
 
@@ -44,7 +44,7 @@ def at(case, seed=0):
 
 
 def function(case, layer, fixed):
-    """The layer as a function of a point, to a vector of all that it gives."""
+    """The layer as a function from a point to one vector of all its outputs."""
     mode = {"train": case.mode["train"], "mask": fixed["mask"], "key": fixed["key"]}
 
     def run(point):
@@ -117,7 +117,7 @@ def jvp_of_jvp(f, at):
 
 
 def over(names, axis):
-    """Under vmap: the parts of the point of these names are mapped, over that axis."""
+    """vmap over the named parts of the point, along an axis."""
 
     def column(f, at):
         mapped = {name: name in names for name in at.point}
@@ -166,7 +166,7 @@ def checkpoint(f, at):
 
 
 def shard_map(f, at):
-    """Params the same on all devices, all else shared among them (of which there is one)."""
+    """The params on every device, everything else split over the devices (here there is one)."""
     specs = {name: PartitionSpec(*["i"] * (name != "params")) for name in at.point}
     axis = {name: jax.tree.map(lambda leaf: leaf[None], part) for name, part in at.point.items()}
     points = axis | {"params": at.point["params"]}
@@ -212,7 +212,7 @@ TRANSFORMATIONS = {
 
 
 def hand_and_plain(case, transformation):
-    """One compiled program: what a transformation gives through `by_hand`, and of the plain equations."""
+    """One compiled program: the result of a transformation with `by_hand`, and with the plain equations."""
     by_hand = fn.by_hand(case.layer)
 
     @jax.jit
