@@ -90,6 +90,8 @@ def test_source(path):
     assert text.count("\n") <= 400, "a file holds one concept"
     assert "jax._src" not in text
     assert "jax.config.update" not in text
+    defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert [name for name in defined if not name.startswith("_")] != [path.stem], "name the module _<name>.py"
     for function in functions(tree):
         if "backward" in function.name or "tangent" in function.name:
             used = {node.attr for node in ast.walk(function) if isinstance(node, ast.Attribute)}

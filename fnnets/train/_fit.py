@@ -12,13 +12,13 @@ from fnnets.core.layer import Layer
 from fnnets.data.batching import Remainder
 from fnnets.losses.loss import Loss
 from fnnets.saving import Checkpoints
+from fnnets.train._progress_bar import progress_bar
 from fnnets.train.epoch import History, begin, checked_data
 from fnnets.train.evaluation import Metric
 from fnnets.train.interrupts import delayed_interrupt
 from fnnets.train.job import Job
 from fnnets.train.non_finite import non_finite_error
 from fnnets.train.placement import compiled_epoch, placement_on
-from fnnets.train.progress_bar import progress_bar
 from fnnets.train.resume import resumed, stack_records
 from fnnets.train.settings import checked_settings
 from fnnets.train.state import State, start_or_continue

@@ -74,7 +74,7 @@ def test_the_truncated_gradient_differs_from_the_full_one(x64):
     _, grads = jax.jit(fn.truncated_bptt(NET, LOSS, S).whole)(PARAMS, X, TARGET)
     _, full = jax.jit(fn.value_and_grad_by_hand(NET, LOSS))(PARAMS, X, TARGET)
     assert np.abs(grads[0].u - full[0].u).max() > 1e-3
-    chex.assert_trees_all_close(grads[1], full[1], rtol=1e-10), "the readout has the exact gradient"
+    chex.assert_trees_all_close(grads[1], full[1], rtol=1e-10)  # the readout has the exact gradient
 
 
 def test_the_whole_is_the_weighted_mean_of_the_windows(x64):

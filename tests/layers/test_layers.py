@@ -1,5 +1,6 @@
 """The layers one by one: numbers worked out by hand, conventions, and errors on bad input."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,9 +42,12 @@ def test_params_have_the_default_dtype_of_jax():
 
 def test_numpy_input_and_numpy_params_work():
     for layer, x in ((fn.dense(3), np.ones((4, 5))), (fn.embedding(6, 2), np.array([1, 2]))):
-        params = jax.tree.map(np.asarray, layer.init(KEY, x))
-        y, _, saved = layer.forward(params, x)
-        layer.backward(params, saved, jnp.ones_like(y))
+        params = layer.init(KEY, x)
+        results = []
+        for own in (params, jax.tree.map(np.asarray, params)):
+            y, _, saved = layer.forward(own, x)
+            results.append((y, layer.backward(own, saved, jnp.ones_like(y))[0]))
+        chex.assert_trees_all_equal(*results)
 
 
 def test_embedding_gathers_and_scatters():

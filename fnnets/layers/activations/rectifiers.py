@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from fnnets.core import checks
 from fnnets.core.layer import Layer, describe, layer
-from fnnets.layers.activations.pointwise import pointwise
+from fnnets.layers.activations._pointwise import pointwise
 
 SELU_SCALE = 1.0507009873554804934193349852946
 SELU_ALPHA = 1.6732632423543772848170429916717

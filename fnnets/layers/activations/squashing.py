@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnets.core.layer import Layer, describe
-from fnnets.layers.activations.pointwise import pointwise
+from fnnets.layers.activations._pointwise import pointwise
 
 
 def sigmoid() -> Layer:
